@@ -1,0 +1,3 @@
+"""DDIS: decoupled diffusion inverse solver, from datasets to the exact posterior."""
+
+__version__ = "0.1.0"

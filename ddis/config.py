@@ -1,0 +1,368 @@
+"""The configuration of a study: typed, complete, checked before anything runs.
+
+`Study.load` takes a file or a dictionary, fills in every default and raises one InputError that names key, value and what is
+accepted. `Study.inputs` says, stage by stage, what a result depends on; its digest marks every file that is made.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+
+from ddis.data.subsets import percent_label, subset_count
+from ddis.errors import InputError
+from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.pde import make_problem
+from ddis.pde.base import Problem
+from ddis.sampling.base import RunSettings
+from ddis.sampling.methods import METHODS, load_method, run_settings
+from ddis.sampling.observation import available_nodes
+from ddis.training.loop import TrainingSettings
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+SPLITS = ("train", "validation", "test")
+
+
+class Settings(BaseModel):
+    """A part of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProblemSettings(BaseModel):
+    """pde: the equation, by name or module:attribute; the other keys are its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    pde: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class DataSettings(Settings):
+    """Nodes per side, and fields of each split. All `train` coefficients may be used unpaired; a fraction of them is paired."""
+
+    resolution: int = Field(ge=4)
+    train: int = Field(ge=1)
+    validation: int = Field(ge=1)
+    test: int = Field(ge=1)
+
+
+class ObservationSettings(Settings):
+    """count nodes of the solution, drawn per field; noise: standard deviation / std(u) of the training split."""
+
+    count: int = Field(ge=1)
+    noise: float = Field(0.0, ge=0)
+    placement: Literal["random"] = "random"
+
+
+class NoiseSettings(Settings):
+    """Noise of the diffusion: kernel, its length in units of the domain, nugget on the diagonal.
+
+    diagonal: independent modes in the problem's basis (what the spectral step assumes), instead of a stationary field.
+    """
+
+    kernel: Literal["white", "exponential", "gaussian"] = "exponential"
+    length: float = Field(0.1, gt=0)
+    nugget: float = Field(1e-4, ge=0)
+    diagonal: bool = True
+
+
+class PriorSettings(Settings):
+    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` changes it at a percent of the pairs."""
+
+    backbone: BackboneSettings = BackboneSettings()
+    log_sigma_mean: float = -1.2
+    log_sigma_std: float = Field(1.2, gt=0)
+    training: TrainingSettings = TrainingSettings()
+    at: dict[str, dict[str, Any]] = {}
+
+
+class OperatorConfig(Settings):
+    """A neural operator and its training; `at` changes the training at a percent of the pairs: `at: {1: {steps: 300}}`."""
+
+    network: OperatorSettings = OperatorSettings()
+    training: TrainingSettings = TrainingSettings()
+    at: dict[str, dict[str, Any]] = {}
+
+
+class TuningSettings(Settings):
+    """`ddis tune`: validation fields (at most the fraction's share), and for each run the values of its weight to try."""
+
+    fields: int = Field(8, ge=1)
+    candidates: dict[Name, tuple[float, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the tables: a run on a problem and an observation, at a percent of the pairs."""
+
+    problem: str
+    observation: str
+    run: str
+    percent: str
+
+
+class Study(Settings):
+    """A whole study. See config/config.yaml for an example with comments."""
+
+    study: Name
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, ge=1)
+    problems: dict[Name, ProblemSettings] = Field(min_length=1)
+    data: DataSettings
+    fractions: tuple[Fraction, ...] = Field(min_length=1)
+    observations: dict[Name, ObservationSettings] = Field(min_length=1)
+    noise: NoiseSettings = NoiseSettings()
+    prior: PriorSettings = PriorSettings()
+    joint: PriorSettings = PriorSettings()
+    operator: OperatorConfig = OperatorConfig()
+    runs: dict[Name, SerializeAsAny[RunSettings]] = Field(min_length=1)
+    tuning: TuningSettings = TuningSettings()
+
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _typed_runs(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: run_settings(name, dict(run or {})) for name, run in value.items()}
+
+    @field_validator("prior", "joint", "operator", mode="before")
+    @classmethod
+    def _percent_keys(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("at"), dict):
+            value = {**value, "at": {str(percent): part for percent, part in value["at"].items()}}
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> "Study":
+        for name in self.problems:
+            self._check_problem(name)
+        for part in ("prior", "joint", "operator"):
+            for percent in getattr(self, part).at:
+                self.training(part, percent)
+        for name, run in self.runs.items():
+            for fraction in run.fractions or ():
+                if not 0 < fraction <= 1:
+                    raise InputError(f"runs.{name}.fractions: {fraction}; accepted: fractions in (0, 1]")
+            unknown = set(run.problems or ()) - set(self.problems)
+            if unknown:
+                raise InputError(f"runs.{name}.problems: {', '.join(unknown)}; accepted: {', '.join(self.problems)}")
+        for name in self.tuning.candidates:
+            if name not in self.runs or load_method(self.runs[name].method).tuned is None:
+                raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(self.runs)}")
+        return self
+
+    def _check_problem(self, name: str) -> None:
+        problem, size = self.make_problem(name), self.data.resolution
+        if size < problem.minimum_resolution:
+            raise InputError(f"data.resolution {size}; problem {name!r} needs at least {problem.minimum_resolution}")
+        nodes = len(available_nodes(size, problem.basis == "fourier"))
+        for label, observation in self.observations.items():
+            if observation.count > nodes:
+                raise InputError(
+                    f"observations.{label}.count {observation.count}: more observations than nodes; "
+                    f"accepted: 1 to {nodes} at resolution {size}"
+                )
+        for label, run in self.runs.items():
+            wanted = run.problems is None or name in run.problems
+            if wanted and load_method(run.method).closed_form and not problem.has_closed_form:
+                raise InputError(
+                    f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
+                    f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
+                )
+
+    @classmethod
+    def load(cls, source: Path | str | Mapping[str, Any]) -> "Study":
+        """The study of a YAML file or a dictionary. Raises InputError."""
+        if isinstance(source, Mapping):
+            return cls._validate(dict(source), "configuration")
+        path = Path(source)
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{path} holds no configuration; see config/config.yaml")
+        return cls._validate(content, str(path))
+
+    @classmethod
+    def _validate(cls, content: dict[str, Any], source: str) -> "Study":
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InputError(f"{source}: " + "; ".join(_explain(cls, e) for e in error.errors())) from error
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting, defaults included, as plain values; `Study.load(study.resolved()) == study`."""
+        return self.model_dump(mode="json")
+
+    @property
+    def folder(self) -> Path:
+        return Path("results") / self.study
+
+    def make_problem(self, name: str) -> Problem:
+        """The problem called `name` in the configuration. Raises InputError if there is none."""
+        if name not in self.problems:
+            raise InputError(f"problem {name!r} is not in the study; accepted: {', '.join(self.problems)}")
+        settings = self.problems[name]
+        return make_problem(settings.pde, settings.parameters)
+
+    def training(self, part: str, percent: str | None) -> TrainingSettings:
+        """Training settings of `prior`, `joint` or `operator` at a percent of the pairs."""
+        settings = getattr(self, part)
+        changes = settings.at.get(percent, {})
+        try:
+            return TrainingSettings.model_validate({**settings.training.model_dump(), **changes})
+        except ValidationError as error:
+            raise InputError(f"{part}.at.{percent}: {_explain(TrainingSettings, error.errors()[0])}") from error
+
+    def percents(self, run: str) -> list[str]:
+        """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
+        settings = self.runs[run]
+        method = load_method(settings.method)
+        if method.closed_form or (method.uses_operator and settings.operator == "solver"):
+            return ["100"]
+        return [percent_label(f) for f in settings.fractions or self.fractions]
+
+    def cases(self) -> list[Case]:
+        """Every row of the tables."""
+        return [
+            Case(problem, observation, run, percent)
+            for problem in self.problems
+            for observation in self.observations
+            for run, settings in self.runs.items()
+            if settings.problems is None or problem in settings.problems
+            for percent in self.percents(run)
+        ]
+
+    def run_for(self, case: Case) -> RunSettings:
+        """Settings of the run of a case. Raises InputError if it is not in the study."""
+        if case not in self.cases():
+            known = sorted({f"{c.problem}/{c.observation}/{c.run}-{c.percent}" for c in self.cases()})
+            wanted = f"{case.problem}/{case.observation}/{case.run}-{case.percent}"
+            raise InputError(f"{wanted} is not in the study; accepted: {', '.join(known)}")
+        return self.runs[case.run].for_case(case.problem, case.percent)
+
+    def models_of(self, run: str, percent: str) -> list[str]:
+        """Names of the trained models that a run needs."""
+        settings = self.runs[run]
+        method = load_method(settings.method)
+        prior = {"coefficient": ["prior"], "joint": [f"joint-{percent}"], None: []}[method.prior]
+        return prior + ([f"operator-{percent}"] if method.uses_operator and settings.operator == "fno" and method.prior else [])
+
+    def share(self, percent: str, available: int) -> int:
+        """Number of fields in a percent of `available`."""
+        return subset_count(float(percent) / 100, available)
+
+    def inputs(self, stage: str, **what: str) -> dict[str, Any]:
+        """What the result of a stage depends on, with all that came before: the dictionary behind `digest`."""
+        return {"stage": stage, **what, **getattr(self, f"_{stage}_inputs")(**what)}
+
+    def digest(self, stage: str, **what: str) -> str:
+        """16 hexadecimal digits that change when anything in `inputs` does."""
+        text = json.dumps(self.inputs(stage, **what), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _generate_inputs(self, problem: str, split: str) -> dict[str, Any]:
+        made = self.make_problem(problem)
+        settings = self.problems[problem]
+        parameters = made.parameters.model_dump(mode="json")
+        return {
+            "pde": settings.pde,
+            "parameters": parameters,
+            "resolution": self.data.resolution,
+            "count": getattr(self.data, split),
+            "seed": self.seed,
+        }
+
+    def _pairs_inputs(self, problem: str, percent: str) -> dict[str, Any]:
+        return {"count": self.data.train, "fraction": float(percent) / 100, "seed": self.seed}
+
+    def _train_inputs(self, problem: str, model: str) -> dict[str, Any]:
+        kind, _, percent = model.partition("-")
+        data = {split: self.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
+        if kind not in ("prior", "joint", "operator") or (kind == "prior") != (percent == ""):
+            raise InputError(f"model {model!r} is unknown; accepted: prior, joint-<percent>, operator-<percent>")
+        settings = getattr(self, kind).model_dump(mode="json", exclude={"at", "training"})
+        settings["training"] = self.training(kind, percent).model_dump(mode="json")
+        noise = {} if kind == "operator" else {"noise": self.noise.model_dump(mode="json")}
+        return {"data": data, "settings": settings, "seed": self.seed, **noise}
+
+    def _sample_inputs(self, problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:
+        settings = self.run_for(Case(problem, observation, run, percent))
+        return {
+            "data": {s: self.inputs("generate", problem=problem, split=s) for s in ("train", split)},
+            "models": {m: self.digest("train", problem=problem, model=m) for m in self.models_of(run, percent)},
+            "observe": self.observations[observation].model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json", exclude={"fractions", "problems"}),
+            "noise": self.noise.model_dump(mode="json"),
+            "seed": self.seed,
+        }
+
+    def _tune_inputs(self, problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
+        sample = self._sample_inputs(problem, observation, run, percent, split="validation")
+        sample["settings"].pop(load_method(self.runs[run].method).tuned)
+        return {**sample, "fields": self.tuning.fields, "candidates": list(self.tuning.candidates[run])}
+
+    def _card_inputs(self, problem: str) -> dict[str, Any]:
+        return {"data": {split: self.digest("generate", problem=problem, split=split) for split in SPLITS}}
+
+    def _tables_inputs(self) -> dict[str, Any]:
+        return {"samples": {"/".join(vars(c).values()): self.digest("sample", **vars(c)) for c in self.cases()}}
+
+    def _figures_inputs(self) -> dict[str, Any]:
+        return self._tables_inputs()
+
+    def _report_inputs(self) -> dict[str, Any]:
+        return {**self._tables_inputs(), "configuration": self.resolved()}
+
+    def _tuning_inputs(self) -> dict[str, Any]:
+        cases = [case for case in self.cases() if case.run in self.tuning.candidates]
+        return {"curves": {"/".join(vars(c).values()): self.digest("tune", **vars(c)) for c in cases}}
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    """One pydantic error as `key: what is wrong (got value)`, with the accepted keys where one is unknown."""
+    key = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key (got {error['input']!r}); accepted here: {', '.join(_keys_at(model, error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: missing; see config/config.yaml for an example"
+    shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"{key}: {message}{shown}" if key else message
+
+
+def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    current: Any = model
+    for part in location:
+        annotation = current.model_fields[part].annotation if hasattr(current, "model_fields") else None
+        arguments = getattr(annotation, "__args__", ())
+        current = arguments[1] if len(arguments) == 2 else annotation if annotation is not None else current
+    return list(getattr(current, "model_fields", {}))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, with the settings of the built-in methods."""
+    schema = Study.model_json_schema()
+    options = []
+    for name in METHODS.builtin:
+        part = load_method(name).Settings.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"].update(part.pop("$defs", {}))
+        part.pop("required", None)
+        schema["$defs"][part["title"]] = part
+        options.append({"$ref": f"#/$defs/{part['title']}"})
+    unique = [option for i, option in enumerate(options) if option not in options[:i]]
+    schema["properties"]["runs"]["additionalProperties"] = {"anyOf": [*unique, {"type": "null"}]}
+    return schema

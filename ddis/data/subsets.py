@@ -1,0 +1,21 @@
+"""Paired subsets: nested, so that 1 % lies inside 5 % of the pairs."""
+
+import numpy as np
+
+from ddis.randomness import generator
+
+
+def percent_label(fraction: float) -> str:
+    """Fraction in (0, 1] as percent without trailing zeros: 0.01 -> "1", 0.125 -> "12.5", 1.0 -> "100"."""
+    return f"{round(100 * fraction, 10):.10f}".rstrip("0").rstrip(".")
+
+
+def subset_count(fraction: float, available: int) -> int:
+    """max(1, round(fraction x available))."""
+    return max(1, round(fraction * available))
+
+
+def paired_subset(fraction: float, available: int, seed: int, stream: str = "pairs") -> np.ndarray:
+    """Sorted indices of the paired fields; the subset of a smaller fraction lies inside that of a larger one."""
+    order = generator(seed, stream).permutation(available)
+    return np.sort(order[: subset_count(fraction, available)])

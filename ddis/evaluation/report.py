@@ -1,0 +1,120 @@
+"""The report of a study: one HTML page that holds everything it shows and needs neither network nor scripts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from ddis.evaluation.table import to_html
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: a short title, the bytes of its PNG, and the caption that says how to read it."""
+
+    title: str
+    png: bytes
+    caption: str
+
+    @property
+    def data(self) -> str:
+        """The picture as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model of the report: what is known of it (parameters, steps, seconds ...), and its own tables by title."""
+
+    name: str
+    facts: Mapping[str, Any]
+    tables: Mapping[str, pd.DataFrame]
+
+
+def render_report(
+    *,
+    study: str,
+    config: Mapping[str, Any],
+    table: pd.DataFrame,
+    caption: str,
+    results: Sequence[Picture],
+    cards: Mapping[str, str],
+    data: Sequence[Picture],
+    models: Sequence[Model],
+    training: Sequence[Picture],
+    provenance: Mapping[str, Any],
+) -> str:
+    """The page as text.
+
+    study: its name. config: the resolved configuration. table, caption: the table of errors and `table.caption` of it.
+    results, data, training: figures of the sections on results, data sets and models. cards: problem -> dataset card in
+    Markdown. models: one entry per trained model. provenance: versions, commit, device, command ...; a mapping among its
+    values becomes a table of its own.
+    """
+    environment = Environment(
+        loader=PackageLoader("ddis.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        study=study,
+        config=config,
+        config_text=yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=100),
+        setting=_setting(table),
+        table=Markup(to_html(table)),
+        caption=caption,
+        has=table.notna().any().to_dict(),
+        results=results,
+        cards={problem: Markup(_markdown(card)) for problem, card in cards.items()},
+        data=data,
+        models=[(model, {title: Markup(_frame(frame)) for title, frame in model.tables.items()}) for model in models],
+        training=training,
+        provenance={key: value for key, value in provenance.items() if not isinstance(value, Mapping)},
+        provenance_tables={key: value for key, value in provenance.items() if isinstance(value, Mapping)},
+    )
+
+
+def _setting(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What was compared, one entry per problem and observation."""
+    keys = ["problem", "observation"]
+    groups = table.groupby(keys, sort=False)
+    return [
+        {
+            "problem": problem,
+            "observation": observation,
+            "nodes": f"{group['resolution'].iloc[0]} x {group['resolution'].iloc[0]}",
+            "observations": group["observations"].iloc[0],
+            "runs": ", ".join(dict.fromkeys(group["run"])),
+            "percents": ", ".join(f"{percent:g}" for percent in sorted(set(group["percent"]))),
+            "fields": group["n_fields"].max(),
+        }
+        for (problem, observation), group in groups
+    ]
+
+
+def _markdown(text: str) -> str:
+    """Markdown as HTML; raw HTML is escaped, and pictures are left out because they would need the network."""
+    return str(MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text))
+
+
+def _frame(frame: pd.DataFrame) -> str:
+    return frame.to_html(index=False, na_rep="", border=0, float_format=lambda value: f"{value:.4g}", escape=True)
+
+
+def _plain(value: Any) -> Any:
+    """Only what YAML has: mappings, lists and scalars."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

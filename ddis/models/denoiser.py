@@ -1,0 +1,50 @@
+"""Denoisers x0_hat = D(x_t; σ): a network with EDM preconditioning, and the closed form of a Gaussian prior.
+
+Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models (EDM), arXiv 2206.00364, section 5
+and table 1; with noise of another spectrum than white as in FunDPS, arXiv 2505.17004.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ddis.data.normalisation import SIGMA_DATA
+from ddis.fields.bases import Basis
+
+
+class Denoiser(Protocol):
+    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        """Expected clean field x0_hat [B, C, S, S] of the noisy normalised field x_t [B, C, S, S] at levels sigma [B]."""
+
+
+class EDMDenoiser(nn.Module):
+    """D(x; σ) = c_skip x + c_out F(c_in x, ln(σ)/4) around a backbone F (EDM, eq. 7)."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        s = sigma.to(x_t.dtype)[:, None, None, None]
+        total = s**2 + SIGMA_DATA**2
+        c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
+        return c_skip * x_t + c_out * self.backbone(c_in * x_t, sigma.log() / 4)
+
+
+class GaussianDenoiser:
+    """The optimal denoiser of a zero-mean Gaussian field, mode by mode: c / (c + σ² k) times the noisy coefficient.
+
+    Args:
+        basis: basis in which field and noise have independent coefficients.
+        spectrum: variance C [S, S] of the (normalised) field's coefficients.
+        noise_spectrum: variance K [S, S] of the noise's.
+    """
+
+    def __init__(self, basis: Basis, spectrum: Tensor, noise_spectrum: Tensor):
+        self.basis, self.spectrum, self.noise_spectrum = basis, spectrum, noise_spectrum
+
+    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        c, k = self.spectrum.to(x_t), self.noise_spectrum.to(x_t)
+        gain = c / (c + sigma.to(x_t)[:, None, None, None] ** 2 * k)
+        return self.basis.inverse(gain * self.basis.forward(x_t))

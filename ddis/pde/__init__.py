@@ -1,0 +1,28 @@
+"""The problems. To add one: write its file beside this one, and add its line here."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from ddis.errors import InputError
+from ddis.pde.base import Problem
+from ddis.registry import Registry
+
+PROBLEMS = Registry(
+    "pde",
+    "ddis.problems",
+    {
+        "poisson": "ddis.pde.poisson:Poisson",
+    },
+)
+
+
+def make_problem(pde: str, parameters: dict[str, Any]) -> Problem:
+    """The problem `pde` with the given parameters. Raises InputError for an unknown pde or parameter."""
+    problem = PROBLEMS.load(pde)
+    try:
+        return problem(problem.Parameters(**parameters))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, accepted = ".".join(map(str, first["loc"])), ", ".join(problem.Parameters.model_fields) or "none"
+        raise InputError(f"pde {pde!r}: parameter {key!r}: {first['msg']}; parameters: {accepted}") from error

@@ -1,0 +1,35 @@
+"""Named things that live in one file each: `name -> "module:attribute"`, loaded when asked for.
+
+Things outside the package are found in two ways: an entry point of the group (`ddis.problems`, `ddis.methods`), or
+`module:attribute` written in place of the name in the configuration.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from ddis.errors import InputError
+
+
+class Registry:
+    """A registry of one kind of thing; `kind` is the configuration's key for it, for messages."""
+
+    def __init__(self, kind: str, group: str, builtin: dict[str, str]):
+        self.kind, self.group, self.builtin = kind, group, builtin
+
+    def names(self) -> list[str]:
+        """The names that can be used, in the order in which they were registered."""
+        return [*self.builtin, *sorted(point.name for point in entry_points(group=self.group))]
+
+    def load(self, name: str) -> Any:
+        """The thing called `name`, or the one at `module:attribute`. Raises InputError if there is none."""
+        outside = {point.name: point.value for point in entry_points(group=self.group)}
+        target = self.builtin.get(name) or outside.get(name) or (name if ":" in name else None)
+        if target is None:
+            accepted = ", ".join(self.names())
+            raise InputError(f"{self.kind} {name!r} is unknown; accepted: {accepted}, or module:attribute of your own")
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{self.kind} {name!r} cannot be loaded: {error}") from error

@@ -1,0 +1,155 @@
+"""What a sampler is given, what it yields, and what it is chosen by."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from ddis.fields.bases import Basis
+from ddis.fields.noise import Noise
+from ddis.models.denoiser import Denoiser
+from ddis.pde.base import Problem
+from ddis.randomness import Generators, white_noise
+from ddis.sampling.observation import Observation
+
+PerCase = float | dict[str, float | dict[str, float]]
+
+
+class RunSettings(BaseModel):
+    """Settings that every run has; a method adds its own.
+
+    method     name of the method, or module:attribute of one outside the package
+    operator   fno: the trained operator; solver: the problem's differentiable solver
+    samples    K, samples per test field
+    fractions  fractions of the pairs at which the run is made; null: those of the study
+    problems   problems on which the run is made; null: all
+    batch      chains (fields x samples) computed together; fixed, so that results do not depend on the machine's load
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    method: str
+    operator: Literal["fno", "solver"] = "fno"
+    samples: int = Field(1, ge=1)
+    fractions: tuple[float, ...] | None = None
+    problems: tuple[str, ...] | None = None
+    batch: int = Field(64, ge=1)
+
+    def for_case(self, problem: str, percent: str) -> "RunSettings":
+        """These settings with every value per problem (and percent) replaced by the one that applies."""
+        chosen = {}
+        for name, value in self:
+            if isinstance(value, dict):
+                value = value[problem] if problem in value else value["default"]
+                chosen[name] = value.get(percent, value.get("default")) if isinstance(value, dict) else value
+        return self.model_copy(update=chosen)
+
+
+@dataclass
+class Cost:
+    """Evaluations so far, counted in fields: network calls of the prior; forward and vector-Jacobian products of the operator."""
+
+    prior: int = 0
+    operator: int = 0
+
+    def count_prior(self, denoiser: Denoiser) -> Denoiser:
+        def counted(x_t: Tensor, sigma: Tensor) -> Tensor:
+            self.prior += len(x_t)
+            return denoiser(x_t, sigma)
+
+        return counted
+
+    def count_operator(self, operator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def backward(gradient: Tensor) -> None:
+            self.operator += len(gradient)
+
+        def counted(x: Tensor) -> Tensor:
+            self.operator += len(x)
+            out = operator(x)
+            if out.requires_grad:
+                out.register_hook(backward)
+            return out
+
+        return counted
+
+
+@dataclass
+class Task:
+    """One batch of chains: n fields with K samples each, chain b = field b // K. All fields are normalised, zero-mean.
+
+    prior     denoiser of the coefficient, or of (coefficient, solution) for joint methods; None for `exact`
+    operator  normalised solution [B, S, S] of the normalised coefficient [B, S, S]
+    residual  residual of the equation, of normalised (coefficient, solution) [B, 2, S, S], in units of std(a)
+    spectrum  variance C [S, S] of the coefficient's modes in `basis`
+    """
+
+    problem: Problem
+    observation: Observation
+    generators: Generators
+    basis: Basis
+    noise: Noise
+    operator: Callable[[Tensor], Tensor]
+    residual: Callable[[Tensor], Tensor]
+    spectrum: Tensor
+    prior: Denoiser | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    @property
+    def device(self) -> torch.device:
+        return self.observation.values.device
+
+    def draw_noise(self, channels: int = 1) -> Tensor:
+        """Noise of the diffusion, [B, channels, S, S]."""
+        size = self.basis.size
+        return self.noise.sample((len(self.generators), channels, size, size), self.generators).to(self.device)
+
+    def draw_white(self, *shape: int) -> Tensor:
+        """Standard normal numbers [B, *shape], float64."""
+        return torch.from_numpy(white_noise(shape, self.generators)).double().to(self.device)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a sampler yields after each step; that of the last step holds the samples.
+
+    x0         normalised coefficient [B, S, S]
+    mean, std  closed form [n, S, S], for methods that have it
+    """
+
+    step: int
+    steps: int
+    sigma: float
+    x0: Tensor
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+
+class Method(ABC):
+    """A method of the registry: its settings, what it needs, and its sampler.
+
+    prior          "coefficient" (all coefficients), "joint" (the pairs of the fraction), or None
+    noise          "field" (the study's random field) or "white"
+    uses_operator  whether an operator takes part in the guidance
+    closed_form    whether it exists for linear Gaussian problems only
+    tuned          name of the setting that `ddis tune` varies, or None
+    """
+
+    Settings: ClassVar[type[RunSettings]] = RunSettings
+    prior: ClassVar[Literal["coefficient", "joint"] | None]
+    noise: ClassVar[Literal["field", "white"]] = "field"
+    uses_operator: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False
+    tuned: ClassVar[str | None] = None
+
+    def __init__(self, settings: RunSettings):
+        self.settings = settings
+
+    def prepare(self, task: Task) -> None:  # noqa: B027 (most methods have nothing to prepare)
+        """Work shared by all batches; `task` holds the observations of all fields."""
+
+    @abstractmethod
+    def sample(self, task: Task) -> Iterator[State]:
+        """Draws the samples of a batch, one yield per step."""

@@ -1,0 +1,38 @@
+"""Diffusion posterior sampling: Heun steps of the prior, each corrected by the gradient of a guidance loss.
+
+Source: Chung et al., arXiv 2209.14687; with the schedule and gradient of FunDPS, arXiv 2505.17004: one gradient per step, through
+the denoiser's last call in it, taken with respect to the step's starting point.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddis.sampling.base import State, Task
+from ddis.sampling.schedules import heun_step
+
+# (x0_hat [B, C, S, S], sigma) -> weighted loss of each chain [B]
+GuidanceLoss = Callable[[Tensor, float], Tensor]
+
+
+def guided_ode(task: Task, channels: int, loss: GuidanceLoss, levels: np.ndarray) -> Iterator[State]:
+    """Yields the state after each step; levels [N + 1] end with 0. No guidance on the last step.
+
+    x_next = Heun(x) - ∇_x loss(D), with D the last output of the denoiser in the step. Channel 0 is the coefficient.
+    """
+    assert task.prior is not None
+    steps = len(levels) - 1
+    x = float(levels[0]) * task.draw_noise(channels)
+    for step in range(steps):
+        sigma, sigma_next = float(levels[step]), float(levels[step + 1])
+        if sigma_next == 0:
+            with torch.no_grad():
+                x, x0_hat = heun_step(task.prior, x, sigma, 0.0)
+        else:
+            start = x.detach().requires_grad_()
+            x_next, x0_hat = heun_step(task.prior, start, sigma, sigma_next)
+            gradient = torch.autograd.grad(loss(x0_hat, sigma).sum(), start)[0]
+            x = (x_next - gradient).detach()
+        yield State(step + 1, steps, sigma, x[:, 0] if sigma_next == 0 else x0_hat.detach()[:, 0])

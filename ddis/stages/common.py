@@ -1,0 +1,72 @@
+"""What every stage shares: threads, device, tracking, and the paths of a study."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from ddis import provenance, tracking
+from ddis.config import Study
+from ddis.data.store import Pairs, read_pairs
+from ddis.data.subsets import paired_subset
+from ddis.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of the setting `device`: auto takes a GPU if there is one. Raises InputError for cuda without one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda': no usable GPU was found; accepted here: auto, cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.StageRun, dict[str, Any]]]:
+    """Sets threads and determinism, opens the stage's tracking run; yields it with the provenance record."""
+    torch.set_num_threads(study.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    inputs = study.inputs(name, **what)
+    record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)))
+    label = "/".join([name, *what.values()])
+    tags = {**provenance.tags(record), "ddis.configuration": study.digest(name, **what)}
+    with threadpool_limits(study.threads), tracking.stage_run(study.study, label, inputs, tags) as run:
+        yield run, record
+
+
+def data_path(study: Study, problem: str, split: str) -> Path:
+    return study.folder / "data" / problem / f"{split}.h5"
+
+
+def model_folder(study: Study, problem: str, model: str) -> Path:
+    return study.folder / "models" / problem / model
+
+
+def samples_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:
+    return study.folder / "samples" / problem / observation / f"{run}-{percent}.h5"
+
+
+def tuning_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:
+    return study.folder / "tuning" / problem / observation / f"{run}-{percent}.csv"
+
+
+def load_pairs(study: Study, problem: str, split: str) -> Pairs:
+    """The pairs of a split, checked against the study. Raises InputError."""
+    path = data_path(study, problem, split)
+    pairs = read_pairs(path, study.data.resolution, getattr(study.data, split))
+    expected = study.digest("generate", problem=problem, split=split)
+    if pairs.attributes.get("configuration") != expected:
+        raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+    return pairs
+
+
+def training_share(study: Study, percent: str) -> np.ndarray:
+    """Indices of the paired training fields at a percent."""
+    return paired_subset(float(percent) / 100, study.data.train, study.seed)
+
+
+def validation_share(study: Study, percent: str) -> np.ndarray:
+    """Indices of the validation pairs that a method may use at a percent, for stopping, tuning and R."""
+    return paired_subset(float(percent) / 100, study.data.validation, study.seed, "validation-pairs")

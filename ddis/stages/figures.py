@@ -1,0 +1,92 @@
+"""Stage `figures`: every picture of a study, from its sample files, histories and tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddis.config import Case, Study
+from ddis.data.store import Samples
+from ddis.evaluation import figures
+from ddis.evaluation.table import from_csv
+from ddis.files import atomic_path
+from ddis.stages.common import model_folder, stage, tuning_path
+from ddis.stages.tables import read_case
+
+
+def names(study: Study) -> list[str]:
+    """File names of the figures of a study."""
+    per_case = [f"{kind}-{p}-{o}" for p, o in groups(study) for kind in ("gallery", "spectra", "fractions", "calibration")]
+    per_problem = [f"training-{p}" for p in study.problems if models(study, p)]
+    priors = [f"prior-{p}" for p in study.problems if "prior" in models(study, p)]
+    return [f"{name}.png" for name in per_case + per_problem + priors]
+
+
+def groups(study: Study) -> list[tuple[str, str]]:
+    """(problem, observation) pairs that have runs."""
+    return list(dict.fromkeys((case.problem, case.observation) for case in study.cases()))
+
+
+def models(study: Study, problem: str) -> list[str]:
+    """Names of the models that the runs on a problem need."""
+    needed = (m for case in study.cases() if case.problem == problem for m in study.models_of(case.run, case.percent))
+    return list(dict.fromkeys(needed))
+
+
+def run(study: Study) -> None:
+    """Writes figures/*.png."""
+    with stage(study, "figures") as (tracker, _):
+        colours = figures.run_colours(list(study.runs))
+        table = from_csv(study.folder / "tables" / "errors.csv")
+        drawn: dict[str, Any] = {}
+        for problem, observation in groups(study):
+            runs = shown_runs(study, problem, observation)
+            key = f"{problem}-{observation}"
+            drawn[f"gallery-{key}"] = figures.gallery(runs, fields=[0, 1] if len(runs[0].mean) > 1 else [0])
+            drawn[f"spectra-{key}"] = figures.spectra(runs, colours)
+            drawn[f"fractions-{key}"] = figures.error_against_fraction(table, problem, observation, colours)
+            drawn[f"calibration-{key}"] = figures.calibration(runs, colours)
+        for problem in study.problems:
+            histories = {m: pd.read_csv(model_folder(study, problem, m) / "history.csv") for m in models(study, problem)}
+            if histories:
+                drawn[f"training-{problem}"] = figures.training_history(histories)
+            if "prior" in histories:
+                quality = pd.read_csv(model_folder(study, problem, "prior") / "denoising.csv")
+                drawn[f"prior-{problem}"] = figures.prior_quality({"prior": quality})
+        for name, figure in drawn.items():
+            save(figure, study.folder / "figures" / f"{name}.png")
+            tracker.artifact(study.folder / "figures" / f"{name}.png")
+
+
+def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:
+    """Samples of every case of a problem and observation, in the order of the configuration."""
+    return [read_case(study, case) for case in study.cases() if (case.problem, case.observation) == (problem, observation)]
+
+
+def save(figure: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(figures.to_png(figure))
+
+
+def tuning(study: Study) -> None:
+    """Writes figures/tuning-<problem>-<observation>-<run>.png from the curves of `ddis tune`."""
+    with stage(study, "tuning"):
+        for problem, observation in groups(study):
+            for run_name in study.tuning.candidates:
+                cases = [c for c in study.cases() if (c.problem, c.observation, c.run) == (problem, observation, run_name)]
+                if not cases:
+                    continue
+                curves, chosen = {}, {}
+                for case in cases:
+                    label = f"{run_name}, {case.percent} %"
+                    curves[label] = pd.read_csv(tuning_path(study, **vars(case)))
+                    chosen[label] = chosen_weight(study, case)
+                save(figures.tuning(curves, chosen), study.folder / "figures" / f"tuning-{problem}-{observation}-{run_name}.png")
+
+
+def chosen_weight(study: Study, case: Case) -> float:
+    """The weight that the configuration sets for a case."""
+    from ddis.sampling.methods import load_method
+
+    settings = study.run_for(case)
+    return float(getattr(settings, load_method(settings.method).tuned or ""))

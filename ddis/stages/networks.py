@@ -1,0 +1,66 @@
+"""Trained networks: how they are built from the configuration, and loaded from a study's files."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddis.config import Study
+from ddis.data.normalisation import Normalisation
+from ddis.errors import InputError
+from ddis.models.backbones import make_backbone
+from ddis.models.checkpoint import load_tensors
+from ddis.models.denoiser import EDMDenoiser
+from ddis.stages.common import model_folder
+
+
+def build_denoiser(study: Study, problem: str, kind: str) -> EDMDenoiser:
+    """An untrained prior (kind "prior": 1 channel) or joint prior ("joint": 2 channels)."""
+    periodic = study.make_problem(problem).basis == "fourier"
+    return EDMDenoiser(make_backbone(1 if kind == "prior" else 2, periodic, getattr(study, kind).backbone))
+
+
+def build_operator(study: Study, problem: str, coefficient: Normalisation, solution: Normalisation) -> nn.Module:
+    """An untrained Fourier neural operator."""
+    from ddis.models.operator import FourierOperator  # neuraloperator takes seconds to import
+
+    periodic = study.make_problem(problem).basis == "fourier"
+    return FourierOperator(study.operator.network, periodic, coefficient, solution)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network in evaluation mode, and what its model.json says.
+
+    coefficient, solution  normalisations (no solution for a coefficient prior)
+    spectrum               of a prior: variance C [S, S] of the normalised coefficient's modes; of an operator: of its error's
+    """
+
+    network: nn.Module
+    coefficient: Normalisation
+    solution: Normalisation | None
+    spectrum: Tensor | None
+    information: dict[str, Any]
+
+
+def load_network(study: Study, problem: str, model: str, device: torch.device) -> Trained:
+    """The network of models/<problem>/<model>. Raises InputError if it is missing, damaged, or of another configuration."""
+    folder = model_folder(study, problem, model)
+    digest = study.digest("train", problem=problem, model=model)
+    tensors, _ = load_tensors(folder / "weights.safetensors", digest)
+    try:
+        information = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
+        spectrum = torch.tensor(information["spectrum"], dtype=torch.float64) if information["spectrum"] else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'model.json'} is missing or damaged ({error!r}); delete {folder} and train again") from error
+    kind = model.partition("-")[0]
+    if kind == "operator":
+        network = build_operator(study, problem, normalisation["coefficient"], normalisation["solution"])
+    else:
+        network = build_denoiser(study, problem, kind)
+    network.load_state_dict(tensors)
+    network.to(device).eval().requires_grad_(False)
+    return Trained(network, normalisation["coefficient"], normalisation.get("solution"), spectrum, information)

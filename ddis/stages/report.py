@@ -1,0 +1,69 @@
+"""Stage `report`: the study as one page that opens from disk."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from ddis import provenance
+from ddis.config import Study
+from ddis.evaluation import table as tables
+from ddis.evaluation.report import Model, Picture, render_report
+from ddis.files import write_text
+from ddis.stages import figures
+from ddis.stages.common import model_folder, stage
+from ddis.stages.tables import notes
+
+TITLES = {
+    "gallery": ("Truth, observation, estimates and errors", "Two test fields: the true coefficient, what was observed, and every run's mean with its error."),
+    "spectra": ("Spectra", "Ring-averaged power of the samples beside that of the truth, averaged over the test fields."),
+    "fractions": ("Error against the fraction of pairs", "Mean over the test fields with its standard error; lower is better."),
+    "calibration": ("Calibration", "Coverage of the intervals and rank histograms, for runs with at least four samples."),
+    "training": ("Training", "Training and validation loss of every network."),
+    "prior": ("Prior against the optimal denoiser", "Mean squared error per noise level; the optimal denoiser is known in closed form."),
+}
+
+
+def run(study: Study) -> None:
+    """Writes report.html."""
+    with stage(study, "report") as (tracker, record):
+        table = tables.from_csv(study.folder / "tables" / "errors.csv")
+        pictures = {name: picture(study, name) for name in figures.names(study)}
+        training = [p for name, p in pictures.items() if name.startswith(("training", "prior"))]
+        html = render_report(
+            study=study.study,
+            config=study.resolved(),
+            table=table,
+            caption=tables.caption(table, study.study, study.seed, notes(study)),
+            results=[p for p in pictures.values() if p not in training],
+            cards={p: (study.folder / "data" / p / "card.md").read_text(encoding="utf-8") for p in study.problems},
+            data=[
+                Picture(f"Pairs of {p}", (study.folder / "data" / p / "pairs.png").read_bytes(), "Coefficients and their solutions.")
+                for p in study.problems
+            ],
+            models=[model(study, p, m) for p in study.problems for m in figures.models(study, p)],
+            training=training,
+            provenance={key: value for key, value in record.items() if key != "settings"},
+        )
+        path = study.folder / "report.html"
+        write_text(path, html)
+        tracker.artifact(path)
+        tracker.metrics({"peak_memory_mb": provenance.peak_memory_mb()})
+
+
+def picture(study: Study, name: str) -> Picture:
+    """A figure of the study with its title and caption."""
+    kind, _, rest = name.removesuffix(".png").partition("-")
+    title, caption = TITLES[kind]
+    return Picture(f"{title}: {rest}", (study.folder / "figures" / name).read_bytes(), caption)
+
+
+def model(study: Study, problem: str, name: str) -> Model:
+    """Facts of a trained network; for a prior also its quality per noise level."""
+    folder = model_folder(study, problem, name)
+    information: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    keys = ("parameters", "training_fields", "validation_fields", "validation_loss", "relative_error")
+    facts = {key.replace("_", " "): information[key] for key in keys if key in information}
+    quality = folder / "denoising.csv"
+    shown = {"Error per noise level, against the optimal denoiser": pd.read_csv(quality)} if quality.exists() else {}
+    return Model(f"{problem} {name}", facts, shown)

@@ -1,0 +1,217 @@
+"""Stage `train`: a prior, a joint prior or an operator; resumes from its checkpoint."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddis.config import Study
+from ddis.data.normalisation import SIGMA_DATA, Normalisation
+from ddis.errors import InputError
+from ddis.fields.bases import Basis, basis
+from ddis.fields.noise import Noise, make_noise
+from ddis.files import write_csv, write_json
+from ddis.models.checkpoint import load_tensors, save_tensors
+from ddis.models.denoiser import GaussianDenoiser
+from ddis.progress import Progress
+from ddis.randomness import generator
+from ddis.sampling.observation import operator_error_spectrum
+from ddis.stages.common import load_pairs, model_folder, resolve_device, stage, training_share, validation_share
+from ddis.stages.networks import build_denoiser, build_operator
+from ddis.tracking import StageRun
+from ddis.training import denoising
+from ddis.training.loop import Record, Trainer
+
+CHECKPOINT_SECONDS = 20.0
+SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@dataclasses.dataclass
+class Job:
+    """A training, and what is written of its result beside the weights."""
+
+    trainer: Trainer
+    normalisation: dict[str, Normalisation]
+    sizes: dict[str, int]
+    spectrum: Tensor | None = None
+
+
+def run(study: Study, problem: str, model: str) -> None:
+    """Writes models/<problem>/<model>/{weights.safetensors, model.json, history.csv} (and denoising.csv of a prior)."""
+    kind, _, percent = model.partition("-")
+    with stage(study, "train", problem=problem, model=model) as (tracker, record):
+        device = resolve_device(study.device)
+        torch.manual_seed(int(generator(study.seed, f"initialise {model}").integers(2**62)))
+        job = operator_job(study, problem, percent, device) if kind == "operator" else prior_job(study, problem, kind, percent, device)
+        digest = study.digest("train", problem=problem, model=model)
+        checkpoint = study.folder / "work" / problem / f"{model}-{digest}.safetensors"
+        train_to_end(job.trainer, checkpoint, digest, f"{problem} {model}", tracker)
+        folder = model_folder(study, problem, model)
+        information: dict[str, Any] = {
+            "model": model,
+            "configuration": digest,
+            "settings": study.inputs("train", problem=problem, model=model)["settings"],
+            "parameters": sum(p.numel() for p in job.trainer.model.parameters()),
+            "normalisation": {name: dataclasses.asdict(n) for name, n in job.normalisation.items()},
+            **job.sizes,
+            "validation_loss": job.trainer.progress.best_loss,
+        }
+        best = job.trainer.average
+        best.load_state_dict(job.trainer.best)
+        if kind == "operator":
+            information |= operator_error(study, problem, percent, best, job.normalisation)
+        else:
+            information["spectrum"] = None if job.spectrum is None else job.spectrum.tolist()
+        if kind == "prior":
+            rows = prior_quality(study, problem, best, job)
+            write_csv(folder / "denoising.csv", rows, list(rows[0]))
+            tracker.artifact(folder / "denoising.csv")
+        columns = [f.name for f in dataclasses.fields(Record)]
+        write_csv(folder / "history.csv", job.trainer.progress.history, columns)
+        write_json(folder / "model.json", {**information, "provenance": record})
+        save_tensors(folder / "weights.safetensors", job.trainer.best, {"configuration": digest, "model": model})
+        for name in ("history.csv", "model.json", "weights.safetensors"):
+            tracker.artifact(folder / name)
+        checkpoint.unlink(missing_ok=True)
+
+
+def train_to_end(trainer: Trainer, checkpoint: Path, digest: str, label: str, tracker: StageRun) -> None:
+    """Runs the loop with progress, metrics and a checkpoint every 20 s; goes on from the checkpoint if there is one."""
+    if checkpoint.exists():
+        tensors, metadata = load_tensors(checkpoint, digest)
+        trainer.load_state(tensors, metadata["progress"])
+    progress = Progress(label, trainer.settings.steps, start=trainer.progress.step)
+    saved = time.monotonic()
+    for record in trainer.run():
+        progress.update(record.step, loss=record.train_loss, validation=trainer.progress.best_loss)
+        if record.validation_loss is not None:
+            values = {"train_loss": record.train_loss, "validation_loss": record.validation_loss}
+            tracker.metrics({**values, "learning_rate": record.learning_rate}, step=record.step)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            tensors, state = trainer.state()
+            save_tensors(checkpoint, tensors, {"configuration": digest, "progress": state})
+            saved = time.monotonic()
+    progress.finish()
+
+
+def diffusion_noise(study: Study, problem: str) -> tuple[Basis, Noise]:
+    """The problem's basis and the study's diffusion noise on its grid."""
+    modes = basis(study.make_problem(problem).basis, study.data.resolution)
+    return modes, make_noise(study.data.resolution, modes, **study.noise.model_dump())
+
+
+def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch.device) -> Job:
+    """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent."""
+    train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
+    names = ["coefficient"] if kind == "prior" else ["coefficient", "solution"]
+    rows = np.arange(study.data.train) if kind == "prior" else training_share(study, percent)
+    held_out = np.arange(study.data.validation) if kind == "prior" else validation_share(study, percent)
+    normalisation = {name: normalisation_of(getattr(train, name)[rows], f"{problem} {name}") for name in names}
+
+    def stacked(pairs: Any, which: np.ndarray) -> Tensor:
+        fields = [normalisation[name].normalise(torch.from_numpy(getattr(pairs, name)[which])) for name in names]
+        return torch.stack(fields, dim=1).float().to(device)
+
+    data, held = stacked(train, rows), stacked(validation, held_out)
+    modes, noise = diffusion_noise(study, problem)
+    settings = getattr(study, kind)
+    log_sigma = (settings.log_sigma_mean, settings.log_sigma_std)
+    network, average = (build_denoiser(study, problem, kind).to(device) for _ in range(2))
+    trainer = Trainer(
+        network,
+        denoising.training_loss(network, data, noise, log_sigma, study.seed),
+        denoising.validation_loss(held, noise, log_sigma, study.seed),
+        len(rows),
+        study.training(kind, percent),
+        study.seed,
+        average,
+    )
+    spectrum = modes.forward(data[:, 0].cpu().double()).var(dim=0) if kind == "prior" else None
+    sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
+    return Job(trainer, normalisation, sizes, spectrum)
+
+
+def operator_job(study: Study, problem: str, percent: str, device: torch.device) -> Job:
+    """Training of an operator on the pairs of a percent. The coefficient is normalised with all (unpaired) coefficients."""
+    from ddis.models.operator import FourierOperator
+    from ddis.training import regression
+
+    train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
+    rows, held_out = training_share(study, percent), validation_share(study, percent)
+    coefficient = normalisation_of(train.coefficient, f"{problem} coefficient")
+    solution = normalisation_of(train.solution[rows], f"{problem} solution")
+
+    def normalised(pairs: Any, which: np.ndarray) -> tuple[Tensor, Tensor]:
+        a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
+        return coefficient.normalise(a).to(device), solution.normalise(u).to(device)
+
+    network, average = (build_operator(study, problem, coefficient, solution).to(device) for _ in range(2))
+    assert isinstance(network, FourierOperator)
+    trainer = Trainer(
+        network,
+        regression.training_loss(network, *normalised(train, rows)),
+        regression.validation_loss(*normalised(validation, held_out)),
+        len(rows),
+        study.training("operator", percent),
+        study.seed,
+        average,
+    )
+    sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
+    return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
+
+
+def normalisation_of(fields: np.ndarray, name: str) -> Normalisation:
+    try:
+        return Normalisation.of(fields)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def operator_error(
+    study: Study, problem: str, percent: str, operator: nn.Module, normalisation: dict[str, Normalisation]
+) -> dict[str, Any]:
+    """The operator's own error on the held-out pairs of its share: relative, variance per node, and spectrum (normalised)."""
+    from ddis.models.operator import FourierOperator
+    from ddis.training.regression import prediction_errors
+
+    assert isinstance(operator, FourierOperator)
+    validation, rows = load_pairs(study, problem, "validation"), validation_share(study, percent)
+    device = next(operator.parameters()).device
+    a = normalisation["coefficient"].normalise(torch.from_numpy(validation.coefficient[rows])).to(device)
+    u = normalisation["solution"].normalise(torch.from_numpy(validation.solution[rows])).to(device)
+    errors = prediction_errors(operator, a, u).cpu()
+    modes = basis(study.make_problem(problem).basis, study.data.resolution)
+    return {
+        "relative_error": float((errors.flatten(1).norm(dim=1) / u.cpu().flatten(1).norm(dim=1)).mean()),
+        "error_variance": float((errors**2).mean()),
+        "spectrum": operator_error_spectrum(errors, modes).tolist(),
+    }
+
+
+def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> list[dict[str, float]]:
+    """Mean squared error per node of the trained denoiser and of the optimal one, per noise level, on validation coefficients.
+
+    The optimal denoiser is that of a Gaussian with the problem's own spectrum, or with the empirical one if the problem has no
+    closed form (then it is the best linear denoiser).
+    """
+    made, normalisation = study.make_problem(problem), job.normalisation["coefficient"]
+    modes, noise = diffusion_noise(study, problem)
+    spectrum = made.prior_spectrum(study.data.resolution)
+    if spectrum is not None:
+        spectrum = spectrum * (SIGMA_DATA / normalisation.std) ** 2
+    else:
+        spectrum = job.spectrum
+    assert spectrum is not None
+    optimal = GaussianDenoiser(modes, spectrum, noise.spectrum(modes))
+    device = next(denoiser.parameters()).device
+    fields = torch.from_numpy(load_pairs(study, problem, "validation").coefficient[:256])
+    data = normalisation.normalise(fields)[:, None].to(device)
+    errors = denoising.denoising_errors([denoiser, optimal], data, noise, SIGMAS, study.seed)
+    return [
+        {"sigma": s, "error": float(own), "optimal_error": float(best), "excess": float(own / best - 1)}
+        for s, (own, best) in zip(SIGMAS, errors, strict=True)
+    ]

@@ -1,0 +1,34 @@
+"""Stage `tune`: the validation error of a run against its weight. Test fields are never touched."""
+
+import shutil
+
+import numpy as np
+
+from ddis.config import Case, Study
+from ddis.files import write_csv
+from ddis.sampling.methods import load_method
+from ddis.stages.common import stage, tuning_path, validation_share
+from ddis.stages.sample import Sampler, observe, relative_errors
+
+COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields"]
+
+
+def run(study: Study, case: Case) -> None:
+    """Writes tuning/<problem>/<observation>/<run>-<percent>.csv: one row per candidate; l2 in %, of single samples."""
+    settings, candidates = study.run_for(case), study.tuning.candidates[case.run]
+    name = load_method(settings.method).tuned
+    fields = validation_share(study, case.percent)[: study.tuning.fields]
+    with stage(study, "tune", **vars(case)) as (tracker, _):
+        observed, rows = observe(study, case, "validation", fields), []
+        folder = study.folder / "work" / case.problem / f"tune-{case.run}-{study.digest('tune', **vars(case))}"
+        for number, weight in enumerate(candidates):
+            sampler = Sampler(study, case, settings.model_copy(update={name: weight, "samples": 1}))
+            result = sampler.draw(observed, "validation", folder / f"{weight:g}")
+            errors = 100 * relative_errors(result.coefficient, observed.coefficient)[:, 0]
+            spread = float(np.std(errors, ddof=1) / np.sqrt(len(errors))) if len(errors) > 1 else None
+            rows.append(dict(zip(COLUMNS, (weight, float(np.mean(errors)), spread, len(errors)), strict=True)))
+            tracker.metrics({"weight": weight, "l2_validation": rows[-1]["l2_validation"]}, step=number)
+        path = tuning_path(study, **vars(case))
+        write_csv(path, rows, COLUMNS)
+        tracker.artifact(path)
+        shutil.rmtree(folder, ignore_errors=True)

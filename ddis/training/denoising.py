@@ -1,0 +1,79 @@
+"""Training of denoisers: denoising score matching with random-field noise.
+
+Loss (EDM, eq. 8): mean over fields and nodes of (σ² + σ_d²)/(σ σ_d)² (D(x + σ n; σ) - x)², ln σ normal.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddis.data.normalisation import SIGMA_DATA
+from ddis.fields.noise import Noise
+from ddis.models.denoiser import Denoiser
+from ddis.randomness import generator
+
+
+def loss_weight(sigma: Tensor) -> Tensor:
+    """λ(σ) = (σ² + σ_d²)/(σ σ_d)²."""
+    return (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
+
+
+def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Scalar loss of a batch: x, noise [B, C, S, S], sigma [B]."""
+    error = denoiser(x + sigma[:, None, None, None] * noise, sigma) - x
+    return (loss_weight(sigma)[:, None, None, None] * error**2).mean()
+
+
+def training_loss(
+    model: nn.Module, data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int
+) -> Callable[[np.ndarray, int], Tensor]:
+    """The loss of a step on normalised fields `data` [N, C, S, S]; noise and levels depend on (seed, step, place in batch)."""
+
+    def loss(indices: np.ndarray, step: int) -> Tensor:
+        x = data[torch.from_numpy(indices).to(data.device)]
+        generators = [generator(seed, "diffusion", step, place) for place in range(len(indices))]
+        levels = np.exp(log_sigma[0] + log_sigma[1] * np.array([rng.standard_normal() for rng in generators]))
+        n = noise.sample(tuple(x.shape), generators).to(x)
+        return denoising_loss(model, x, torch.from_numpy(levels).to(x), n)
+
+    return loss
+
+
+def validation_loss(
+    data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, fields: int = 256, batch: int = 64
+) -> Callable[[nn.Module], float]:
+    """Loss on `fields` validation draws, the same at every call; levels are the quantiles of ln σ, evenly spread."""
+    count = max(fields, len(data)) if len(data) < fields else fields
+    which = np.arange(count) % len(data)
+    normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(count) + 0.5) / count).numpy()
+    levels = np.exp(log_sigma[0] + log_sigma[1] * generator(seed, "validation").permutation(normal))
+
+    def validate(model: nn.Module) -> float:
+        total = 0.0
+        for start in range(0, count, batch):
+            x = data[torch.from_numpy(which[start : start + batch]).to(data.device)]
+            generators = [generator(seed, "validation", start + place) for place in range(len(x))]
+            n = noise.sample(tuple(x.shape), generators).to(x)
+            sigma = torch.from_numpy(levels[start : start + batch]).to(x)
+            total += float(denoising_loss(model, x, sigma, n)) * len(x)
+        return total / count
+
+    return validate
+
+
+@torch.no_grad()
+def denoising_errors(
+    denoisers: Sequence[Denoiser], data: Tensor, noise: Noise, sigmas: Sequence[float], seed: int, batch: int = 64
+) -> np.ndarray:
+    """Mean squared error per node [len(sigmas), len(denoisers)] of several denoisers on the same noisy fields."""
+    totals = np.zeros((len(sigmas), len(denoisers)))
+    for row, level in enumerate(sigmas):
+        for start in range(0, len(data), batch):
+            x = data[start : start + batch]
+            generators = [generator(seed, "denoising-error", row, start + place) for place in range(len(x))]
+            sigma = torch.full((len(x),), float(level), device=x.device)
+            x_t = x + level * noise.sample(tuple(x.shape), generators).to(x)
+            totals[row] += [float(((d(x_t, sigma) - x) ** 2).mean(dtype=torch.float64)) * len(x) for d in denoisers]
+    return totals / len(data)

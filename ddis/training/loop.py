@@ -1,0 +1,195 @@
+"""The one training loop: Adam, warm-up, exponential moving average, validation, exact resume.
+
+Everything random in a step is a function of (seed, step), and the whole state is a flat dictionary of tensors with a small JSON
+record, so that a run that is stopped and resumed gives the weights of an unbroken run, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ddis.models.checkpoint import weights
+from ddis.randomness import generator
+
+
+class TrainingSettings(BaseModel):
+    """Length and speed of a training.
+
+    steps            optimiser steps
+    batch            fields per step
+    learning_rate    peak rate of Adam
+    warmup           steps of linear warm-up
+    schedule         after the warm-up: constant, or cosine down to 1 %
+    ema_half_life    half-life of the weights' moving average, in fields
+    validate_every   steps between validations; the average with the smallest validation loss is kept
+    clip             largest gradient norm, or null
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    steps: int = Field(1000, ge=1)
+    batch: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup: int = Field(50, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    ema_half_life: float = Field(2000, gt=0)
+    validate_every: int = Field(100, ge=1)
+    clip: float | None = Field(1.0, gt=0)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the history; validation_loss is None between validations."""
+
+    step: int
+    seconds: float
+    learning_rate: float
+    train_loss: float
+    validation_loss: float | None
+
+
+@dataclass
+class _Progress:
+    """What is resumed beside the tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best_loss: float = math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def batch_indices(seed: int, step: int, batch: int, count: int) -> np.ndarray:
+    """Indices [batch] of the fields of one step (0, 1, ...): consecutive pieces of one random permutation per epoch."""
+    position = step * batch + np.arange(batch)
+    epochs = position // count
+    orders = {int(epoch): generator(seed, "epoch", int(epoch)).permutation(count) for epoch in np.unique(epochs)}
+    return np.array([orders[int(e)][p] for e, p in zip(epochs, position % count, strict=True)])
+
+
+class Trainer:
+    """Trains `model` and keeps the moving average of its weights with the smallest validation loss.
+
+    Args:
+        model: the module to train, on its device.
+        loss: (indices [batch], step) -> scalar loss of the model on those training fields.
+        validate: (model) -> validation loss, the same numbers at every call.
+        count: number of training fields.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[np.ndarray, int], Tensor],
+        validate: Callable[[nn.Module], float],
+        count: int,
+        settings: TrainingSettings,
+        seed: int,
+        average: nn.Module,
+    ):
+        self.model, self.loss, self.validate, self.count = model, loss, validate, count
+        self.settings, self.seed = settings, seed
+        self.average = average
+        self.average.load_state_dict(weights(model))
+        self.average.eval()
+        self.best = weights(self.average)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, foreach=True)
+        self.progress = _Progress()
+
+    def learning_rate(self, step: int) -> float:
+        """Rate of step 0, 1, ..."""
+        s = self.settings
+        rise = min(1.0, (step + 1) / s.warmup) if s.warmup else 1.0
+        if s.schedule == "constant":
+            return s.learning_rate * rise
+        done = max(0, step - s.warmup) / max(1, s.steps - s.warmup)
+        return s.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+    def run(self) -> Iterator[Record]:
+        """Trains from where the state stands to the end; yields a record after every step."""
+        p, s = self.progress, self.settings
+        start = time.perf_counter() - p.seconds
+        while p.step < s.steps:
+            rate, value = self._step()
+            p.loss_sum, p.loss_count, p.step = p.loss_sum + value, p.loss_count + 1, p.step + 1
+            validation = None
+            if p.step % s.validate_every == 0 or p.step == s.steps:
+                validation = self._validate()
+            p.seconds = time.perf_counter() - start
+            record = Record(p.step, p.seconds, rate, p.loss_sum / p.loss_count, validation)
+            if validation is not None:
+                p.history.append(asdict(record))
+                p.loss_sum, p.loss_count = 0.0, 0
+            yield record
+
+    def _step(self) -> tuple[float, float]:
+        step, s = self.progress.step, self.settings
+        rate = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        torch.manual_seed(int(generator(self.seed, "dropout", step).integers(2**62)))
+        loss = self.loss(batch_indices(self.seed, step, s.batch, self.count), step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"training loss is {loss.item()} at step {step}; lower training.learning_rate ({s.learning_rate})"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if s.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        self.optimizer.step()
+        self._update_average(step)
+        return rate, float(loss.detach())
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        """θ_avg <- β θ_avg + (1 - β) θ, with the half-life growing with the fields seen (EDM2's ramp-up of 5 %)."""
+        half_life = min(self.settings.ema_half_life, 0.05 * (step + 1) * self.settings.batch)
+        beta = 0.5 ** (self.settings.batch / max(half_life, 1e-8))
+        new, old = list(self.model.parameters()), list(self.average.parameters())
+        torch._foreach_lerp_(old, new, 1 - beta)
+
+    def _validate(self) -> float:
+        with torch.no_grad():
+            value = self.validate(self.average)
+        if value < self.progress.best_loss:
+            self.progress.best_loss = value
+            self.best = weights(self.average)
+        return value
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-able record of the whole state."""
+        tensors: dict[str, Tensor] = {}
+        for label, module_state in (("model", weights(self.model)), ("average", weights(self.average)), ("best", self.best)):
+            tensors.update({f"{label}.{name}": tensor for name, tensor in module_state.items()})
+        names = dict(self.model.named_parameters())
+        for name, parameter in names.items():
+            for key, tensor in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{key}.{name}"] = tensor
+        return tensors, asdict(self.progress)
+
+    def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Continues from what `state` gave."""
+
+        def part(label: str) -> dict[str, Tensor]:
+            return {name[len(label) + 1 :]: t for name, t in tensors.items() if name.startswith(label + ".")}
+
+        self.model.load_state_dict(part("model"))
+        self.average.load_state_dict(part("average"))
+        device = next(self.model.parameters()).device
+        self.best = {name: t.to(device) for name, t in part("best").items()}
+        for name, parameter in self.model.named_parameters():
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                saved = tensors.get(f"adam.{key}.{name}")
+                if saved is not None:
+                    target = saved.clone() if key == "step" else saved.to(parameter.device).clone(memory_format=torch.preserve_format)
+                    self.optimizer.state[parameter][key] = target
+        self.progress = _Progress(**record)

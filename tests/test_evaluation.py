@@ -1,0 +1,355 @@
+"""The table, the figures and the report, from samples whose errors are known."""
+
+import io
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddis.data.store import Samples
+from ddis.evaluation import figures, table
+from ddis.evaluation.report import Model, Picture, render_report
+
+SIDE, FIELDS = 16, 6
+ERRORS_CSV = (
+    "problem,pde,run,method,operator,percent,pairs,observation,observations,noise,resolution,n_fields,n_samples,n_failed,"
+    "l2_sample,l2_sample_se,l2_mean,l2_mean_se,l2_limit,spectral,spectral_se,error_rate,coverage50,coverage90,crps,"
+    "spread_skill,misfit,prior_evaluations,operator_evaluations,seconds_per_field,seconds_per_sample,peak_memory_mb,device,"
+    "l2_paper,spectral_paper"
+)
+
+
+def smooth_fields(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    k = np.fft.fftfreq(shape[-1], 1 / shape[-1])
+    decay = 1 / (1 + (k[:, None] ** 2 + k**2))
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    return np.fft.ifft2(np.fft.fft2(noise) * decay).real
+
+
+def make_samples(
+    run: str = "ddis", percent: float = 100, size: int = 8, error: float = 0.2, side: int = SIDE, seed: int = 0, **attributes: Any
+) -> Samples:
+    """Samples whose mean misses the truth by a field of their own distribution, scaled by `error`."""
+    truth = smooth_fields(100, (FIELDS, side, side))
+    centre = truth + error * smooth_fields(seed + 1, truth.shape)
+    samples = centre[:, None] + error * smooth_fields(seed + 2, (FIELDS, size, side, side))
+    rng = np.random.default_rng(5)
+    mask = rng.permuted(np.arange(side * side) < side * side // 8 * np.ones((FIELDS, 1)), axis=1).reshape(truth.shape)
+    solution = 0.01 * smooth_fields(300, truth.shape)
+    known = {"problem": "poisson", "pde": "poisson", "run": run, "method": run, "operator": "fno", "percent": percent}
+    known |= {"pairs": round(100 * percent), "observation": "sparse", "noise": 0.0, "device": "cpu", "seconds_per_field": 1.25}
+    return Samples(
+        coefficient=np.float32(samples),
+        mean=np.float32(centre),
+        std=np.float32(samples.std(axis=1)),
+        coefficient_true=np.float32(truth),
+        solution_true=np.float32(solution),
+        mask=mask,
+        observation=np.float32(np.where(mask, solution, 0)),
+        attributes=known | attributes,
+    )
+
+
+def make_study() -> list[Samples]:
+    return [
+        make_samples("exact", error=0.1, seed=10, operator=None, seconds_per_field=0.01),
+        make_samples("ddis-gn", error=0.15, seed=20),
+        make_samples("ddis-gn", percent=1, error=0.25, seed=30),
+        make_samples("ddis", size=1, error=0.3, seed=40),
+        make_samples("fundps", size=1, error=0.5, seed=50),
+        make_samples("fundps", percent=1, size=1, error=0.9, seed=60),
+    ]
+
+
+@pytest.fixture(scope="module")
+def study() -> list[Samples]:
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def errors(study: list[Samples]) -> pd.DataFrame:
+    limit = table.closed_form_limit(study[0])
+    return table.error_table([table.error_row(samples, limit) for samples in study])
+
+
+def test_row_of_scaled_truth_has_the_errors_that_follow_from_the_scale():
+    samples = make_samples(size=2, percent=12.5)
+    truth = samples.coefficient_true
+    samples.coefficient = np.stack([1.1 * truth, 0.7 * truth], axis=1)
+    row = table.error_row(samples, None)
+    assert row["l2_sample"] == pytest.approx(20, rel=1e-5) and row["l2_sample_se"] == pytest.approx(0, abs=1e-4)
+    assert row["l2_mean"] == pytest.approx(10, rel=1e-5)
+    assert row["spectral"] == pytest.approx((0.21 + 0.51) / 2, rel=1e-4)
+    assert (row["n_fields"], row["n_samples"], row["n_failed"], row["resolution"]) == (FIELDS, 2, 0, SIDE)
+    assert row["observations"] == SIDE * SIDE // 8 and row["pairs"] == 1250
+    for name in ("coverage50", "crps", "l2_limit", "error_rate", "misfit", "l2_paper"):
+        assert row[name] is None, name
+
+
+def test_failed_fields_are_counted_and_left_out():
+    samples = make_samples()
+    clean = make_samples()
+    samples.coefficient[2, 3, 0, 0] = np.nan
+    kept = [0, 1, 3, 4, 5]
+    for name in ("coefficient", "mean", "std", "coefficient_true", "solution_true", "mask", "observation"):
+        setattr(clean, name, getattr(clean, name)[kept])
+    row, expected = table.error_row(samples, None), table.error_row(clean, None)
+    assert (row.pop("n_failed"), row.pop("n_fields")) == (1, FIELDS)
+    assert (expected.pop("n_failed"), expected.pop("n_fields")) == (0, FIELDS - 1)
+    assert row == expected
+    samples.coefficient[:] = np.inf
+    row = table.error_row(samples, None)
+    assert row["n_failed"] == FIELDS and row["l2_sample"] is None and row["coverage90"] is None
+
+
+def test_misfit_is_in_units_of_the_solution():
+    samples = make_samples(size=3)
+    scale = samples.solution_true.astype(float).std()
+    samples.solution = np.repeat(samples.solution_true[:, None] + np.float32(0.25 * scale), 3, axis=1)
+    assert table.error_row(samples, None)["misfit"] == pytest.approx(0.25, rel=1e-5)
+
+
+def test_two_valued_fields_have_an_error_rate():
+    samples = make_samples(pde="darcy", problem="darcy")
+    samples.coefficient_true = np.where(samples.coefficient_true >= 0, 12, 3).astype(np.float32)
+    samples.coefficient = np.repeat(samples.coefficient_true[:, None], 8, axis=1)
+    samples.coefficient[:, :, :4] = 15 - samples.coefficient[:, :, :4]
+    assert table.error_row(samples, None)["error_rate"] == pytest.approx(25)
+
+
+def test_limit_is_that_of_the_stored_mean(study):
+    expected = [np.linalg.norm(m - t) / np.linalg.norm(t) for m, t in zip(study[0].mean, study[0].coefficient_true, strict=True)]
+    assert table.closed_form_limit(study[0]) == pytest.approx(100 * np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "percent", "changes", "published"),
+    [
+        ("ddis", 100, {}, (15.78, 0.074)),
+        ("fundps", 1, {}, (35.81, None)),
+        ("diffusionpde", 100, {"pde": "helmholtz", "problem": "helmholtz"}, (19.07, None)),
+        ("ddis-gn", 100, {}, (None, None)),
+        ("ddis", 5, {}, (None, None)),
+        ("ddis", 100, {"operator": "solver"}, (None, None)),
+        ("ddis", 100, {"problem": "turbulent", "pde": "navier-stokes"}, (None, None)),
+    ],
+)
+def test_published_figures_stand_only_beside_their_own_case(method, percent, changes, published):
+    row = table.error_row(make_samples(method, percent=percent, size=1, **changes), None)
+    assert (row["l2_paper"], row["spectral_paper"]) == published
+
+
+def test_csv_has_the_stated_columns_and_comes_back_the_same(errors):
+    text = table.to_csv(errors)
+    assert text.splitlines()[0] == ERRORS_CSV
+    assert "nan" not in text.lower() and "<na>" not in text.lower()
+    again = table.from_csv(io.StringIO(text))
+    pd.testing.assert_frame_equal(again, errors)
+    assert table.to_csv(again) == text
+    exact = errors[errors["run"] == "exact"].iloc[0]
+    assert f",{float(exact['l2_sample'])!r}," in text and ",100,10000," in text
+    assert exact["coverage90"] > 0 and pd.isna(errors[errors["run"] == "ddis"]["coverage90"].iloc[0])
+
+
+def test_percent_has_no_trailing_zeros():
+    assert [table.percent_name(p) for p in (1, 1.0, 12.5, 100.0, 0.1)] == ["1", "1", "12.5", "100", "0.1"]
+
+
+class Cells(HTMLParser):
+    """Rows of the first table of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_markdown_latex_and_html_agree_with_the_csv(errors):
+    caption = table.caption(errors, "quickstart", 3)
+    lines = [line for line in table.to_markdown(errors, caption).splitlines() if line.startswith("|")]
+    markdown = [[cell.strip().strip("*") for cell in line.strip("|").split(" | ")] for line in lines if "---" not in line]
+    parser = Cells()
+    parser.feed(table.to_html(errors))
+    body = table.to_latex(errors, caption).split(r"\midrule")[1].split(r"\bottomrule")[0]
+    latex = [line.removesuffix(r" \\").split(" & ") for line in body.strip().splitlines()]
+    assert parser.rows == markdown
+    plain = [[re.sub(r"\\textbf\{(.*)\}", r"\1", cell).replace(r"$\pm$", "±") for cell in row] for row in latex]
+    assert plain == markdown[1:]
+    column = markdown[0].index("l2 sample, %")
+    for row, (_, numbers) in zip(markdown[1:], errors.iterrows(), strict=True):
+        assert row[column] == f"{numbers['l2_sample']:.2f} ± {numbers['l2_sample_se']:.2f}"
+
+
+def test_best_is_bold_among_competitors_only(errors):
+    lines = table.to_markdown(errors, "").splitlines()
+    bold = [line for line in lines if "**" in line]
+    assert len(bold) == 2 and all("ddis-gn" in line for line in bold)
+    assert r"\textbf" in table.to_latex(errors, "") and "<strong>" in table.to_html(errors)
+
+
+def test_empty_columns_and_cells_are_empty_in_the_readable_tables(errors):
+    text = table.to_markdown(errors, "") + table.to_latex(errors, "") + table.to_html(errors)
+    assert "error rate" not in text and "nan" not in text and "NA" not in text and "None" not in text
+
+
+def test_caption_says_how_the_table_was_made(errors):
+    caption = table.caption(errors, "quickstart", 3, notes=["Priors saw 10,000 coefficients."])
+    for part in ("study quickstart", "seed 3", "device cpu", "16 x 16 nodes", "32 observations", "no noise", "6 test fields"):
+        assert part in caption, part
+    assert "128 x 128 nodes, 500 noiseless observations" in caption and caption.endswith("Priors saw 10,000 coefficients.")
+    assert "failed" not in caption
+    broken = make_samples("ddis-gn", noise=0.01)
+    broken.coefficient[0] = np.nan
+    caption = table.caption(table.error_table([table.error_row(broken, None)]), "s", 0)
+    assert "ddis-gn at 100 % of pairs (poisson, sparse): 1 of 6 fields failed" in caption and "noise 0.01 std(u)" in caption
+    assert "128 x 128" not in caption
+
+
+def test_latex_escapes_what_latex_would_read():
+    frame = table.error_table([table.error_row(make_samples("my_run&50%"), None)])
+    text = table.to_latex(frame, "50 % of #1_a")
+    assert r"my\_run\&50\%" in text and r"50 \% of \#1\_a" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_runs_keep_their_colours():
+    colours = figures.run_colours(["zeta", "ddis", "exact", "alpha", "ddis"])
+    assert colours["ddis"] == figures.run_colours(["ddis"])["ddis"]
+    assert len(set(colours.values())) == len(colours) == 4
+
+
+def tuning_curve() -> pd.DataFrame:
+    weights = np.array([100.0, 1.0, 10.0, 1000.0])
+    return pd.DataFrame({"weight": weights, "l2_validation": [14.0, 40, 20, 600], "l2_validation_se": [1.0, 2, 1, 60]})
+
+
+def history() -> pd.DataFrame:
+    step = np.arange(10, 2001, 10)
+    loss = 1 / np.sqrt(step)
+    validation = np.where(step % 200 == 0, 1.1 * loss, np.nan)
+    rate = 1e-3 * np.minimum(step / 200, 1) * np.cos(step / 2000 * np.pi / 2)
+    values = {"step": step, "seconds": step / 20, "learning_rate": rate, "train_loss": loss, "validation_loss": validation}
+    return pd.DataFrame(values)
+
+
+def quality() -> pd.DataFrame:
+    sigma = np.geomspace(0.01, 10, 13)
+    optimal = sigma / (1 + sigma)
+    return pd.DataFrame({"sigma": sigma, "error": 1.1 * optimal, "optimal_error": optimal, "excess": 0.1 * optimal})
+
+
+def every_figure(study: list[Samples], errors: pd.DataFrame) -> dict[str, Any]:
+    colours = figures.run_colours([samples.attributes["run"] for samples in study])
+    return {
+        "gallery": figures.gallery(study[:3], [0, 1]),
+        "gallery-sample": figures.gallery(study[3:5], [2], show="sample"),
+        "spectra": figures.spectra(study, colours),
+        "error": figures.error_against_fraction(errors, "poisson", "sparse", colours),
+        "calibration": figures.calibration(study, colours),
+        "no-calibration": figures.calibration(study[3:], colours),
+        "tuning": figures.tuning(
+            {"ddis, 100 %": tuning_curve(), "fundps, 1 %": tuning_curve()[:3]}, {"ddis, 100 %": 100.0, "fundps, 1 %": 10.0}
+        ),
+        "history": figures.training_history(dict.fromkeys(("prior", "operator-1", "operator-100", "joint-100"), history())),
+        "prior": figures.prior_quality({"prior": quality()}),
+        "pairs": figures.pairs(study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split"),
+    }
+
+
+@pytest.fixture(scope="module")
+def pictures(study: list[Samples], errors: pd.DataFrame) -> dict[str, bytes]:
+    return {name: figures.to_png(figure, dpi=40) for name, figure in every_figure(study, errors).items()}
+
+
+def test_figures_render_the_same_every_time(study, errors, pictures):
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+    again = figures.run_colours([samples.attributes["run"] for samples in study])
+    assert figures.to_png(figures.spectra(study, again), dpi=40) == pictures["spectra"]
+
+
+def test_figures_put_x_to_the_right():
+    samples = make_samples(size=1)
+    samples.coefficient_true[0] = np.linspace(0, 1, SIDE)[:, None]  # grows with x only
+    axes = figures.gallery([samples], [0]).axes[0]
+    shown = axes.images[0].get_array()
+    assert np.ptp(shown, axis=0).max() == 0 and (np.diff(shown[0]) > 0).all() and axes.images[0].origin == "lower"
+
+
+def test_figures_show_the_numbers_of_the_table(study, errors):
+    colours = figures.run_colours([samples.attributes["run"] for samples in study])
+    figure = figures.error_against_fraction(errors, "poisson", "sparse", colours)
+    heights = {line.get_label(): line.get_ydata()[0] for line in figure.axes[1].lines if len(set(line.get_ydata())) == 1}
+    assert heights["limit (closed-form mean)"] == pytest.approx(table.closed_form_limit(study[0]))
+    titles = [axes.get_title() for axes in figures.gallery(study[:1], [0]).axes]
+    mean = study[0].coefficient[0].astype(float).mean(axis=0)
+    truth = study[0].coefficient_true[0]
+    assert f"error, $l^2$ {100 * np.linalg.norm(mean - truth) / np.linalg.norm(truth):.1f} %" in titles
+
+
+def test_gallery_refuses_runs_on_other_fields_and_shows_failures():
+    other = make_samples("fundps")
+    other.coefficient_true = other.coefficient_true[::-1]
+    with pytest.raises(ValueError, match="fundps, 100 %"):
+        figures.gallery([make_samples(), other], [0])
+    failed = make_samples()
+    failed.coefficient[:] = np.nan
+    figure = figures.gallery([failed], [0])
+    assert "failed" in [axes.get_title() for axes in figure.axes]
+    assert figures.to_png(figure, dpi=40)
+
+
+def make_report(errors: pd.DataFrame, pictures: dict[str, bytes]) -> str:
+    return render_report(
+        study="quickstart <b>",
+        config={"study": "quickstart", "problems": {"poisson": {"pde": "poisson"}}, "fractions": (0.01, 1.0)},
+        table=errors,
+        caption=table.caption(errors, "quickstart", 0),
+        results=[Picture(name, pictures[name], f"Caption of {name}.") for name in ("gallery", "spectra", "error", "calibration")],
+        cards={"poisson": "# Dataset poisson\n\n- **equation**: a < b\n\n| split | n |\n|---|---|\n| train | 10 |\n\n<script>"},
+        data=[Picture("Pairs", pictures["pairs"], "Four pairs.")],
+        models=[Model("poisson/prior", {"parameters": 1234}, {"Quality by noise level": quality()})],
+        training=[Picture("Training", pictures["history"], "Loss.")],
+        provenance={"commit": "abc123", "device": "cpu", "packages": {"numpy": "2.4"}},
+    )
+
+
+def test_report_is_complete_and_needs_nothing_from_outside(errors, pictures):
+    page = make_report(errors, pictures)
+    assert page.count("data:image/png;base64,") == 6
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page) and "@import" not in page and "url(" not in page
+    assert "<script" not in page and "quickstart &lt;b&gt;" in page
+    for part in ("Dataset poisson", "abc123", "numpy", "1234", "Quality by noise level", "Caption of spectra.", "fractions:"):
+        assert part in page, part
+    assert table.to_html(errors) in page
+
+
+def test_report_is_well_formed(errors, pictures):
+    stack: list[str] = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "link", "img", "br"):
+                stack.append(tag)
+
+        def handle_endtag(self, tag):
+            assert stack.pop() == tag
+
+    Balance().feed(make_report(errors, pictures))
+    assert not stack
