@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ddis import __version__
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # Idle threads that spin would slow down the stages beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-EPILOG = """Normally Snakemake calls these commands: `snakemake --cores all` runs the default study. Each can be run by hand, for example
+EPILOG = """Snakemake calls these commands: `snakemake --cores all` runs the default study. Each can be run by hand, for example
   ddis train --config results/quickstart/config.yaml --problem poisson --model operator-100
 and, like every stage, goes on where it was interrupted."""
 
@@ -89,25 +90,9 @@ def dispatch(arguments: argparse.Namespace) -> None:
         print(json.dumps(json_schema(), indent=2))
         return
     study = load_study(arguments)
-    from ddis.config import Case
-    from ddis.stages import card, figures, generate, pairs, report, sample, tables, train, tune
-    from ddis.stages import study as study_stage
-
-    a = arguments
-    stages: dict[str, Callable[[], None]] = {
-        "study": lambda: study_stage.run(study),
-        "generate": lambda: generate.run(study, a.problem, a.split),
-        "card": lambda: card.run(study, a.problem),
-        "pairs": lambda: pairs.run(study, a.problem, a.percent),
-        "train": lambda: train.run(study, a.problem, a.model),
-        "sample": lambda: sample.run(study, Case(a.problem, a.observation, a.run, a.percent)),
-        "tune": lambda: tune.run(study, Case(a.problem, a.observation, a.run, a.percent)),
-        "tables": lambda: tables.run(study),
-        "figures": lambda: figures.run(study),
-        "tuning": lambda: figures.tuning(study),
-        "report": lambda: report.run(study),
-    }
-    stages[a.command]()
+    stage = import_module(f"ddis.stages.{arguments.command}")  # the others need not be imported
+    what = {key: value for key, value in vars(arguments).items() if key not in ("command", "config", "settings")}
+    stage.run(study, **what)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -76,7 +76,7 @@ class NoiseSettings(Settings):
 
 
 class PriorSettings(Settings):
-    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` changes it at a percent of the pairs."""
+    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` as for an operator."""
 
     backbone: BackboneSettings = BackboneSettings()
     log_sigma_mean: float = -1.2
@@ -135,13 +135,6 @@ class Study(Settings):
             return value
         return {name: run_settings(name, dict(run or {})) for name, run in value.items()}
 
-    @field_validator("prior", "joint", "operator", mode="before")
-    @classmethod
-    def _percent_keys(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("at"), dict):
-            value = {**value, "at": {str(percent): part for percent, part in value["at"].items()}}
-        return value
-
     @model_validator(mode="after")
     def _check(self) -> "Study":
         for name in self.problems:
@@ -199,7 +192,7 @@ class Study(Settings):
     @classmethod
     def _validate(cls, content: dict[str, Any], source: str) -> "Study":
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(_text_keys(content))
         except ValidationError as error:
             raise InputError(f"{source}: " + "; ".join(_explain(cls, e) for e in error.errors())) from error
 
@@ -332,6 +325,18 @@ class Study(Settings):
         return {"curves": {"/".join(vars(c).values()): self.digest("tune", **vars(c)) for c in cases}}
 
 
+def _text_keys(value: Any) -> Any:
+    """The same settings with every key as text: YAML reads the percent in `{1: 5, 100: 20}` as a number."""
+    if isinstance(value, Mapping):
+        return {percent_key(key): _text_keys(part) for key, part in value.items()}
+    return [_text_keys(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def percent_key(key: Any) -> str:
+    """A key as text, numbers as in file names (12.5, 100)."""
+    return f"{key:g}" if isinstance(key, float) else str(key)
+
+
 def _explain(model: type[BaseModel], error: Any) -> str:
     """One pydantic error as `key: what is wrong (got value)`, with the accepted keys where one is unknown."""
     key = ".".join(str(part) for part in error["loc"])
@@ -348,7 +353,7 @@ def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     current: Any = model
     for part in location:
         annotation = current.model_fields[part].annotation if hasattr(current, "model_fields") else None
-        arguments = getattr(annotation, "__args__", ())
+        arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
         current = arguments[1] if len(arguments) == 2 else annotation if annotation is not None else current
     return list(getattr(current, "model_fields", {}))
 

@@ -1,6 +1,7 @@
 """Progress of long work as occasional log lines: what, how far, how long still. Needs no terminal."""
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +67,7 @@ class Progress:
     def _write(self, step: int, ending: str) -> None:
         share = 100 * step // self.total if self.total else 100
         head = f"{self.label}: {step}/{self.total} {self.unit} ({share} %)"
-        numbers = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in self._numbers.items()]
+        numbers = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in self._numbers.items() if math.isfinite(value)]
         _log.info("%s", ", ".join([head, *numbers, ending]))
 
 

@@ -15,7 +15,7 @@ def generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
 
 def white_noise(shape: tuple[int, ...], generators: Generators, dtype: type = np.float32) -> np.ndarray:
     """Standard normal numbers [len(generators), *shape], row b drawn from `generators[b]`."""
-    out = np.empty((len(generators), *shape), dtype=dtype)
+    out: np.ndarray = np.empty((len(generators), *shape), dtype=dtype)
     for row, rng in zip(out, generators, strict=True):
         rng.standard_normal(out=row, dtype=dtype)
     return out

@@ -42,7 +42,7 @@ def card_markdown(card: dict) -> str:
     for key in ("equation", "domain", "boundary", "grid", "axes", "units", "distribution", "solver", "seed"):
         lines.append(f"- **{key}**: {card[key]}")
     lines.append(f"- **parameters**: {yaml.safe_dump(card['parameters'], default_flow_style=True).strip()}")
-    lines += ["", "| split | fields | mean a | std a | mean u | std u | largest relative residual |", "|---|---|---|---|---|---|---|"]
+    lines += ["", "| split | fields | mean a | std a | mean u | std u | largest relative residual |", "|---" * 7 + "|"]
     for split, info in card["splits"].items():
         a, u = info["coefficient"], info["solution"]
         lines.append(

@@ -22,7 +22,7 @@ def generate_pairs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Yields chunks of (coefficient, solution) [n, S, S] float32, with the chunk's largest relative residual (float64)."""
     for start in range(0, len(indices), chunk):
-        coefficient = problem.sample_coefficients(indices[start : start + chunk], resolution, seed)
+        coefficient = problem.sample_coefficients(indices[start : start + chunk].tolist(), resolution, seed)
         solution = problem.solve(coefficient)
         residual = problem.residual(coefficient, solution)
         relative = float(residual.abs().max() / coefficient.abs().max())

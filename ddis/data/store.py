@@ -57,7 +57,7 @@ def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         sha.update(f"{name}{array.shape}{array.dtype}".encode())
-        sha.update(array)
+        sha.update(array.data)
     return sha.hexdigest()
 
 
@@ -126,7 +126,7 @@ def read_arrays(
 
 def write_pairs(path: Path | str, coefficient: np.ndarray, solution: np.ndarray, attributes: Mapping[str, Any]) -> str:
     """Writes `coefficient` and `solution` [N, S, S] as float32; returns their digest. Raises InputError for non-finite fields."""
-    arrays = {"coefficient": np.float32(coefficient), "solution": np.float32(solution)}
+    arrays = {"coefficient": coefficient.astype(np.float32), "solution": solution.astype(np.float32)}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise InputError(f"{name} for {path} has NaN or infinite values; nothing was written")
@@ -155,7 +155,7 @@ def write_samples(path: Path | str, samples: Samples) -> str:
     arrays = {name: getattr(samples, name) for name in _SAMPLE_FIELDS}
     if samples.solution is not None:
         arrays["solution"] = samples.solution
-    typed = {name: a if a.dtype == bool else np.float32(a) for name, a in arrays.items()}
+    typed = {name: a if a.dtype == bool else a.astype(np.float32) for name, a in arrays.items()}
     return write_arrays(path, SAMPLES, typed, samples.attributes)
 
 

@@ -56,9 +56,7 @@ class RandomFieldNoise:
             lag, lag2 = (np.minimum(abs(v) % self.size, self.size - abs(v) % self.size) for v in (lag, lag2))
         distance = spacing * np.hypot(lag, lag2)
         smooth = (
-            np.exp(-distance / self.length)
-            if self.kernel == "exponential"
-            else np.exp(-(distance**2) / (2 * self.length**2))
+            np.exp(-distance / self.length) if self.kernel == "exponential" else np.exp(-(distance**2) / (2 * self.length**2))
         )
         return (smooth + self.nugget * (distance == 0)) / (1 + self.nugget)
 

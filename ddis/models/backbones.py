@@ -52,4 +52,5 @@ BACKBONES = {"unet": UNet}
 
 def make_backbone(channels: int, periodic: bool, settings: BackboneSettings) -> nn.Module:
     """The backbone of `channels` fields in and out."""
-    return BACKBONES[settings.name](channels, periodic, settings).to(memory_format=torch.channels_last)
+    backbone: nn.Module = BACKBONES[settings.name](channels, periodic, settings)
+    return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

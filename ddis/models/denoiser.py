@@ -6,7 +6,6 @@ and table 1; with noise of another spectrum than white as in FunDPS, arXiv 2505.
 
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from ddis.data.normalisation import SIGMA_DATA

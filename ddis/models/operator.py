@@ -20,9 +20,9 @@ from ddis.models.settings import OperatorSettings
 class HermitianSpectralConv(SpectralConv):
     """Spectral convolution on 2-D real fields whose spectrum is made Hermitian before the inverse transform.
 
-    neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes of
-    them is undefined, and on some GPUs shows as lines. Here the inverse is an ordinary transform over the first axis, then the
-    imaginary part of the columns that must be real is dropped, then a real transform over the last axis.
+    neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
+    of them is undefined, and on some GPUs shows as lines. Here an ordinary inverse transform over the first axis comes
+    first; then the imaginary part of the columns that must be real is dropped; then a real transform over the last axis.
     """
 
     def forward(self, x: Tensor, output_shape: tuple[int, ...] | None = None) -> Tensor:

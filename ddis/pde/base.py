@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 
-class Parameters(BaseModel):
+class ProblemParameters(BaseModel):
     """Parameters of a problem, set beside `pde` in the configuration; unknown ones are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -20,7 +20,7 @@ class Problem(ABC):
     Fields are [..., S, S] tensors, float64 inside; [i, j] is x = i/(S-1), y = j/(S-1) (i/S on periodic domains).
     """
 
-    Parameters: ClassVar[type[Parameters]] = Parameters
+    Parameters: ClassVar[type[ProblemParameters]] = ProblemParameters
     equation: ClassVar[str]
     boundary: ClassVar[str]
     distribution: ClassVar[str]
@@ -31,7 +31,7 @@ class Problem(ABC):
     two_valued: ClassVar[bool] = False
     minimum_resolution: ClassVar[int] = 4
 
-    def __init__(self, parameters: Parameters):
+    def __init__(self, parameters: ProblemParameters):
         self.parameters = parameters
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """Poisson's equation with a Gaussian random source.
 
-    ∇²u = a   in (0, 1)²,     u = 0   on the boundary
+∇²u = a   in (0, 1)²,     u = 0   on the boundary
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddis.fields.bases import sine_matrix
 from ddis.fields.gaussian import neumann_spectrum, sample_neumann
-from ddis.pde.base import Parameters, Problem
+from ddis.pde.base import Problem, ProblemParameters
 
 
 @lru_cache(maxsize=8)
@@ -46,7 +46,7 @@ def laplacian(field: Tensor) -> Tensor:
     return (neighbours - 4 * centre) * (field.shape[-1] - 1) ** 2
 
 
-class PoissonParameters(Parameters):
+class PoissonParameters(ProblemParameters):
     """alpha, tau: smoothness and inverse length scale of the source's random field."""
 
     alpha: float = 2.0

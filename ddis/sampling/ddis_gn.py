@@ -1,7 +1,7 @@
 """`ddis-gn`: DAPS on the coefficient prior with the spectral Gauss-Newton step; exact for Gaussian priors and linear problems.
 
-Where DDIS takes p(x0 | x_t) as isotropic and follows it with a hundred Langevin steps, this draws from it in closed form, with the
-prior's own spectrum and an observation covariance that holds the operator's error: ten levels suffice.
+Where DDIS takes p(x0 | x_t) as isotropic and follows it with Langevin steps on a hundred levels, this draws from it in closed
+form, with the prior's own spectrum and an observation covariance that holds the operator's error: ten levels suffice.
 """
 
 from collections.abc import Iterator

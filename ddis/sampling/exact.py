@@ -28,7 +28,7 @@ class Exact(Method):
         observation, basis = task.observation, task.basis
         rows, covariance = self._shared(observation.index), observation.covariance.double()
         spectrum = task.spectrum.to(task.device).double()
-        n, m = observation.values.shape
+        n = len(observation.values)
         draw = (spectrum.sqrt() * task.draw_white(basis.size, basis.size)).reshape(n, -1, basis.size**2)
         target = observation.values.double()[:, None] + draw_observation_noise(task)
         update = gaussian_update(rows, spectrum.flatten(), covariance, target - draw @ rows.transpose(1, 2))

@@ -33,10 +33,10 @@ class FunDPS(Method):
 
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, FunDPSSettings) and isinstance(s.weight, int | float)
+        assert isinstance(s, FunDPSSettings) and isinstance(s.weight, int | float) and isinstance(s.residual_weight, int | float)
         samples = len(task.generators) // len(task.observation.values)
         observed = task.observation.values.float().repeat_interleave(samples, dim=0)
-        weight = s.weight
+        weight, residual_weight = s.weight, s.residual_weight
 
         def reduce(square: Tensor) -> Tensor:
             return square if s.loss == "mse" else square.sqrt()
@@ -44,8 +44,8 @@ class FunDPS(Method):
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
             misfit = task.observation.take(x0_hat[:, 1]) - observed
             value = weight * reduce((misfit**2).mean(dim=1))
-            if s.residual_weight and sigma <= 1:
-                value = value + s.residual_weight * reduce((task.residual(x0_hat) ** 2).flatten(1).mean(dim=1))
+            if residual_weight and sigma <= 1:
+                value = value + residual_weight * reduce((task.residual(x0_hat) ** 2).flatten(1).mean(dim=1))
             return value
 
         with torch.enable_grad():

@@ -1,6 +1,6 @@
 """Langevin likelihood step of DDIS (arXiv 2601.23280), for the isotropic approximation p(x0 | x_t) = N(x0_hat, σ² I).
 
-    x <- x - lr ∇[ w L(x) / (2 τ²) + ||x - x0_hat||² / (2 σ²) ] + η sqrt(2 lr) n,    L(x) = (1/m) Σ |M (G(x) - u)|
+x <- x - lr ∇[ w L(x) / (2 τ²) + ||x - x0_hat||² / (2 σ²) ] + η sqrt(2 lr) n,    L(x) = (1/m) Σ |M (G(x) - u)|
 """
 
 import math

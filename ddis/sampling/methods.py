@@ -26,7 +26,7 @@ def load_method(name: str) -> type[Method]:
 
 
 def run_settings(run: str, values: dict[str, Any]) -> RunSettings:
-    """Validated settings of the run; `method` defaults to the run's name. Raises InputError naming key, value and what is accepted."""
+    """Validated settings of a run; `method` defaults to its name. Raises InputError: key, value and what is accepted."""
     values = {"method": run, **values}
     settings = load_method(values["method"]).Settings
     try:

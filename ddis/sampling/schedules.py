@@ -1,6 +1,7 @@
 """Noise levels and the probability-flow ODE. Source: EDM, arXiv 2206.00364, eq. 5 and algorithm 1 (without churn)."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,9 +17,7 @@ def karras_schedule(sigma_max: float, sigma_min: float, steps: int, rho: float =
     return np.append(levels, 0.0)
 
 
-def heun_step(
-    denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float, sigma_next: float
-) -> tuple[Tensor, Tensor]:
+def heun_step(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
     """One step of the ODE dx/dσ = (x - D(x; σ))/σ from σ to σ_next: Heun, or Euler if σ_next is 0.
 
     Args:
@@ -44,6 +43,6 @@ def solve_ode(denoiser: Denoiser, x_t: Tensor, sigma: float, steps: int, sigma_m
     One step is the denoiser itself: the posterior mean.
     """
     levels = [float(s) for s in karras_schedule(sigma, min(sigma_min, sigma), steps)]
-    for level, following in zip(levels[:-1], levels[1:], strict=True):
+    for level, following in pairwise(levels):
         x_t, _ = heun_step(denoiser, x_t, level, following)
     return x_t

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from ddis.config import Case, Study
+from ddis.config import Study
 from ddis.data.store import Samples
 from ddis.evaluation import figures
 from ddis.evaluation.table import from_csv
 from ddis.files import atomic_path
-from ddis.stages.common import model_folder, stage, tuning_path
+from ddis.stages.common import model_folder, stage
 from ddis.stages.tables import read_case
 
 
@@ -66,27 +66,3 @@ def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:
 def save(figure: Any, path: Path) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(figures.to_png(figure))
-
-
-def tuning(study: Study) -> None:
-    """Writes figures/tuning-<problem>-<observation>-<run>.png from the curves of `ddis tune`."""
-    with stage(study, "tuning"):
-        for problem, observation in groups(study):
-            for run_name in study.tuning.candidates:
-                cases = [c for c in study.cases() if (c.problem, c.observation, c.run) == (problem, observation, run_name)]
-                if not cases:
-                    continue
-                curves, chosen = {}, {}
-                for case in cases:
-                    label = f"{run_name}, {case.percent} %"
-                    curves[label] = pd.read_csv(tuning_path(study, **vars(case)))
-                    chosen[label] = chosen_weight(study, case)
-                save(figures.tuning(curves, chosen), study.folder / "figures" / f"tuning-{problem}-{observation}-{run_name}.png")
-
-
-def chosen_weight(study: Study, case: Case) -> float:
-    """The weight that the configuration sets for a case."""
-    from ddis.sampling.methods import load_method
-
-    settings = study.run_for(case)
-    return float(getattr(settings, load_method(settings.method).tuned or ""))

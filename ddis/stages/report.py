@@ -15,12 +15,18 @@ from ddis.stages.common import model_folder, stage
 from ddis.stages.tables import notes
 
 TITLES = {
-    "gallery": ("Truth, observation, estimates and errors", "Two test fields: the true coefficient, what was observed, and every run's mean with its error."),
+    "gallery": (
+        "Truth, observation, estimates and errors",
+        "Two test fields: the true coefficient, what was observed, and each run's mean with its error.",
+    ),
     "spectra": ("Spectra", "Ring-averaged power of the samples beside that of the truth, averaged over the test fields."),
     "fractions": ("Error against the fraction of pairs", "Mean over the test fields with its standard error; lower is better."),
     "calibration": ("Calibration", "Coverage of the intervals and rank histograms, for runs with at least four samples."),
     "training": ("Training", "Training and validation loss of every network."),
-    "prior": ("Prior against the optimal denoiser", "Mean squared error per noise level; the optimal denoiser is known in closed form."),
+    "prior": (
+        "Prior against the optimal denoiser",
+        "Mean squared error per noise level; the optimal denoiser is known in closed form.",
+    ),
 }
 
 
@@ -38,7 +44,9 @@ def run(study: Study) -> None:
             results=[p for p in pictures.values() if p not in training],
             cards={p: (study.folder / "data" / p / "card.md").read_text(encoding="utf-8") for p in study.problems},
             data=[
-                Picture(f"Pairs of {p}", (study.folder / "data" / p / "pairs.png").read_bytes(), "Coefficients and their solutions.")
+                Picture(
+                    f"Pairs of {p}", (study.folder / "data" / p / "pairs.png").read_bytes(), "Coefficients and their solutions."
+                )
                 for p in study.problems
             ],
             models=[model(study, p, m) for p in study.problems for m in figures.models(study, p)],

@@ -62,8 +62,9 @@ class Result:
     seconds: float
 
 
-def run(study: Study, case: Case) -> None:
+def run(study: Study, problem: str, observation: str, run: str, percent: str) -> None:
     """Writes samples/<problem>/<observation>/<run>-<percent>.h5."""
+    case = Case(problem, observation, run, percent)
     settings = study.run_for(case)
     with stage(study, "sample", **vars(case)) as (tracker, record):
         digest = study.digest("sample", **vars(case))
@@ -80,7 +81,8 @@ def run(study: Study, case: Case) -> None:
         path = samples_path(study, **vars(case))
         write_samples(path, samples)
         errors = relative_errors(result.coefficient, observed.coefficient)
-        tracker.metrics({"l2_sample": 100 * float(np.mean(errors)), "seconds_per_sample": samples.attributes["seconds_per_sample"]})
+        seconds = samples.attributes["seconds_per_sample"]
+        tracker.metrics({"l2_sample": 100 * float(np.mean(errors)), "seconds_per_sample": seconds})
         tracker.artifact(path)
         shutil.rmtree(work, ignore_errors=True)
 
@@ -101,7 +103,8 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
     solution = pairs.solution[fields]
     values = np.take_along_axis(solution.reshape(len(fields), -1), index, axis=1)
     for row, f in zip(values, fields, strict=True):
-        row += settings.noise * scale * generator(seed, "observation", stream + int(f)).standard_normal(len(row), dtype=np.float32)
+        rng = generator(seed, "observation", stream + int(f))
+        row += settings.noise * scale * rng.standard_normal(len(row), dtype=np.float32)
     variance = max(settings.noise**2, NOISELESS_VARIANCE) * scale**2
     return Observed(pairs.coefficient[fields], solution, index, values, variance)
 
@@ -174,9 +177,7 @@ class Sampler:
             prior=self.prior.network if self.prior else None,
         )
 
-    def draw(
-        self, observed: Observed, split: str, work: Path, each_step: Callable[[int, State], None] | None = None
-    ) -> Result:
+    def draw(self, observed: Observed, split: str, work: Path, each_step: Callable[[int, State], None] | None = None) -> Result:
         """Draws K samples of every field, batch by batch; finished batches lie in `work` and are not drawn again."""
         n, k = len(observed.coefficient), self.settings.samples
         per_batch = max(1, self.settings.batch // k)
@@ -194,7 +195,7 @@ class Sampler:
             if not path.exists():
                 generators = [self._generator(split, field, sample) for field in range(start, stop) for sample in range(k)]
                 task = self._task(observation.fields(start, stop), generators)
-                self._draw_batch(task, path, progress, start * k, (lambda s, f=start: each_step(f, s)) if each_step else None)
+                self._draw_batch(task, path, progress, start * k, each_step)
             batches.append(load_tensors(path))
             progress.update(stop * k)
         progress.finish()
@@ -219,7 +220,7 @@ class Sampler:
             task.prior = task.cost.count_prior(task.prior)
 
     def _draw_batch(
-        self, task: Task, path: Path, progress: Progress, done: int, each_step: Callable[[State], None] | None
+        self, task: Task, path: Path, progress: Progress, done: int, each_step: Callable[[int, State], None] | None
     ) -> None:
         self._count(task)
         begin, chains = time.perf_counter(), len(task.generators)
@@ -227,7 +228,7 @@ class Sampler:
         for state in self.method.sample(task):
             progress.update(done + chains * state.step // state.steps)
             if each_step is not None:
-                each_step(state)
+                each_step(done, state)
         assert state is not None
         scale = self.coefficient.std / SIGMA_DATA
         tensors = {"x0": self.coefficient.restore(state.x0)}

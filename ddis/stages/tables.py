@@ -52,8 +52,9 @@ def closed_form_limits(study: Study) -> dict[tuple[str, str], float]:
 
 def notes(study: Study) -> list[str]:
     """Sizes that the table's own columns do not tell."""
-    shares = ", ".join(f"{p} %: {study.share(p, study.data.validation)}" for p in sorted({c.percent for c in study.cases()}, key=float))
+    percents = sorted({case.percent for case in study.cases()}, key=float)
+    shares = ", ".join(f"{percent} %: {study.share(percent, study.data.validation)}" for percent in percents)
     return [
-        f"Coefficient priors saw {study.data.train} unpaired coefficients; joint priors and operators the pairs of their percent.",
+        f"Coefficient priors saw {study.data.train} coefficients, joint priors and operators the pairs of their percent.",
         f"Validation pairs for stopping, tuning and R, by percent: {shares}.",
     ]

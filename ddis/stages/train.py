@@ -46,7 +46,10 @@ def run(study: Study, problem: str, model: str) -> None:
     with stage(study, "train", problem=problem, model=model) as (tracker, record):
         device = resolve_device(study.device)
         torch.manual_seed(int(generator(study.seed, f"initialise {model}").integers(2**62)))
-        job = operator_job(study, problem, percent, device) if kind == "operator" else prior_job(study, problem, kind, percent, device)
+        if kind == "operator":
+            job = operator_job(study, problem, percent, device)
+        else:
+            job = prior_job(study, problem, kind, percent, device)
         digest = study.digest("train", problem=problem, model=model)
         checkpoint = study.folder / "work" / problem / f"{model}-{digest}.safetensors"
         train_to_end(job.trainer, checkpoint, digest, f"{problem} {model}", tracker)
@@ -201,10 +204,7 @@ def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> 
     made, normalisation = study.make_problem(problem), job.normalisation["coefficient"]
     modes, noise = diffusion_noise(study, problem)
     spectrum = made.prior_spectrum(study.data.resolution)
-    if spectrum is not None:
-        spectrum = spectrum * (SIGMA_DATA / normalisation.std) ** 2
-    else:
-        spectrum = job.spectrum
+    spectrum = job.spectrum if spectrum is None else spectrum * (SIGMA_DATA / normalisation.std) ** 2
     assert spectrum is not None
     optimal = GaussianDenoiser(modes, spectrum, noise.spectrum(modes))
     device = next(denoiser.parameters()).device

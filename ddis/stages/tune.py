@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 
 from ddis.config import Case, Study
+from ddis.errors import InputError
 from ddis.files import write_csv
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage, tuning_path, validation_share
@@ -13,10 +14,13 @@ from ddis.stages.sample import Sampler, observe, relative_errors
 COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields"]
 
 
-def run(study: Study, case: Case) -> None:
+def run(study: Study, problem: str, observation: str, run: str, percent: str) -> None:
     """Writes tuning/<problem>/<observation>/<run>-<percent>.csv: one row per candidate; l2 in %, of single samples."""
+    case = Case(problem, observation, run, percent)
+    if run not in study.tuning.candidates:
+        raise InputError(f"run {run!r} has no tuning.candidates; accepted: {', '.join(study.tuning.candidates) or 'none'}")
     settings, candidates = study.run_for(case), study.tuning.candidates[case.run]
-    name = load_method(settings.method).tuned
+    name = load_method(settings.method).tuned or "weight"
     fields = validation_share(study, case.percent)[: study.tuning.fields]
     with stage(study, "tune", **vars(case)) as (tracker, _):
         observed, rows = observe(study, case, "validation", fields), []

@@ -154,7 +154,8 @@ class Trainer:
         """θ_avg <- β θ_avg + (1 - β) θ, with the half-life growing with the fields seen (EDM2's ramp-up of 5 %)."""
         half_life = min(self.settings.ema_half_life, 0.05 * (step + 1) * self.settings.batch)
         beta = 0.5 ** (self.settings.batch / max(half_life, 1e-8))
-        new, old = list(self.model.parameters()), list(self.average.parameters())
+        new: list[Tensor] = list(self.model.parameters())
+        old: list[Tensor] = list(self.average.parameters())
         torch._foreach_lerp_(old, new, 1 - beta)
 
     def _validate(self) -> float:
@@ -190,6 +191,5 @@ class Trainer:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 saved = tensors.get(f"adam.{key}.{name}")
                 if saved is not None:
-                    target = saved.clone() if key == "step" else saved.to(parameter.device).clone(memory_format=torch.preserve_format)
-                    self.optimizer.state[parameter][key] = target
+                    self.optimizer.state[parameter][key] = saved if key == "step" else saved.to(parameter.device)
         self.progress = _Progress(**record)

@@ -41,5 +41,5 @@ def validation_loss(coefficient: Tensor, solution: Tensor, batch: int = 64) -> C
 @torch.no_grad()
 def prediction_errors(model: FourierOperator, coefficient: Tensor, solution: Tensor, batch: int = 64) -> Tensor:
     """Errors G_φ(a) - u [N, S, S] on normalised pairs."""
-    parts = [model.forward_normalised(coefficient[i : i + batch]) - solution[i : i + batch] for i in range(0, len(coefficient), batch)]
-    return torch.cat(parts)
+    pieces = zip(coefficient.split(batch), solution.split(batch), strict=True)
+    return torch.cat([model.forward_normalised(a) - u for a, u in pieces])

@@ -1,0 +1,48 @@
+# Turns a configuration into data, models, samples, tables, figures and a report: snakemake --cores all [--configfile FILE]
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+# A configuration of the user's own is taken as it is, never mixed with the default study; `--config` changes either.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    study=one_of([study.study]),
+    problem=one_of(study.problems),
+    observation=one_of(study.observations),
+    run=one_of(study.runs),
+    percent=PERCENT,
+    split="train|validation|test",
+    model=f"(joint|operator)-{PERCENT}",
+
+
+localrules:
+    all,
+    tune,
+
+
+rule all:
+    input:
+        expand(f"{study.folder}/tables/errors.{{suffix}}", suffix=["csv", "md", "tex"]),
+        expand(f"{study.folder}/figures/{{name}}", name=figures.names(study)),
+        expand(f"{study.folder}/data/{{problem}}/card.md", problem=study.problems),
+        f"{study.folder}/report.html",
+
+
+rule tune:
+    input:
+        case_files("tuning", ".csv", TUNED),
+        expand(f"{study.folder}/figures/{{name}}", name=tuning_figures()),
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"

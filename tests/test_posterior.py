@@ -1,0 +1,186 @@
+"""`ddis-gn` and `exact` against the exact posterior, with the exact denoiser and the exact solver; and what must not pass.
+
+Poisson at 16 x 16, 20 observations with 1 % noise, 2,400 chains from seed 7. For each of the 255 modes that vary, the mean of the
+chains must lie within a z-test and their variance within a chi-square test of the closed form, at 1e-3 in all (Bonferroni over
+the 510 tests). A correct sampler fails this with a probability of at most 1e-3; the negative controls are wrong samplers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ddis.data.normalisation import SIGMA_DATA
+from ddis.fields.bases import Basis, basis
+from ddis.fields.noise import DiagonalNoise, Noise, RandomFieldNoise
+from ddis.models.denoiser import GaussianDenoiser
+from ddis.pde import make_problem
+from ddis.randomness import generator
+from ddis.sampling import gauss_newton
+from ddis.sampling.base import Task
+from ddis.sampling.methods import load_method, run_settings
+from ddis.sampling.observation import Observation, draw_nodes, error_covariance
+
+SIZE, OBSERVED, CHAINS, SEED, NOISE = 16, 20, 2400, 7, 0.01
+LEVEL = 1e-3
+
+
+@dataclass
+class Setting:
+    """One observed field, and the closed form of its posterior in the cosine basis (mean [P], covariance [P, P])."""
+
+    task: Task
+    modes: Basis
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def make_setting(chains: int = CHAINS) -> Setting:
+    torch.set_num_threads(1)
+    problem = make_problem("poisson", {})
+    modes = basis("cosine", SIZE)
+    truth = problem.sample_coefficients([0], SIZE, SEED)
+    spectrum = problem.prior_spectrum(SIZE)
+    assert spectrum is not None
+    a_scale = SIGMA_DATA / float(spectrum.mean().sqrt())
+    u_scale = SIGMA_DATA / float(problem.solve(problem.sample_coefficients(range(1, 65), SIZE, SEED)).std())
+    index = torch.from_numpy(draw_nodes(SIZE, OBSERVED, SEED, 0, periodic=False))[None]
+    variance = (NOISE * SIGMA_DATA) ** 2
+    noise_draw = torch.from_numpy(generator(SEED, "observation", 0).standard_normal(OBSERVED)) * variance**0.5
+    values = u_scale * problem.solve(truth).flatten(1).gather(1, index) + noise_draw
+    noise = DiagonalNoise(RandomFieldNoise(SIZE, "exponential", 0.1), modes)
+    normalised = spectrum * a_scale**2
+    task = Task(
+        problem=problem,
+        observation=Observation(index, values, error_covariance(index, variance, modes)),
+        generators=[generator(SEED, "chain", 0, sample) for sample in range(chains)],
+        basis=modes,
+        noise=noise,
+        operator=lambda x: u_scale * problem.solve(x.double() / a_scale),
+        residual=lambda x: x,
+        spectrum=normalised,
+        prior=GaussianDenoiser(modes, normalised, noise.spectrum(modes)),
+    )
+    mean, covariance = closed_form(
+        problem, modes, normalised.numpy(), index[0].numpy(), values[0].numpy(), variance, u_scale / a_scale
+    )
+    return Setting(task, modes, mean, covariance)
+
+
+def closed_form(problem, modes, spectrum, nodes, values, variance, scale):
+    """Posterior by dense linear algebra in NumPy: G as a matrix, one column per unit coefficient field."""
+    units = torch.eye(SIZE * SIZE, dtype=torch.float64).reshape(-1, SIZE, SIZE)
+    matrix = scale * problem.solve(modes.inverse(units)).reshape(SIZE * SIZE, -1).numpy().T[nodes]
+    prior = np.diag(spectrum.ravel())
+    gram = matrix @ prior @ matrix.T + variance * np.eye(len(nodes))
+    gain = prior @ matrix.T @ np.linalg.inv(gram)
+    return gain @ values, prior - gain @ matrix @ prior
+
+
+def chains(setting: Setting, method: str = "ddis-gn", **settings) -> np.ndarray:
+    """Samples [chains, P] in the cosine basis."""
+    sampler = load_method(method)(run_settings(method, {"samples": CHAINS, **settings}))
+    sampler.prepare(setting.task)
+    *_, last = sampler.sample(setting.task)
+    return setting.modes.forward(last.x0.double()).flatten(1).numpy()
+
+
+def p_values(samples: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Two-sided p-values [2 P'] of mean and variance of every mode that varies."""
+    sd = np.sqrt(np.diag(covariance).clip(0))
+    varies = sd > 1e-6 * sd.max()
+    samples, mean, sd, count = samples[:, varies], mean[varies], sd[varies], len(samples)
+    z = (samples.mean(axis=0) - mean) / (sd / np.sqrt(count))
+    ratio = ((samples - samples.mean(axis=0)) ** 2).sum(axis=0) / sd**2
+    upper = stats.chi2.sf(ratio, count - 1)
+    return np.concatenate([2 * stats.norm.sf(abs(z)), 2 * np.minimum(upper, 1 - upper)])
+
+
+def agrees(samples: np.ndarray, setting: Setting) -> bool:
+    p = p_values(samples, setting.mean, setting.covariance)
+    return bool(p.min() > LEVEL / len(p))
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return make_setting()
+
+
+def test_test_accepts_exact_draws_and_knows_the_modes(setting):
+    rng = np.random.default_rng(3)
+    values, vectors = np.linalg.eigh(setting.covariance)
+    draws = setting.mean + (rng.standard_normal((CHAINS, len(values))) * np.sqrt(values.clip(0))) @ vectors.T
+    assert agrees(draws, setting)
+    assert len(p_values(draws, setting.mean, setting.covariance)) == 2 * (SIZE**2 - 1)
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_gauss_newton_reproduces_the_exact_posterior(setting, steps):
+    assert agrees(chains(make_setting(), steps=steps, sigma_max=80.0), setting)
+
+
+def test_exact_reproduces_the_exact_posterior(setting):
+    fresh = make_setting()
+    assert agrees(chains(fresh, "exact"), setting)
+    sampler = load_method("exact")(run_settings("exact", {}))
+    sampler.prepare(fresh.task)
+    *_, last = sampler.sample(fresh.task)
+    assert last.mean is not None and last.std is not None
+    mean = setting.modes.forward(last.mean.double()).flatten().numpy()
+    assert np.abs(mean - setting.mean).max() < 1e-5
+    variance = np.einsum("pi,pq,qi->i", *_fields(setting))
+    assert np.allclose(last.std.flatten().numpy() ** 2, variance, atol=1e-6)
+
+
+def _fields(setting):
+    units = torch.eye(SIZE * SIZE, dtype=torch.float64).reshape(-1, SIZE, SIZE)
+    functions = setting.modes.inverse(units).flatten(1).numpy()
+    return functions, setting.covariance, functions
+
+
+def test_isotropic_covariance_is_rejected(setting, monkeypatch):
+    monkeypatch.setattr(gauss_newton, "conditional_spectrum", lambda spectrum, noise, sigma: torch.full_like(spectrum, sigma**2))
+    assert not agrees(chains(make_setting()), setting)
+
+
+def test_observation_covariance_four_times_too_large_is_rejected(setting):
+    wrong = make_setting()
+    o = wrong.task.observation
+    wrong.task.observation = Observation(o.index, o.values, 4 * o.covariance)
+    assert not agrees(chains(wrong), setting)
+
+
+def test_wrong_basis_is_rejected(setting):
+    class AnyBasis:
+        """The true noise, with the spectrum that it has in the cosine basis reported for every basis."""
+
+        def __init__(self, noise: Noise, modes: Basis):
+            self.noise, self.modes = noise, modes
+
+        def sample(self, shape, generators):
+            return self.noise.sample(shape, generators)
+
+        def spectrum(self, _):
+            return self.noise.spectrum(self.modes)
+
+    wrong = make_setting()
+    wrong.task.noise = AnyBasis(wrong.task.noise, wrong.modes)
+    wrong.task.basis = basis("fourier", SIZE)
+    assert not agrees(chains(wrong), setting)
+
+
+def test_samples_do_not_depend_on_the_batch():
+    whole, part = make_setting(chains=6), make_setting(chains=6)
+    part.task.generators = part.task.generators[4:]
+    first, second = chains(whole), chains(part)
+    assert np.allclose(first[4:], second, atol=1e-5)
+
+
+if __name__ == "__main__":  # prints the table of docs/samplers.md
+    made = make_setting()
+    for label, draw in (("ddis-gn", chains(made)), ("exact", chains(make_setting(), "exact"))):
+        p = p_values(draw, made.mean, made.covariance)
+        print(Path(__file__).name, label, f"smallest of {len(p)} p-values x {len(p)}: {p.min() * len(p):.3g}")

@@ -1,0 +1,79 @@
+rule tables:
+    input:
+        config=ancient("results/{study}/config.yaml"),
+        samples=case_files("samples", ".h5", study.cases()),
+    output:
+        "results/{study}/tables/errors.csv",
+        "results/{study}/tables/errors.md",
+        "results/{study}/tables/errors.tex",
+    log:
+        "results/{study}/logs/tables.log",
+    benchmark:
+        "results/{study}/benchmarks/tables.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    params:
+        settings=settings("tables"),
+        code=code("tables"),
+    message:
+        "{wildcards.study}: tables of errors"
+    shell:
+        "logged {log} ddis tables --config {input.config}"
+
+
+rule figures:
+    input:
+        config=ancient("results/{study}/config.yaml"),
+        table="results/{study}/tables/errors.csv",
+        samples=case_files("samples", ".h5", study.cases()),
+        histories=model_files("history.csv"),
+        denoising=prior_files("denoising.csv"),
+    output:
+        expand("results/{{study}}/figures/{name}", name=figures.names(study)),
+    log:
+        "results/{study}/logs/figures.log",
+    benchmark:
+        "results/{study}/benchmarks/figures.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=16000,
+        runtime=120,
+    params:
+        settings=settings("figures"),
+        code=code("figures"),
+    message:
+        "{wildcards.study}: figures"
+    shell:
+        "logged {log} ddis figures --config {input.config}"
+
+
+rule tuning_figures:
+    input:
+        config=ancient("results/{study}/config.yaml"),
+        curves=case_files("tuning", ".csv", TUNED),
+    output:
+        expand("results/{{study}}/figures/{name}", name=tuning_figures()),
+    log:
+        "results/{study}/logs/tuning.log",
+    benchmark:
+        "results/{study}/benchmarks/tuning.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=settings("tuning"),
+        runs=[study.run_for(case).model_dump(mode="json") for case in TUNED],
+        code=code("tuning"),
+    message:
+        "{wildcards.study}: figures of the tuning"
+    shell:
+        "logged {log} ddis tuning --config {input.config}"

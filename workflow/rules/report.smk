@@ -1,0 +1,33 @@
+rule report:
+    input:
+        # The report shows the whole configuration: it is the one stage that is made again whenever that changes.
+        config="results/{study}/config.yaml",
+        table="results/{study}/tables/errors.csv",
+        figures=expand("results/{{study}}/figures/{name}", name=figures.names(study)),
+        cards=expand(
+            "results/{{study}}/data/{problem}/{name}",
+            problem=study.problems,
+            name=["card.md", "pairs.png"],
+        ),
+        models=model_files("model.json"),
+        denoising=prior_files("denoising.csv"),
+    output:
+        "results/{study}/report.html",
+    log:
+        "results/{study}/logs/report.log",
+    benchmark:
+        "results/{study}/benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=settings("report"),
+        code=code("report"),
+        template=file_digest("ddis/evaluation/templates/report.html"),
+    message:
+        "{wildcards.study}: report"
+    shell:
+        "logged {log} ddis report --config {input.config}"

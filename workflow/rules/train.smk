@@ -1,0 +1,65 @@
+# Checkpoints are no outputs: Snakemake would delete them before a training that was interrupted goes on.
+rule train_prior:
+    input:
+        config=ancient("results/{study}/config.yaml"),
+        train="results/{study}/data/{problem}/train.h5",
+        validation="results/{study}/data/{problem}/validation.h5",
+    output:
+        "results/{study}/models/{problem}/prior/weights.safetensors",
+        "results/{study}/models/{problem}/prior/model.json",
+        "results/{study}/models/{problem}/prior/history.csv",
+        "results/{study}/models/{problem}/prior/denoising.csv",
+    log:
+        "results/{study}/logs/train/{problem}-prior.log",
+    benchmark:
+        "results/{study}/benchmarks/train/{problem}-prior.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=32000,
+        runtime=1440,
+        gpu=GPU,
+        local_gpu=LOCAL_GPU,
+    params:
+        settings=settings("train", model="prior"),
+        code=problem_code("train"),
+    message:
+        "{wildcards.problem}: train the prior"
+    shell:
+        "logged {log} ddis train --config {input.config}"
+        " --problem {wildcards.problem} --model prior"
+
+
+rule train_on_pairs:
+    input:
+        config=ancient("results/{study}/config.yaml"),
+        train="results/{study}/data/{problem}/train.h5",
+        validation="results/{study}/data/{problem}/validation.h5",
+        pairs=lambda w: "results/{study}/data/{problem}/pairs-{percent}.csv".format(
+            study=w.study, problem=w.problem, percent=w.model.rpartition("-")[2]
+        ),
+    output:
+        "results/{study}/models/{problem}/{model}/weights.safetensors",
+        "results/{study}/models/{problem}/{model}/model.json",
+        "results/{study}/models/{problem}/{model}/history.csv",
+    log:
+        "results/{study}/logs/train/{problem}-{model}.log",
+    benchmark:
+        "results/{study}/benchmarks/train/{problem}-{model}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=32000,
+        runtime=1440,
+        gpu=GPU,
+        local_gpu=LOCAL_GPU,
+    params:
+        settings=settings("train"),
+        code=problem_code("train"),
+    message:
+        "{wildcards.problem}: train {wildcards.model}"
+    shell:
+        "logged {log} ddis train --config {input.config}"
+        " --problem {wildcards.problem} --model {wildcards.model}"
