@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/restart.smk"
 
 
 wildcard_constraints:
@@ -25,6 +26,16 @@ wildcard_constraints:
 localrules:
     all,
     tune,
+
+
+# config.yaml is written before the first job, not by a rule: with an input that is to be made again, Snakemake would not look
+# at a job's own parameters, and would miss what a new configuration changes.
+onstart:
+    OWNER.write_text(f"{platform.node()} {os.getpid()}")
+    shell(
+        "mkdir -p {study.folder}/logs;"
+        " logged {study.folder}/logs/study.log ddis study --settings {SETTINGS:q}"
+    )
 
 
 rule all:

@@ -117,6 +117,7 @@ class Study(Settings):
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1)
+    checkpoint_seconds: float = Field(20.0, ge=0)
     problems: dict[Name, ProblemSettings] = Field(min_length=1)
     data: DataSettings
     fractions: tuple[Fraction, ...] = Field(min_length=1)

@@ -1,14 +1,39 @@
-"""Coefficients and their solutions, in bounded memory."""
+"""Coefficients and their solutions: in bounded memory, in parallel, the same bits whoever computes them.
 
-from collections.abc import Iterator
+A dataset is cut into shards of a fixed number of fields, counted from the split's first field. A shard is always computed
+whole, by one thread: products of matrices may round differently for another batch or number of threads. Each is a file of
+its own beside the dataset until all are there, so that an interrupted run goes on with what it has.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
+from ddis.data.residual import relative_residual
+from ddis.data.store import PAIRS, Pairs, pairs_writer, read_attributes, read_pairs, write_pairs
+from ddis.errors import InputError
+from ddis.pde import make_problem
 from ddis.pde.base import Problem
 
 SPLIT_OFFSET = {"train": 0, "validation": 1, "test": 2}
 _SPLIT_STRIDE = 1 << 40
+_SHARD_FIELDS, _SHARD_NODES = 512, 1 << 20
 
 
 def split_indices(split: str, count: int) -> np.ndarray:
@@ -16,14 +41,175 @@ def split_indices(split: str, count: int) -> np.ndarray:
     return SPLIT_OFFSET[split] * _SPLIT_STRIDE + np.arange(count)
 
 
+def shard_size(resolution: int) -> int:
+    """Fields per shard: 512, fewer from 64 x 64 nodes on, so that a shard's arrays stay at 8 MiB each."""
+    return max(1, min(_SHARD_FIELDS, _SHARD_NODES // resolution**2))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A split of a dataset. Raises InputError for what cannot be made."""
+
+    pde: str
+    parameters: dict[str, Any]
+    resolution: int
+    count: int
+    seed: int
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        minimum = self.make_problem().minimum_resolution
+        if self.resolution < minimum:
+            raise InputError(f"resolution {self.resolution}: {self.pde} needs at least {minimum} nodes per side")
+        if self.count < 1 or self.seed < 0:
+            raise InputError(f"count {self.count}, seed {self.seed}; accepted: count from 1, seed from 0")
+        if self.split not in SPLIT_OFFSET:
+            raise InputError(f"split {self.split!r}; accepted: {', '.join(SPLIT_OFFSET)}")
+
+    def make_problem(self) -> Problem:
+        return make_problem(self.pde, self.parameters)
+
+    def describe(self) -> dict[str, Any]:
+        """The attributes of a file of this request."""
+        parameters = self.make_problem().parameters.model_dump(mode="json")
+        source = {"kind": "generated", "seed": self.seed, "split": self.split}
+        return {"pde": self.pde, "parameters": parameters, "split": self.split, "seed": self.seed, "source": source}
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with what is asked for."""
+        text = json.dumps({**asdict(self), **self.describe()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def shards(self) -> int:
+        return -(-self.count // shard_size(self.resolution))
+
+    def shard_fields(self, shard: int) -> np.ndarray:
+        """Indices of the fields of a shard."""
+        size = shard_size(self.resolution)
+        return split_indices(self.split, self.count)[shard * size : (shard + 1) * size]
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for torch and BLAS inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @torch.no_grad()
-def generate_pairs(
-    problem: Problem, indices: np.ndarray, resolution: int, seed: int, chunk: int = 512
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Yields chunks of (coefficient, solution) [n, S, S] float32, with the chunk's largest relative residual (float64)."""
-    for start in range(0, len(indices), chunk):
-        coefficient = problem.sample_coefficients(indices[start : start + chunk].tolist(), resolution, seed)
+def make_shard(request: Request, shard: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """(coefficient, solution) [n, S, S] float32 of a shard, and its largest relative residual, in float64."""
+    problem = request.make_problem()
+    with single_thread():
+        coefficient = problem.sample_coefficients(request.shard_fields(shard).tolist(), request.resolution, request.seed)
         solution = problem.solve(coefficient)
-        residual = problem.residual(coefficient, solution)
-        relative = float(residual.abs().max() / coefficient.abs().max())
-        yield coefficient.float().numpy(), solution.float().numpy(), relative
+        residual = float(relative_residual(problem, coefficient, solution).max())
+    return coefficient.float().numpy(), solution.float().numpy(), residual
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:06d}.h5"
+
+
+def write_shard(request: Request, folder: Path, key: str, shard: int) -> None:
+    """Makes a shard and writes it into `folder`, marked with `key`."""
+    coefficient, solution, residual = make_shard(request, shard)
+    write_pairs(_shard_path(folder, shard), coefficient, solution, {"shard_of": key, "residual": residual}, sync=False)
+
+
+def _is_there(folder: Path, key: str, shard: int) -> bool:
+    try:
+        return read_attributes(_shard_path(folder, shard), PAIRS)["shard_of"] == key
+    except (InputError, KeyError):
+        return False
+
+
+def _take(request: Request, folder: Path, key: str, shard: int) -> Pairs:
+    """A finished shard; made again where it is damaged, or where another process has cleared it away."""
+    for _ in range(2):
+        try:
+            pairs = read_pairs(_shard_path(folder, shard), request.resolution, len(request.shard_fields(shard)))
+            if pairs.attributes["shard_of"] == key:
+                return pairs
+        except InputError:
+            pass
+        write_shard(request, folder, key, shard)
+    return read_pairs(_shard_path(folder, shard))
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()  # a killed parent can end nobody
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _finished(make: Callable[[int], None], shards: list[int], workers: int) -> Iterator[int]:
+    """Makes shards in `workers` processes (here, if it is one) and yields their numbers in order."""
+    if min(workers, len(shards)) <= 1:
+        for shard in shards:
+            make(shard)
+            yield shard
+        return
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(shards)), context, initializer=_start_worker)
+    try:
+        for shard, _ in zip(shards, pool.map(make, shards), strict=True):
+            yield shard
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"one of {workers} workers was killed, perhaps for want of memory; the same command goes on, try fewer workers"
+        ) from error
+    finally:
+        # After an error or Ctrl-C the shards under way are given up; those finished stay.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+            child.join()
+
+
+def generate_file(
+    path: Path,
+    request: Request,
+    key: str,
+    attributes: Mapping[str, Any],
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, before: None,
+) -> dict[str, Any]:
+    """Writes the pairs of a request to `path`; returns the file's attributes, with `digest` and `residual`.
+
+    Shards are kept in a hidden folder beside `path` until the file is complete, twice its size for that time; those found there
+    are taken if they carry the same `key`, which is to change with the request and with the code. `progress(done, before)` is
+    called after each shard with the number of fields that are written, and that were there before.
+    """
+    folder = path.with_name(f".{path.name}.shards")
+    shards = range(request.shards)
+    missing = [shard for shard in shards if not _is_there(folder, key, shard)]
+    before = request.count - sum(len(request.shard_fields(shard)) for shard in missing)
+    made = _finished(partial(write_shard, request, folder, key), missing, workers)
+    waiting, residual = set(missing), 0.0
+    with pairs_writer(path, request.count, request.resolution, {**request.describe(), **attributes}) as writer:
+        for shard in shards:
+            while shard in waiting:
+                waiting.discard(next(made))
+            pairs = _take(request, folder, key, shard)
+            writer.append(pairs.coefficient, pairs.solution)
+            residual = max(residual, pairs.attributes["residual"])
+            progress(writer.written, before)
+        made.close()
+        writer.attributes["residual"] = residual
+    shutil.rmtree(folder, ignore_errors=True)
+    return {**writer.attributes, "digest": writer.digest}

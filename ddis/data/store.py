@@ -2,11 +2,16 @@
 
 Every file carries the attributes `format` (name of the layout), `format_version`, `package_version`, `digest` (SHA-256 of its
 arrays), and the caller's own (pde, parameters, seed, configuration digest ...). Arrays are float32 [N, S, S] in physical units.
+
+Pairs are written and read in blocks, so that memory is bounded whatever N is. Opening a file checks its format and shapes and
+costs milliseconds; whoever reads whole arrays also checks their digest; fields read one by one are covered by a checksum of
+their own. Values are checked to be finite both when they are written and when they are read.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,10 @@ from ddis.files import atomic_path
 
 FORMAT_VERSION = 1
 PAIRS, SAMPLES = "ddis-pairs", "ddis-samples"
+FIELDS = ("coefficient", "solution")
 _SAMPLE_FIELDS = ("coefficient", "mean", "std", "coefficient_true", "solution_true", "mask", "observation")
+_BLOCK_BYTES = 1 << 24
+_HDF5_CHUNK_BYTES = 1 << 16
 
 
 @dataclass
@@ -51,25 +59,56 @@ class Samples:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, shapes, types and values of arrays."""
+def blocks(array: Any) -> Iterator[np.ndarray]:
+    """The rows of an array or HDF5 dataset in blocks of about 16 MiB."""
+    row = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+    step = max(1, _BLOCK_BYTES // max(1, row))
+    for start in range(0, array.shape[0], step):
+        yield array[start : start + step]
+
+
+def all_finite(array: Any) -> bool:
+    """Whether an array or HDF5 dataset holds neither NaN nor infinite values."""
+    return all(bool(np.isfinite(block).all()) for block in blocks(array))
+
+
+def arrays_digest(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 over names, shapes, types and values of arrays or HDF5 datasets; it does not depend on how they are stored."""
     sha = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        sha.update(f"{name}{array.shape}{array.dtype}".encode())
-        sha.update(array.data)
+        sha.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
+        for block in blocks(arrays[name]):
+            sha.update(np.ascontiguousarray(block).data)
     return sha.hexdigest()
+
+
+def _set_attributes(file: h5py.File, layout: str, digest: str, attributes: Mapping[str, Any]) -> None:
+    own = {"format": layout, "format_version": FORMAT_VERSION, "package_version": ddis.__version__, "digest": digest}
+    for key, value in {**attributes, **own}.items():
+        file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else "" if value is None else value
+
+
+@contextmanager
+def _new_file(path: Path | str) -> Iterator[h5py.File]:
+    """A new HDF5 file that gets its name when the block ends well."""
+    with atomic_path(path) as temporary:
+        file = h5py.File(temporary, "w")
+        try:
+            yield file
+        finally:
+            try:
+                file.close()
+            except RuntimeError as error:  # what h5py makes of a full disk here
+                raise OSError(str(error)) from error
 
 
 def write_arrays(path: Path | str, layout: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str:
     """Writes arrays and attributes as one HDF5 file, atomically; returns the digest of the arrays."""
     digest = arrays_digest(arrays)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with _new_file(path) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-        own = {"format": layout, "format_version": FORMAT_VERSION, "package_version": ddis.__version__, "digest": digest}
-        for key, value in {**attributes, **own}.items():
-            file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else "" if value is None else value
+        _set_attributes(file, layout, digest, attributes)
     return digest
 
 
@@ -95,6 +134,31 @@ def _open(path: Path, layout: str) -> h5py.File:
     return file
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
+
+
+def _check_names(path: Path, file: h5py.File, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in file]
+    if missing:
+        raise InputError(f"{path} has no {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
+
+
+def _check_digest(path: Path, arrays: Mapping[str, Any], expected: Any) -> None:
+    if arrays_digest(arrays) != expected:
+        raise InputError(f"{path} is damaged: its arrays do not match their digest; delete it and run the same command again")
+
+
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    bad = [name for name, array in arrays.items() if not all_finite(array)]
+    if bad:
+        raise InputError(f"{path} holds NaN or infinite values in {', '.join(bad)}; delete it and make it again")
+
+
 def read_attributes(path: Path | str, layout: str) -> dict[str, Any]:
     """The attributes of a file, after checking its format."""
     with _open(Path(path), layout) as file:
@@ -106,48 +170,132 @@ def read_arrays(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and attributes of a file. Raises InputError if it is missing, truncated, foreign, damaged or not finite."""
     path = Path(path)
-    with _open(path, layout) as file:
-        try:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise InputError(f"{path} has no {', '.join(missing)}; it holds {', '.join(file)}")
-            arrays = {name: file[name][...] for name in (*names, *optional) if name in file}
-            attributes = {key: _decode(value) for key, value in file.attrs.items()}
-            stored = set(file)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
-    if stored == set(arrays) and arrays_digest(arrays) != attributes["digest"]:
-        raise InputError(f"{path} is damaged: its arrays do not match their digest; delete it and run the same command again")
-    bad = [name for name, array in arrays.items() if finite and not np.isfinite(array).all()]
-    if bad:
-        raise InputError(f"{path} holds NaN or infinite values in {', '.join(bad)}; delete it and make it again")
+    with _open(path, layout) as file, _readable(path):
+        _check_names(path, file, names)
+        arrays = {name: file[name][...] for name in (*names, *optional) if name in file}
+        attributes = {key: _decode(value) for key, value in file.attrs.items()}
+        stored = set(file)
+    if stored == set(arrays):
+        _check_digest(path, arrays, attributes["digest"])
+    if finite:
+        _check_finite(path, arrays)
     return arrays, attributes
+
+
+class PairsWriter:
+    """Appends pairs to a file of a known number of fields; made by `pairs_writer`.
+
+    `attributes` may be added to until the end; `digest` is there after it.
+    """
+
+    def __init__(self, path: Path | str, file: h5py.File, shape: tuple[int, int, int], attributes: Mapping[str, Any]):
+        self.path, self.shape = path, shape
+        self.attributes: dict[str, Any] = dict(attributes)
+        self.digest = ""
+        self.written = 0
+        rows = min(shape[0], max(1, _HDF5_CHUNK_BYTES // (4 * shape[1] * shape[2])))
+        options = {"dtype": np.float32, "chunks": (rows, *shape[1:]), "fletcher32": True}
+        self._datasets = {name: file.create_dataset(name, shape, **options) for name in FIELDS}
+
+    def append(self, coefficient: np.ndarray, solution: np.ndarray) -> None:
+        """Adds fields [n, S, S], stored as float32. Raises InputError for non-finite ones, ValueError for a wrong shape."""
+        fields = dict(zip(FIELDS, (coefficient, solution), strict=True))
+        stop = self.written + len(coefficient)
+        for name, array in fields.items():
+            if array.shape != (len(coefficient), *self.shape[1:]) or stop > self.shape[0]:
+                raise ValueError(f"{name} {array.shape} after {self.written} fields does not fit into {self.shape}")
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32, copy=False)
+            if not all_finite(array):
+                raise InputError(f"{name} for {self.path} has NaN or infinite values; nothing was written")
+            self._datasets[name][self.written : stop] = array
+        self.written = stop
+
+    def _end(self) -> None:
+        if self.written != self.shape[0]:
+            raise ValueError(f"{self.path}: {self.written} of {self.shape[0]} fields were written")
+        self.digest = arrays_digest(self._datasets)
+
+
+@contextmanager
+def pairs_writer(path: Path | str, count: int, resolution: int, attributes: Mapping[str, Any]) -> Iterator[PairsWriter]:
+    """Writes `count` pairs block by block; the file gets its name when the block ends with all of them, or is not left."""
+    with _new_file(path) as file:
+        writer = PairsWriter(path, file, (count, resolution, resolution), attributes)
+        yield writer
+        writer._end()
+        _set_attributes(file, PAIRS, writer.digest, writer.attributes)
 
 
 def write_pairs(path: Path | str, coefficient: np.ndarray, solution: np.ndarray, attributes: Mapping[str, Any]) -> str:
     """Writes `coefficient` and `solution` [N, S, S] as float32; returns their digest. Raises InputError for non-finite fields."""
-    arrays = {"coefficient": coefficient.astype(np.float32), "solution": solution.astype(np.float32)}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise InputError(f"{name} for {path} has NaN or infinite values; nothing was written")
-    return write_arrays(path, PAIRS, arrays, attributes)
+    with pairs_writer(path, len(coefficient), coefficient.shape[-1], attributes) as writer:
+        writer.append(coefficient, solution)
+    return writer.digest
+
+
+class PairsFile:
+    """An open file of pairs, read by parts; made by `open_pairs`."""
+
+    def __init__(self, path: Path, file: h5py.File):
+        self.path = path
+        self._datasets = {name: file[name] for name in FIELDS}
+        self.attributes = {key: _decode(value) for key, value in file.attrs.items()}
+        self.count, self.resolution = (int(n) for n in file[FIELDS[0]].shape[:2])
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> Pairs:
+        """The pairs of some fields, in the given order; nothing else is loaded."""
+        with _readable(self.path):
+            arrays = {name: np.stack([data[int(i)] for i in indices]) for name, data in self._datasets.items()}
+        _check_finite(self.path, arrays)
+        return Pairs(**arrays, attributes=self.attributes)
+
+    def blocks(self, count: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(coefficient, solution) [n, S, S] of the first `count` fields, or of all, block by block."""
+        step = max(1, _BLOCK_BYTES // (4 * self.resolution**2))
+        stop = self.count if count is None else count
+        for start in range(0, stop, step):
+            rows = slice(start, min(stop, start + step))
+            with _readable(self.path):
+                arrays = {name: data[rows] for name, data in self._datasets.items()}
+            _check_finite(self.path, arrays)
+            yield arrays["coefficient"], arrays["solution"]
+
+    def verify(self) -> None:
+        """Reads all fields against their digest. Raises InputError."""
+        with _readable(self.path):
+            _check_digest(self.path, self._datasets, self.attributes["digest"])
+
+
+@contextmanager
+def open_pairs(path: Path | str, resolution: int | None = None, count: int | None = None) -> Iterator[PairsFile]:
+    """Opens pairs to read parts of them; checks format, shapes, and resolution and number of fields (at least `count`) if given."""
+    path = Path(path)
+    with _open(path, PAIRS) as file:
+        _check_names(path, file, FIELDS)
+        _check_shapes(path, *(file[name].shape for name in FIELDS), resolution, count)
+        yield PairsFile(path, file)
+
+
+def _check_shapes(path: Path, coefficient: tuple, solution: tuple, resolution: int | None, count: int | None) -> None:
+    square = len(coefficient) == 3 and coefficient[1] == coefficient[2]
+    if not square or coefficient != solution:
+        raise InputError(f"{path}: shapes {coefficient} and {solution}; accepted: both [N, S, S]")
+    if resolution is not None and coefficient[-1] != resolution:
+        raise InputError(
+            f"{path} has {coefficient[-1]} x {coefficient[-1]} nodes, the study {resolution} x {resolution}; "
+            "set data.resolution to the file's, or make the file again"
+        )
+    if count is not None and coefficient[0] < count:
+        raise InputError(f"{path} holds {coefficient[0]} fields, {count} are needed; set data.* to at most what it holds")
 
 
 def read_pairs(path: Path | str, resolution: int | None = None, count: int | None = None) -> Pairs:
-    """Reads pairs; checks resolution and number of fields (at least `count`) if given. Raises InputError."""
-    arrays, attributes = read_arrays(path, PAIRS, ["coefficient", "solution"])
-    coefficient, solution = arrays["coefficient"], arrays["solution"]
-    square = coefficient.ndim == 3 and coefficient.shape[1] == coefficient.shape[2]
-    if not square or coefficient.shape != solution.shape:
-        raise InputError(f"{path}: shapes {coefficient.shape} and {solution.shape}; accepted: both [N, S, S]")
-    if resolution is not None and coefficient.shape[-1] != resolution:
-        raise InputError(
-            f"{path} has {coefficient.shape[-1]} x {coefficient.shape[-1]} nodes, the study {resolution} x {resolution}; "
-            "set data.resolution to the file's, or make the file again"
-        )
-    if count is not None and len(coefficient) < count:
-        raise InputError(f"{path} holds {len(coefficient)} fields, {count} are needed; set data.* to at most what it holds")
-    return Pairs(coefficient, solution, attributes)
+    """Reads all pairs; checks resolution and number of fields (at least `count`) if given. Raises InputError."""
+    with open_pairs(path, resolution, count):
+        pass  # before the arrays are loaded
+    arrays, attributes = read_arrays(path, PAIRS, FIELDS)
+    return Pairs(arrays["coefficient"], arrays["solution"], attributes)
 
 
 def write_samples(path: Path | str, samples: Samples) -> str:

@@ -26,7 +26,6 @@ from ddis.tracking import StageRun
 from ddis.training import denoising
 from ddis.training.loop import Record, Trainer
 
-CHECKPOINT_SECONDS = 20.0
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -52,7 +51,7 @@ def run(study: Study, problem: str, model: str) -> None:
             job = prior_job(study, problem, kind, percent, device)
         digest = study.digest("train", problem=problem, model=model)
         checkpoint = study.folder / "work" / problem / f"{model}-{digest}.safetensors"
-        train_to_end(job.trainer, checkpoint, digest, f"{problem} {model}", tracker)
+        train_to_end(job.trainer, checkpoint, digest, f"{problem} {model}", tracker, study.checkpoint_seconds)
         folder = model_folder(study, problem, model)
         information: dict[str, Any] = {
             "model": model,
@@ -82,8 +81,8 @@ def run(study: Study, problem: str, model: str) -> None:
         checkpoint.unlink(missing_ok=True)
 
 
-def train_to_end(trainer: Trainer, checkpoint: Path, digest: str, label: str, tracker: StageRun) -> None:
-    """Runs the loop with progress, metrics and a checkpoint every 20 s; goes on from the checkpoint if there is one."""
+def train_to_end(trainer: Trainer, checkpoint: Path, digest: str, label: str, tracker: StageRun, interval: float) -> None:
+    """Runs the loop with progress, metrics and a checkpoint every `interval` seconds; goes on from one if it is there."""
     if checkpoint.exists():
         tensors, metadata = load_tensors(checkpoint, digest)
         trainer.load_state(tensors, metadata["progress"])
@@ -94,7 +93,7 @@ def train_to_end(trainer: Trainer, checkpoint: Path, digest: str, label: str, tr
         if record.validation_loss is not None:
             values = {"train_loss": record.train_loss, "validation_loss": record.validation_loss}
             tracker.metrics({**values, "learning_rate": record.learning_rate}, step=record.step)
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if time.monotonic() - saved > interval:
             tensors, state = trainer.state()
             save_tensors(checkpoint, tensors, {"configuration": digest, "progress": state})
             saved = time.monotonic()

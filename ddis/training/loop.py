@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ddis.errors import InputError
 from ddis.models.checkpoint import weights
 from ddis.randomness import generator
 
@@ -138,7 +139,7 @@ class Trainer:
         torch.manual_seed(int(generator(self.seed, "dropout", step).integers(2**62)))
         loss = self.loss(batch_indices(self.seed, step, s.batch, self.count), step)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise InputError(
                 f"training loss is {loss.item()} at step {step}; lower training.learning_rate ({s.learning_rate})"
             )
         self.optimizer.zero_grad(set_to_none=True)

@@ -35,6 +35,7 @@ GPU = int(study.device != "cpu")
 LOCAL_GPU = int(GPU and resolve_device("auto").type == "cuda")
 workflow.global_resources.setdefault("local_gpu", 1)
 
+SETTINGS = json.dumps(study.resolved())
 PERCENT = r"\d+(\.\d+)?"
 TUNED = [case for case in study.cases() if case.run in study.tuning.candidates]
 

@@ -1,31 +1,4 @@
-localrules:
-    study,
-
-
-rule study:
-    output:
-        "results/{study}/config.yaml",
-    log:
-        "results/{study}/logs/study.log",
-    benchmark:
-        "results/{study}/benchmarks/study.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        settings=json.dumps(study.resolved()),
-    message:
-        "study {wildcards.study}: configuration"
-    shell:
-        "logged {log} ddis study --settings {params.settings:q}"
-
-
 rule generate:
-    input:
-        config=ancient("results/{study}/config.yaml"),
     output:
         "results/{study}/data/{problem}/{split}.h5",
     log:
@@ -44,13 +17,12 @@ rule generate:
     message:
         "{wildcards.problem}: generate the {wildcards.split} split"
     shell:
-        "logged {log} ddis generate --config {input.config}"
+        "logged {log} ddis generate --config results/{wildcards.study}/config.yaml"
         " --problem {wildcards.problem} --split {wildcards.split}"
 
 
 rule card:
     input:
-        config=ancient("results/{study}/config.yaml"),
         splits=expand(
             "results/{{study}}/data/{{problem}}/{split}.h5",
             split=["train", "validation", "test"],
@@ -75,12 +47,10 @@ rule card:
     message:
         "{wildcards.problem}: dataset card"
     shell:
-        "logged {log} ddis card --config {input.config} --problem {wildcards.problem}"
+        "logged {log} ddis card --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
 
 
 rule pairs:
-    input:
-        config=ancient("results/{study}/config.yaml"),
     output:
         "results/{study}/data/{problem}/pairs-{percent}.csv",
     log:
@@ -99,5 +69,5 @@ rule pairs:
     message:
         "{wildcards.problem}: choose {wildcards.percent} % of the pairs"
     shell:
-        "logged {log} ddis pairs --config {input.config}"
+        "logged {log} ddis pairs --config results/{wildcards.study}/config.yaml"
         " --problem {wildcards.problem} --percent {wildcards.percent}"

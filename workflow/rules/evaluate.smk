@@ -1,6 +1,5 @@
 rule tables:
     input:
-        config=ancient("results/{study}/config.yaml"),
         samples=case_files("samples", ".h5", study.cases()),
     output:
         "results/{study}/tables/errors.csv",
@@ -22,12 +21,11 @@ rule tables:
     message:
         "{wildcards.study}: tables of errors"
     shell:
-        "logged {log} ddis tables --config {input.config}"
+        "logged {log} ddis tables --config results/{wildcards.study}/config.yaml"
 
 
 rule figures:
     input:
-        config=ancient("results/{study}/config.yaml"),
         table="results/{study}/tables/errors.csv",
         samples=case_files("samples", ".h5", study.cases()),
         histories=model_files("history.csv"),
@@ -50,12 +48,11 @@ rule figures:
     message:
         "{wildcards.study}: figures"
     shell:
-        "logged {log} ddis figures --config {input.config}"
+        "logged {log} ddis figures --config results/{wildcards.study}/config.yaml"
 
 
 rule tuning_figures:
     input:
-        config=ancient("results/{study}/config.yaml"),
         curves=case_files("tuning", ".csv", TUNED),
     output:
         expand("results/{{study}}/figures/{name}", name=tuning_figures()),
@@ -76,4 +73,4 @@ rule tuning_figures:
     message:
         "{wildcards.study}: figures of the tuning"
     shell:
-        "logged {log} ddis tuning --config {input.config}"
+        "logged {log} ddis tuning --config results/{wildcards.study}/config.yaml"

@@ -1,7 +1,5 @@
 rule report:
     input:
-        # The report shows the whole configuration: it is the one stage that is made again whenever that changes.
-        config="results/{study}/config.yaml",
         table="results/{study}/tables/errors.csv",
         figures=expand("results/{{study}}/figures/{name}", name=figures.names(study)),
         cards=expand(
@@ -30,4 +28,4 @@ rule report:
     message:
         "{wildcards.study}: report"
     shell:
-        "logged {log} ddis report --config {input.config}"
+        "logged {log} ddis report --config results/{wildcards.study}/config.yaml"

@@ -1,6 +1,5 @@
 rule sample:
     input:
-        config=ancient("results/{study}/config.yaml"),
         train="results/{study}/data/{problem}/train.h5",
         test="results/{study}/data/{problem}/test.h5",
         networks=networks,
@@ -24,13 +23,12 @@ rule sample:
     message:
         "{wildcards.problem}, {wildcards.observation}: sample {wildcards.run}, {wildcards.percent} %"
     shell:
-        "logged {log} ddis sample --config {input.config} --problem {wildcards.problem}"
+        "logged {log} ddis sample --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
         " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent}"
 
 
 rule tune_run:
     input:
-        config=ancient("results/{study}/config.yaml"),
         train="results/{study}/data/{problem}/train.h5",
         validation="results/{study}/data/{problem}/validation.h5",
         networks=networks,
@@ -54,5 +52,5 @@ rule tune_run:
     message:
         "{wildcards.problem}, {wildcards.observation}: tune {wildcards.run}, {wildcards.percent} %"
     shell:
-        "logged {log} ddis tune --config {input.config} --problem {wildcards.problem}"
+        "logged {log} ddis tune --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
         " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent}"

@@ -1,7 +1,6 @@
 # Checkpoints are no outputs: Snakemake would delete them before a training that was interrupted goes on.
 rule train_prior:
     input:
-        config=ancient("results/{study}/config.yaml"),
         train="results/{study}/data/{problem}/train.h5",
         validation="results/{study}/data/{problem}/validation.h5",
     output:
@@ -27,13 +26,12 @@ rule train_prior:
     message:
         "{wildcards.problem}: train the prior"
     shell:
-        "logged {log} ddis train --config {input.config}"
+        "logged {log} ddis train --config results/{wildcards.study}/config.yaml"
         " --problem {wildcards.problem} --model prior"
 
 
 rule train_on_pairs:
     input:
-        config=ancient("results/{study}/config.yaml"),
         train="results/{study}/data/{problem}/train.h5",
         validation="results/{study}/data/{problem}/validation.h5",
         pairs=lambda w: "results/{study}/data/{problem}/pairs-{percent}.csv".format(
@@ -61,5 +59,5 @@ rule train_on_pairs:
     message:
         "{wildcards.problem}: train {wildcards.model}"
     shell:
-        "logged {log} ddis train --config {input.config}"
+        "logged {log} ddis train --config results/{wildcards.study}/config.yaml"
         " --problem {wildcards.problem} --model {wildcards.model}"

@@ -1,0 +1,51 @@
+# The environment lives in .venv and caches in .venv/cache: nothing outside this folder is touched, except pip's cache.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+STAMP := .venv/.complete
+TABLE := results/quickstart/tables/errors.md
+REPORT := results/quickstart/report.html
+# pip keeps its own cache; the tools that run later keep theirs here.
+LOCAL := env PATH="$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$(VENV)/cache" MPLCONFIGDIR="$(VENV)/cache/matplotlib"
+
+.PHONY: help quickstart test check clean
+
+help:  ## show this help
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+quickstart: $(STAMP)  ## set up, run the default study, print its table and the path of its report
+	@$(LOCAL) snakemake --cores all --rerun-incomplete
+	@echo
+	@cat $(TABLE)
+	@echo
+	@echo "Report: $(CURDIR)/$(REPORT)"
+
+test: $(STAMP)  ## set up, run the tests
+	@$(LOCAL) pytest
+
+check: $(STAMP)  ## set up, check format, lint and types of Python and Snakemake files
+	@$(LOCAL) ruff format --check .
+	@$(LOCAL) ruff check .
+	@$(LOCAL) mypy
+	@$(LOCAL) snakefmt --check Snakefile workflow
+	@$(LOCAL) snakemake --lint
+
+clean:  ## remove .venv and caches; results stay
+	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find ddis tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: an environment without it was left half-made, and is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: ddis needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1 || true); try: make PYTHON=python3.12" >&2; exit 1; }
+	@test -e $@ || $(PYTHON) -m venv --clear .venv || { \
+	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian install python3-venv" >&2; exit 1; }
+	@rm -f $@
+	@echo "Installing the packages of constraints.txt into .venv ..."
+	@.venv/bin/python -m pip install --quiet -c constraints.txt setuptools
+	@.venv/bin/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
+	@touch $@

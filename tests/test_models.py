@@ -1,0 +1,142 @@
+"""Denoiser, operator and checkpoints against closed forms, dense linear algebra and the library."""
+
+import numpy as np
+import pytest
+import torch
+from neuralop.layers.spectral_convolution import SpectralConv
+from torch import nn
+
+from ddis.data.normalisation import SIGMA_DATA, Normalisation
+from ddis.errors import InputError
+from ddis.fields.bases import basis
+from ddis.models.backbones import make_backbone
+from ddis.models.checkpoint import load_tensors, save_tensors, weights
+from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
+from ddis.models.operator import FourierOperator, HermitianSpectralConv
+from ddis.models.settings import BackboneSettings, OperatorSettings
+
+
+class Recorder(nn.Module):
+    """A backbone that keeps its input and gives a fixed output."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.seen = output, None
+
+    def forward(self, x, c_noise):
+        self.seen = (x, c_noise)
+        return self.output(x)
+
+
+def test_preconditioning_gives_unit_variance_input_and_target():
+    """EDM, appendix B.6: c_in makes the input, and (x - c_skip x_t)/c_out the target, of variance 1 (5 standard errors)."""
+    torch.manual_seed(0)
+    for s in (0.02, 0.5, 7.0):
+        x, n = SIGMA_DATA * torch.randn(200, 1, 32, 32), torch.randn(200, 1, 32, 32)
+        sigma = torch.full((200,), s)
+        recorder = Recorder(torch.zeros_like)
+        skipped = EDMDenoiser(recorder)(x + s * n, sigma)
+        seen, c_noise = recorder.seen
+        tolerance = 5 * np.sqrt(2 / x.numel())
+        assert abs(float(seen.var()) - 1) < tolerance
+        assert torch.allclose(c_noise, sigma.log() / 4)
+        c_out = float((EDMDenoiser(Recorder(torch.ones_like))(x + s * n, sigma) - skipped).mean())
+        assert abs(float(((x - skipped) / c_out).var()) - 1) < tolerance
+
+
+def test_gaussian_denoiser_is_the_posterior_mean():
+    """Against dense linear algebra: E[x | x + s n] = Cx (Cx + s² Cn)⁻¹ x_t."""
+    modes = basis("cosine", 6)
+    rng = np.random.default_rng(0)
+    c, k = rng.uniform(0.1, 2, (6, 6)), rng.uniform(0.5, 1.5, (6, 6))
+    functions = modes.inverse(torch.eye(36, dtype=torch.float64).reshape(36, 6, 6)).flatten(1).numpy()
+    cx, cn = (functions.T @ np.diag(v.ravel()) @ functions for v in (c, k))
+    x_t, s = rng.standard_normal(36), 0.7
+    expected = cx @ np.linalg.solve(cx + s**2 * cn, x_t)
+    denoiser = GaussianDenoiser(modes, torch.from_numpy(c), torch.from_numpy(k))
+    found = denoiser(torch.from_numpy(x_t).reshape(1, 1, 6, 6), torch.tensor([s]))
+    assert np.allclose(found.flatten(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_hermitian_convolution_equals_the_library_where_its_fft_is_lenient(size):
+    """On a CPU, irfftn ignores the parts that must vanish: both give the same. (At odd sizes the library shifts wrongly.)"""
+    theirs, ours = SpectralConv(3, 2, (8, 8)), HermitianSpectralConv(3, 2, (8, 8))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, size, size)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [15, 16])
+def test_hermitian_convolution_commutes_with_translation(size):
+    torch.manual_seed(0)
+    convolution = HermitianSpectralConv(2, 2, (9, 9), bias=False)
+    x = torch.randn(1, 2, size, size)
+    shifted = convolution(torch.roll(x, (3, 5), dims=(-2, -1)))
+    assert torch.allclose(torch.roll(convolution(x), (3, 5), dims=(-2, -1)), shifted, atol=1e-5)
+
+
+def test_hermitian_convolution_hands_the_inverse_a_hermitian_spectrum(monkeypatch):
+    seen = []
+    real = torch.fft.irfft
+
+    def irfft(spectrum, *args, **kwargs):
+        seen.append(spectrum.detach())
+        return real(spectrum, *args, **kwargs)
+
+    monkeypatch.setattr(torch.fft, "irfft", irfft)
+    HermitianSpectralConv(2, 2, (16, 16))(torch.randn(1, 2, 16, 16))
+    assert float(seen[0][..., [0, -1]].imag.abs().max()) == 0.0
+    assert float(seen[0][..., 1:-1].imag.abs().max()) > 0
+
+
+def operator(periodic: bool = False) -> FourierOperator:
+    torch.manual_seed(0)
+    scales = Normalisation(0.3, 2.0), Normalisation(-1.0, 0.01)
+    return FourierOperator(OperatorSettings(modes=4, width=6, layers=2), periodic, *scales)
+
+
+def test_operator_works_in_physical_units_and_has_a_gradient():
+    network = operator()
+    a = torch.randn(2, 16, 16, requires_grad=True)
+    u = network(a)
+    normalised = network.forward_normalised((a - 0.3) * SIGMA_DATA / 2.0)
+    assert torch.allclose(u, normalised * (0.01 / SIGMA_DATA) - 1.0, atol=1e-6)
+    weight, direction, step = torch.randn_like(u), torch.randn_like(a), 0.05
+    slope = float((torch.autograd.grad((weight * u).sum(), a)[0] * direction).sum())
+    with torch.no_grad():
+        change = network(a + step * direction).double() - network(a - step * direction).double()
+    assert slope == pytest.approx(float((weight * change).sum()) / (2 * step), rel=0.01)
+
+
+def test_periodic_operator_commutes_with_translation_but_for_its_grid_features():
+    network = operator(periodic=True)
+    assert network.padding == 0.0 and operator().padding > 0
+
+
+def test_backbone_takes_one_level_per_field():
+    torch.manual_seed(0)
+    backbone = make_backbone(1, False, BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8))
+    x, c = torch.randn(3, 1, 16, 16), torch.tensor([-1.0, 0.0, 0.5])
+    whole = backbone(x, c)
+    assert torch.allclose(whole[1:2], backbone(x[1:2], c[1:2]), atol=1e-5)
+    assert not torch.allclose(backbone(x, c.flip(0)), whole, atol=1e-4)
+
+
+def test_checkpoint_round_trip_and_what_is_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    network = operator()
+    save_tensors(path, weights(network), {"configuration": "abc"})
+    tensors, metadata = load_tensors(path, "abc")
+    assert metadata["configuration"] == "abc"
+    assert all(torch.equal(tensors[name], t) for name, t in weights(network).items())
+    with pytest.raises(InputError, match="another configuration"):
+        load_tensors(path, "xyz")
+    with pytest.raises(InputError, match="does not exist"):
+        load_tensors(tmp_path / "none.safetensors")
+    whole = path.read_bytes()
+    for name, content in (("truncated", whole[: len(whole) // 2]), ("foreign", b"\x80\x04pickle")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"truncated or not a checkpoint.*delete"):
+            load_tensors(path)
+        assert name

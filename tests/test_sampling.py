@@ -1,0 +1,212 @@
+"""Schedules, guidance gradients and likelihood steps against closed forms and finite differences."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from ddis.errors import InputError
+from ddis.fields.bases import basis
+from ddis.fields.noise import WhiteNoise
+from ddis.models.denoiser import GaussianDenoiser
+from ddis.pde import make_problem
+from ddis.randomness import generator
+from ddis.sampling.base import Cost, State, Task
+from ddis.sampling.dps import guided_ode
+from ddis.sampling.langevin import LangevinStep
+from ddis.sampling.methods import METHODS, load_method, run_settings
+from ddis.sampling.observation import (
+    Observation,
+    available_nodes,
+    draw_nodes,
+    error_covariance,
+    node_functions,
+    operator_error_spectrum,
+)
+from ddis.sampling.schedules import heun_step, karras_schedule, solve_ode
+
+SIZE = 8
+
+
+def make_task(chains: int = 2, channels: int = 1, fields: int = 1) -> Task:
+    """Poisson at 8 x 8, five observations a field, a Gaussian prior (of independent channels), white noise."""
+    problem, modes = make_problem("poisson", {}), basis("cosine", SIZE)
+    spectrum = torch.full((SIZE, SIZE), 0.25, dtype=torch.float64)
+    index = torch.stack([torch.from_numpy(draw_nodes(SIZE, 5, 0, f, False)) for f in range(fields)])
+    return Task(
+        problem=problem,
+        observation=Observation(index, torch.full((fields, 5), 0.3, dtype=torch.float64), error_covariance(index, 0.01, modes)),
+        generators=[generator(0, "chain", f, k) for f in range(fields) for k in range(chains)],
+        basis=modes,
+        noise=WhiteNoise(),
+        operator=lambda x: 20 * problem.solve(x),
+        residual=lambda x: problem.residual(x[:, 0], x[:, 1]),
+        spectrum=spectrum,
+        prior=GaussianDenoiser(modes, spectrum, torch.ones(SIZE, SIZE)),
+    )
+
+
+def test_karras_schedule():
+    levels = karras_schedule(10.0, 0.01, 5)
+    assert levels[0] == pytest.approx(10.0) and levels[-2] == pytest.approx(0.01) and levels[-1] == 0
+    assert levels[2] == pytest.approx(((10 ** (1 / 7) + 0.01 ** (1 / 7)) / 2) ** 7)
+    assert karras_schedule(3.0, 0.1, 1) == pytest.approx([3.0, 0.0])
+
+
+def test_five_heun_steps_take_nine_evaluations():
+    cost, task = Cost(), make_task()
+    assert task.prior is not None
+    solve_ode(cost.count_prior(task.prior), torch.randn(2, 1, SIZE, SIZE), 3.0, steps=5)
+    assert cost.prior == 2 * 9
+
+
+def test_heun_is_of_second_order_on_the_exact_flow_of_a_gaussian():
+    """For variance c and white noise the flow is x(s) = x(s0) sqrt((c + s²)/(c + s0²))."""
+    task = make_task()
+    x = torch.randn(1, 1, SIZE, SIZE, dtype=torch.float64)
+    exact = x * np.sqrt((0.25 + 0.1**2) / (0.25 + 2.0**2))
+    errors = []
+    for steps in (8, 16, 32):
+        y, levels = x, np.geomspace(2.0, 0.1, steps + 1)
+        for level, following in pairwise(levels):
+            y, _ = heun_step(task.prior, y, float(level), float(following))
+        errors.append(float((y - exact).norm()))
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all((orders > 1.8) & (orders < 2.3)), orders
+
+
+def test_one_ode_step_is_the_posterior_mean():
+    task = make_task()
+    x = torch.randn(2, 1, SIZE, SIZE)
+    assert torch.allclose(solve_ode(task.prior, x, 0.7, steps=1), x * 0.25 / (0.25 + 0.49), atol=1e-6)
+
+
+def test_nodes_are_distinct_interior_and_the_same_for_all_runs():
+    nodes = draw_nodes(16, 100, seed=3, field=5, periodic=False)
+    assert len(set(nodes)) == 100 and set(nodes) <= set(available_nodes(16, False))
+    rows, columns = np.divmod(nodes, 16)
+    assert rows.min() >= 1 and rows.max() <= 14 and columns.min() >= 1 and columns.max() <= 14
+    assert np.array_equal(nodes, draw_nodes(16, 100, 3, 5, False))
+    assert not np.array_equal(nodes, draw_nodes(16, 100, 3, 6, False))
+    assert len(available_nodes(16, True)) == 256
+
+
+@pytest.mark.parametrize("count", [0, 197])
+def test_more_observations_than_nodes_or_none_is_an_error(count):
+    with pytest.raises(InputError, match=f"{count}.*1 to 196"):
+        draw_nodes(16, count, 0, 0, periodic=False)
+
+
+def test_error_covariance_is_that_of_a_field_with_the_spectrum():
+    """Dense: R = v I + Φ diag(e) Φᵀ; and the spectrum is recovered from fields drawn from it (2,000 fields, rings, 15 %)."""
+    modes, index = basis("cosine", SIZE), torch.tensor([[3, 20, 41]])
+    k = torch.from_numpy(np.hypot.outer(modes.frequencies, modes.frequencies)).round()
+    spectrum = 1.0 / (1 + k) ** 2
+    field = modes.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE)).flatten(1)
+    expected = 0.1 * torch.eye(3, dtype=torch.float64) + field.T[index[0]] @ torch.diag(spectrum.flatten()) @ field.T[index[0]].T
+    assert torch.allclose(error_covariance(index, 0.1, modes, spectrum)[0], expected, atol=1e-12)
+    assert torch.allclose(node_functions(modes, index).flatten(2)[0], field.T[index[0]], atol=1e-12)
+    torch.manual_seed(0)
+    errors = modes.inverse(spectrum.sqrt() * torch.randn(2000, SIZE, SIZE, dtype=torch.float64))
+    assert torch.allclose(operator_error_spectrum(errors, modes), spectrum, rtol=0.15)
+
+
+def test_langevin_gradient_against_finite_differences():
+    task = make_task()
+    task.operator = lambda x: 20 * task.problem.solve(x) + x**2
+    step = LangevinStep(task, weight=2.0, tau=0.5, steps=1, learning_rate=1e-3, temperature=0.0)
+    x = torch.randn(2, SIZE, SIZE, dtype=torch.float64)
+
+    def loss(x):
+        misfit = task.observation.take(task.operator(x)) - task.observation.values.repeat_interleave(2, dim=0)
+        return float(misfit.abs().mean(dim=1).sum()) * 2.0 / (2 * 0.5**2)
+
+    direction, h = torch.randn_like(x), 1e-6
+    numeric = (loss(x + h * direction) - loss(x - h * direction)) / (2 * h)
+    assert float((step.gradient(x) * direction).sum()) == pytest.approx(numeric, rel=1e-5)
+
+
+def test_langevin_without_observations_has_the_variance_of_its_discretisation():
+    """x <- x - r (x - x0)/σ² + sqrt(2 r) n from x0 has the variance 2 r (1 - q^2n)/(1 - q²) after n steps, q = 1 - r/σ².
+
+    500 chains x 64 nodes: 5 standard errors of a variance, 5 sqrt(2/32000).
+    """
+    task = make_task(chains=500)
+    rate, sigma, steps = 0.02, 0.3, 8
+    step = LangevinStep(task, weight=0.0, tau=1.0, steps=steps, learning_rate=rate, temperature=1.0)
+    x = step(torch.zeros(500, SIZE, SIZE), sigma, progress=0.0)
+    q = 1 - rate / sigma**2
+    expected = 2 * rate * (1 - q ** (2 * steps)) / (1 - q**2)
+    assert float(x.var()) == pytest.approx(expected, rel=5 * np.sqrt(2 / 32000))
+
+
+def test_langevin_rate_falls_to_one_percent():
+    task = make_task()
+    step = LangevinStep(task, weight=0.0, tau=1.0, steps=1, learning_rate=0.01, temperature=1.0)
+    first, last = (float(step(torch.zeros(2, SIZE, SIZE), 1e6, progress).std()) for progress in (0.0, 1.0))
+    assert first / last == pytest.approx(10, rel=0.3)
+
+
+def test_dps_gradient_against_finite_differences():
+    """The first step is x_next = Heun(x) - ∇ loss(D(x)); the gradient by central differences of loss(D(Heun(x)))."""
+    task, levels = make_task(channels=2), np.array([2.0, 1.0, 0.0])
+    torch.manual_seed(0)
+    start = torch.randn(2, 2, SIZE, SIZE)
+    task.noise = type("Fixed", (), {"sample": lambda self, shape, generators: start.clone()})()
+    task.prior = lambda x, s: torch.tanh(x) / (1 + s[:, None, None, None])
+
+    def loss(x0_hat, sigma):
+        return ((task.observation.take(x0_hat[:, 1]) - 0.3) ** 2).mean(dim=1) + (x0_hat[:, 0] ** 3).flatten(1).sum(dim=1)
+
+    def last_denoised(x):
+        return heun_step(task.prior, x, 2.0, 1.0)
+
+    x = (2.0 * start).double()
+    direction, h = torch.randn_like(x), 1e-6
+    numeric = [float(loss(last_denoised(x + s * h * direction)[1], 2.0).sum()) for s in (1, -1)]
+    states = list(guided_ode(task, 2, loss, levels))
+    leaf = x.clone().requires_grad_()
+    gradient = torch.autograd.grad(loss(last_denoised(leaf)[1], 2.0).sum(), leaf)[0]
+    assert float((gradient * direction).sum()) == pytest.approx((numeric[0] - numeric[1]) / (2 * h), rel=1e-6)
+    after_first = last_denoised(x)[0] - gradient
+    final, _ = heun_step(task.prior, after_first.float(), 1.0, 0.0)
+    assert torch.allclose(states[-1].x0, final[:, 0], atol=1e-4)
+    assert [s.step for s in states] == [1, 2]
+
+
+def test_fundps_loss_has_one_value_a_field_and_its_own_observation():
+    """Two fields with different observations: a chain of the second must not feel the first's."""
+    settings = run_settings("fundps", {"steps": 3, "weight": 5.0, "samples": 2})
+    whole, alone = make_task(fields=2), make_task(fields=2)
+    alone.observation, alone.generators = alone.observation.fields(1, 2), alone.generators[2:]
+    finals = []
+    for task in (whole, alone):
+        *_, last = load_method("fundps")(settings).sample(task)
+        finals.append(last.x0)
+    assert torch.allclose(finals[0][2:], finals[1], atol=1e-5)
+
+
+def test_costs_count_forward_and_vector_jacobian_products():
+    task = make_task()
+    task.operator = task.cost.count_operator(task.operator)
+    LangevinStep(task, 1.0, 1.0, steps=3, learning_rate=1e-3, temperature=0.1)(torch.zeros(2, SIZE, SIZE), 1.0, 0.0)
+    assert task.cost.operator == 2 * 3 * 2
+
+
+@pytest.mark.parametrize("name", list(METHODS.builtin))
+def test_every_method_yields_its_steps_and_finite_samples(name):
+    settings = {"samples": 2} | ({} if name == "exact" else {"steps": 3})
+    weight = {"weight": 0.01} if load_method(name).tuned else {}
+    task, method = make_task(fields=2), load_method(name)(run_settings(name, settings | weight))
+    method.prepare(task)
+    states = list(method.sample(task))
+    assert isinstance(states[-1], State) and states[-1].step == states[-1].steps == len(states)
+    assert states[-1].x0.shape == (4, SIZE, SIZE) and bool(torch.isfinite(states[-1].x0).all())
+
+
+def test_unknown_method_and_setting_are_errors_that_say_what_is_accepted():
+    with pytest.raises(InputError, match=r"method 'nope' is unknown; accepted: ddis, ddis-gn, fundps, exact"):
+        run_settings("nope", {})
+    with pytest.raises(InputError, match=r"runs\.ddis\.wieght.*settings of ddis: .*weight"):
+        run_settings("ddis", {"wieght": 1})
