@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddis import __version__
 from ddis.errors import InputError
@@ -53,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     study = command("study", "check a configuration, write it with all defaults to results/<study>/config.yaml")
     study.add_argument("--settings", metavar="JSON", help="the configuration as JSON, in place of --config")
-    command("generate", "generate one split of a dataset", "problem", "split")
+    _add_generate(commands)
+    _add_import(commands)
     command("card", "write the card of a dataset", "problem")
     command("pairs", "choose the paired fields at a percent", "problem", "percent")
     command("train", "train a prior, a joint prior or an operator", "problem", "model")
@@ -65,6 +67,86 @@ def build_parser() -> argparse.ArgumentParser:
     command("report", "write the report, one page")
     command("schema", "print the JSON schema of the configuration")
     return parser
+
+
+GENERATE_HELP = """one split of a dataset. Two forms:
+  ddis generate --config C --problem P --split S                           of a study
+  ddis generate --pde P --resolution S --count N --seed K --output FILE.h5  outside one"""
+
+
+def _add_generate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    sub = commands.add_parser("generate", help="generate one split of a dataset", description=GENERATE_HELP, formatter_class=raw)
+    sub.add_argument("--config", metavar="FILE", help="configuration of the study (YAML)")
+    sub.add_argument("--problem", help="name of a problem of the study")
+    sub.add_argument("--split", help="train, validation or test; splits share no field (outside a study: train)")
+    _add_problem(sub, required=False)
+    sub.add_argument("--resolution", type=int, help="nodes per side")
+    sub.add_argument("--count", type=int, help="number of fields")
+    sub.add_argument("--seed", type=int, help="0 or more (0); a field depends on seed, split and its number alone")
+    sub.add_argument("--workers", type=int, help="processes, each with one thread (1); the result does not depend on it")
+
+
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "read pairs from .mat, .h5, .npz or .npy files, check them, and write one dataset; see docs/data.md"
+    sub = commands.add_parser("import", help="take over pairs from files", description=text)
+    _add_problem(sub, required=True)
+    sub.add_argument("--start", type=int, default=0, help="leave out so many fields at the beginning (0)")
+    sub.add_argument("--count", type=int, help="number of fields (all)")
+    sub.add_argument("inputs", nargs="+", metavar="INPUT", help="files, one after the other; .npy: coefficient, then solution")
+
+
+def _add_problem(sub: argparse.ArgumentParser, required: bool) -> None:
+    sub.add_argument("--pde", required=required, help="a problem's name, or module:Class of your own")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the problem; repeatable")
+    sub.add_argument("--output", required=required, metavar="FILE.h5", help="the file to write")
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    """`ddis generate` in either of its forms. Raises InputError for a mixture of both."""
+    from ddis.stages import generate
+
+    given = {key for key, value in vars(arguments).items() if value not in (None, [])} - {"command", "split"}
+    forms = {"study": {"config", "problem"}, "file": {"pde", "resolution", "count", "output"}}
+    if given == forms["study"] and arguments.split is not None:
+        generate.run(load_study(arguments), arguments.problem, arguments.split)
+        return
+    if not forms["file"] <= given <= forms["file"] | {"seed", "set", "workers"}:
+        raise InputError(
+            "give either --config, --problem and --split, or --pde, --resolution, --count and --output "
+            "(with --seed, --split, --set, --workers)"
+        )
+    from ddis.data.generate import Request
+
+    split, seed, workers = arguments.split or "train", arguments.seed or 0, 1 if arguments.workers is None else arguments.workers
+    if workers < 1:
+        raise InputError(f"--workers {workers}; accepted: 1 or more")
+    parameters = parse_settings(arguments.set)
+    request = Request(arguments.pde, parameters, arguments.resolution, arguments.count, seed, split)
+    generate.run_file(request, Path(arguments.output), workers)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from ddis.stages import import_
+
+    parameters, inputs = parse_settings(arguments.set), [Path(name) for name in arguments.inputs]
+    import_.run_file(arguments.pde, parameters, inputs, Path(arguments.output), arguments.start, arguments.count)
+
+
+def parse_settings(items: Sequence[str]) -> dict[str, Any]:
+    """{key: value} of `KEY=VALUE` items; values are read as in YAML. Raises InputError."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key or key in settings:
+            raise InputError(f"--set {item}: accepted: KEY=VALUE, each key once")
+        try:
+            settings[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {item}: {text!r} cannot be read as a value") from error
+    return settings
 
 
 def load_study(arguments: argparse.Namespace) -> "Study":
@@ -88,6 +170,9 @@ def dispatch(arguments: argparse.Namespace) -> None:
         from ddis.config import json_schema
 
         print(json.dumps(json_schema(), indent=2))
+        return
+    if arguments.command in ("generate", "import"):
+        {"generate": _generate, "import": _import}[arguments.command](arguments)
         return
     study = load_study(arguments)
     stage = import_module(f"ddis.stages.{arguments.command}")  # the others need not be imported

@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
+from ddis.data.store import PAIRS, open_pairs, read_attributes
 from ddis.data.subsets import percent_label, subset_count
 from ddis.errors import InputError
 from ddis.models.settings import BackboneSettings, OperatorSettings
@@ -46,13 +47,26 @@ class ProblemSettings(BaseModel):
         return dict(self.model_extra or {})
 
 
+class SplitFiles(Settings):
+    """Files of `ddis import` or `ddis generate --output`, one for each split; paths from the working directory."""
+
+    train: str
+    validation: str
+    test: str
+
+
 class DataSettings(Settings):
-    """Nodes per side, and fields of each split. All `train` coefficients may be used unpaired; a fraction of them is paired."""
+    """Nodes per side, and fields of each split. All `train` coefficients may be used unpaired; a fraction of them is paired.
+
+    workers: processes that generate a split, each with one thread. files: by problem, where its data is taken from instead.
+    """
 
     resolution: int = Field(ge=4)
     train: int = Field(ge=1)
     validation: int = Field(ge=1)
     test: int = Field(ge=1)
+    workers: int = Field(1, ge=1)
+    files: dict[Name, SplitFiles] = {}
 
 
 class ObservationSettings(Settings):
@@ -140,6 +154,7 @@ class Study(Settings):
     def _check(self) -> "Study":
         for name in self.problems:
             self._check_problem(name)
+        self._check_files()
         for part in ("prior", "joint", "operator"):
             for percent in getattr(self, part).at:
                 self.training(part, percent)
@@ -173,6 +188,38 @@ class Study(Settings):
                     f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
                     f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
                 )
+
+    def _check_files(self) -> None:
+        unknown = set(self.data.files) - set(self.problems)
+        if unknown:
+            raise InputError(f"data.files: {', '.join(unknown)} is no problem of the study; accepted: {', '.join(self.problems)}")
+        for name in self.data.files:
+            pde, parameters = self.problems[name].pde, self.make_problem(name).parameters.model_dump(mode="json")
+            digests: dict[str, str] = {}
+            for split in SPLITS:
+                path = self.data_file(name, split)
+                assert path is not None
+                key = f"data.files.{name}.{split}"
+                if not path.is_file():
+                    raise InputError(f"{key}: no file {path} in {Path.cwd()}; accepted: files of `ddis import`, docs/data.md")
+                try:
+                    with open_pairs(path, self.data.resolution, getattr(self.data, split)) as pairs:
+                        found = pairs.attributes
+                except InputError as error:
+                    raise InputError(f"{key}: {error}") from error
+                if (found.get("pde"), found.get("parameters")) != (pde, parameters):
+                    raise InputError(
+                        f"{key}: {path} holds {found.get('pde')} with {found.get('parameters')}, "
+                        f"and problem {name!r} is {pde} with {parameters}; change problems.{name}, or import the file again"
+                    )
+                if found["digest"] in digests:
+                    raise InputError(f"{key}: {path} holds the same fields as {digests[found['digest']]}; splits must differ")
+                digests[found["digest"]] = split
+
+    def data_file(self, problem: str, split: str) -> Path | None:
+        """The file that a split is taken from; None if it is generated."""
+        files = self.data.files.get(problem)
+        return None if files is None else Path(getattr(files, split))
 
     @classmethod
     def load(cls, source: Path | str | Mapping[str, Any]) -> "Study":
@@ -272,12 +319,13 @@ class Study(Settings):
         made = self.make_problem(problem)
         settings = self.problems[problem]
         parameters = made.parameters.model_dump(mode="json")
+        file = self.data_file(problem, split)
         return {
             "pde": settings.pde,
             "parameters": parameters,
             "resolution": self.data.resolution,
             "count": getattr(self.data, split),
-            "seed": self.seed,
+            **({"seed": self.seed} if file is None else {"file": read_attributes(file, PAIRS)["digest"]}),
         }
 
     def _pairs_inputs(self, problem: str, percent: str) -> dict[str, Any]:
@@ -353,9 +401,10 @@ def _explain(model: type[BaseModel], error: Any) -> str:
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     current: Any = model
     for part in location:
-        annotation = current.model_fields[part].annotation if hasattr(current, "model_fields") else None
-        arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
-        current = arguments[1] if len(arguments) == 2 else annotation if annotation is not None else current
+        if get_origin(current) is dict:
+            current = get_args(current)[1]
+        else:
+            current = current.model_fields[part].annotation
     return list(getattr(current, "model_fields", {}))
 
 

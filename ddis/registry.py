@@ -4,8 +4,10 @@ Things outside the package are found in two ways: an entry point of the group (`
 `module:attribute` written in place of the name in the configuration.
 """
 
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from ddis.errors import InputError
@@ -29,6 +31,8 @@ class Registry:
             accepted = ", ".join(self.names())
             raise InputError(f"{self.kind} {name!r} is unknown; accepted: {accepted}, or module:attribute of your own")
         module, _, attribute = target.partition(":")
+        if ":" in name and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # a user's own file, as `python -m` would find it
         try:
             return getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:

@@ -1,54 +1,114 @@
 """The dataset card: what a reader must know of a dataset, as text and as data."""
 
+import hashlib
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import yaml
 
+from ddis.data.store import blocks
 from ddis.pde.base import Problem
+
+_HEADINGS = ("equation", "domain", "boundary", "grid", "axes", "units", "distribution", "solver")
 
 
 def field_statistics(field: np.ndarray) -> dict[str, float]:
-    """Mean, standard deviation, smallest and largest value of fields [N, S, S]."""
-    wide = field.astype(np.float64)
-    return {"mean": float(wide.mean()), "std": float(wide.std()), "min": float(wide.min()), "max": float(wide.max())}
+    """Mean, standard deviation, smallest and largest value of fields [N, S, S], in float64 and block by block."""
+    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks(field)) / field.size
+    square = sum(float(((block - mean) ** 2).sum(dtype=np.float64)) for block in blocks(field)) / field.size
+    return {"mean": mean, "std": float(np.sqrt(square)), "min": float(field.min()), "max": float(field.max())}
 
 
-def card_data(problem: Problem, name: str, pde: str, splits: dict[str, dict[str, Any]], resolution: int, seed: int) -> dict:
-    """The content of card.yaml; `splits` gives for each split its count, digest, residual and statistics."""
+def field_digests(field: np.ndarray) -> list[bytes]:
+    """A digest of each of the fields [N, S, S]; equal fields have equal digests."""
+    return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in field]
+
+
+def repetitions(digests: Mapping[str, list[bytes]]) -> list[str]:
+    """Warnings for fields that a split holds twice, or that two splits share; from `field_digests` of each split."""
+    sets = {split: set(found) for split, found in digests.items()}
+    warnings = [
+        f"{len(digests[split]) - len(found)} coefficients of {split} are repetitions"
+        for split, found in sets.items()
+        if len(found) < len(digests[split])
+    ]
+    names = list(sets)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            common = len(sets[first] & sets[second])
+            if common:
+                warnings.append(f"{common} coefficients of {second} are also in {first}: its errors are not those of new fields")
+    return warnings
+
+
+def card_data(
+    problem: Problem, name: str, pde: str, resolution: int, splits: dict[str, dict[str, Any]], solver_error: float | None
+) -> dict[str, Any]:
+    """The content of card.yaml. `splits` gives for each split its count, digest, source, residual and statistics."""
     periodic = problem.basis == "fourier"
     spacing = f"1/{resolution}" if periodic else f"1/{resolution - 1}"
     return {
         "problem": name,
         "pde": pde,
         "equation": problem.equation,
-        "domain": "unit square",
+        "domain": "unit square, periodic" if periodic else "unit square",
         "boundary": problem.boundary,
         "grid": f"{resolution} x {resolution} nodes, spacing {spacing}, boundary {'not repeated' if periodic else 'included'}",
         "axes": f"[n, i, j] is x = i * {spacing}, y = j * {spacing}",
-        "units": "dimensionless",
+        "units": problem.units,
+        "fields": {"coefficient": problem.coefficient_label, "solution": problem.solution_label},
         "distribution": problem.distribution,
-        "parameters": problem.parameters.model_dump(),
-        "solver": (type(problem).__doc__ or "").strip().split("\n\n")[1].replace("\n    ", " "),
-        "seed": seed,
+        "parameters": problem.parameters.model_dump(mode="json"),
+        "solver": _solver(problem),
+        "solver_error": solver_error,
         "splits": splits,
         "warnings": [],
     }
 
 
-def card_markdown(card: dict) -> str:
+def _solver(problem: Problem) -> str:
+    """The paragraph of the problem's docstring that tells of its grid and solver."""
+    paragraphs = inspect.cleandoc(type(problem).__doc__ or "").split("\n\n")
+    chosen = [p for p in paragraphs if "solver" in p.lower()] or paragraphs[1:2] or paragraphs
+    return " ".join(chosen[0].split()) or f"{type(problem).__module__}.{type(problem).__qualname__}.solve"
+
+
+def source_text(source: Mapping[str, Any]) -> str:
+    """Where the fields of a split come from, in a line."""
+    copied = f", by way of {source['file']}" if "file" in source else ""
+    if source.get("kind") == "generated":
+        return f"generated with seed {source['seed']}, split {source['split']}{copied}"
+    files = ", ".join(f"{item['file']} (SHA-256 {item['sha256'][:16]})" for item in source.get("files", []))
+    return f"imported from {files}, from field {source.get('start', 0)} on{copied}" if files else f"unknown{copied}"
+
+
+def card_markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     lines = [f"# Dataset {card['problem']}", ""]
-    for key in ("equation", "domain", "boundary", "grid", "axes", "units", "distribution", "solver", "seed"):
-        lines.append(f"- **{key}**: {card[key]}")
-    lines.append(f"- **parameters**: {yaml.safe_dump(card['parameters'], default_flow_style=True).strip()}")
-    lines += ["", "| split | fields | mean a | std a | mean u | std u | largest relative residual |", "|---" * 7 + "|"]
-    for split, info in card["splits"].items():
-        a, u = info["coefficient"], info["solution"]
+    lines += [f"- **{key}**: {card[key]}" for key in _HEADINGS]
+    fields = ", ".join(f"`{key}` is {label}" for key, label in card["fields"].items())
+    lines.append(f"- **fields**: {fields}")
+    if card["solver_error"] is not None:
         lines.append(
-            f"| {split} | {info['count']} | {a['mean']:.3g} | {a['std']:.4g} | {u['mean']:.3g} | {u['std']:.4g} "
-            f"| {info['residual']:.1e} |"
+            f"- **error of the solver**: {card['solver_error']:.2g} relative l2, against half the spacing with the coefficient "
+            "interpolated linearly"
         )
+    parameters = ", ".join(f"{key} = {value}" for key, value in card["parameters"].items())
+    lines.append(f"- **parameters**: {parameters or 'none'}")
+    lines += ["", "| split | fields | mean a | std a | min a | max a | mean u | std u | min u | max u | largest residual |"]
+    lines.append("|---" * 11 + "|")
+    for split, info in card["splits"].items():
+        values = [f"{info[field][key]:.4g}" for field in ("coefficient", "solution") for key in ("mean", "std", "min", "max")]
+        residual = "" if info["residual"] is None else f"{info['residual']:.1e}"
+        lines.append(f"| {split} | {info['count']} | {' | '.join(values)} | {residual} |")
+    lines += [
+        "",
+        "The residual of a field is ||r(a, u)|| / ||r(a, 0)||, before the fields are rounded to float32 if generated.",
+        "",
+    ]
+    lines += [f"- {split}: {source_text(info['source'])}; SHA-256 {info['digest']}" for split, info in card["splits"].items()]
     lines += ["", "Files: `train.h5`, `validation.h5`, `test.h5` with `coefficient` and `solution`, float32 [N, S, S].", ""]
-    lines += [f"Warning: {warning}" for warning in card["warnings"]]
-    return "\n".join(lines)
+    lines += ["![pairs](pairs.png)", "", "## Warnings", ""]
+    lines += [f"- {warning}" for warning in card["warnings"]] or ["None."]
+    return "\n".join(lines) + "\n"

@@ -1,10 +1,18 @@
-"""How well pairs solve their discrete equation, as one number per field."""
+"""How well pairs solve their equation, as one number per field, and whether their axes are in the right order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ddis.pde.base import Problem
+
+_TINY = torch.finfo(torch.float64).tiny
+# Solutions of another scheme differ by a few percent, those of the wrong field by about 100 %.
+_CLEARLY_BETTER = 5.0
 
 
 def _norm(field: Tensor) -> Tensor:
@@ -19,24 +27,118 @@ def relative_residual(problem: Problem, coefficient: Tensor, solution: Tensor) -
     """
     a, u = coefficient.double(), solution.double()
     scale = _norm(problem.residual(a, torch.zeros_like(u)))
-    return (_norm(problem.residual(a, u)) / scale.clamp_min(torch.finfo(torch.float64).tiny)).numpy()
+    return (_norm(problem.residual(a, u)) / scale.clamp_min(_TINY)).numpy()
 
 
 @torch.no_grad()
 def rounding_residual(problem: Problem, coefficient: Tensor, solution: Tensor) -> np.ndarray:
     """The relative residual [N] that float32 storage alone gives to fields that solve their equation exactly.
 
-    Rounding moves a value v by at most half a unit in its last place, 2⁻²⁴ |v|. The residual of u moves with it, for a 5-point
-    stencil by up to 8 (S-1)² 2⁻²⁴ max|u|: large, because a second difference takes nearly equal numbers apart. The figure here is
-    the residual's change when a and u are moved by that much up or down at random, for any equation.
+    Rounding moves a value v by at most half a unit in its last place, 2⁻²⁴ |v|. The residual moves with it, for a 5-point
+    stencil by up to 8 (S-1)² 2⁻²⁴ max|u|: much, because a second difference takes nearly equal numbers from each other. The
+    figure here is the change of the residual when a and u are moved by that much, up or down at random, for any equation.
     """
     a, u = coefficient.double(), solution.double()
-    moved = [field * (1 + 2.0**-24 * _signs(field.shape)) for field in (a, u)]
-    scale = _norm(problem.residual(a, torch.zeros_like(u)))
-    change = _norm(problem.residual(*moved) - problem.residual(a, u))
-    return (change / scale.clamp_min(torch.finfo(torch.float64).tiny)).numpy()
-
-
-def _signs(shape: torch.Size) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 2, shape, generator=generator, dtype=torch.float64) * 2 - 1
+    signs = torch.randint(0, 2, (2, *a.shape), generator=generator, dtype=torch.float64) * 2 - 1
+    moved = [field * (1 + 2.0**-24 * sign) for field, sign in zip((a, u), signs, strict=True)]
+    scale = _norm(problem.residual(a, torch.zeros_like(u)))
+    return (_norm(problem.residual(*moved) - problem.residual(a, u)) / scale.clamp_min(_TINY)).numpy()
+
+
+@torch.no_grad()
+def solver_difference(problem: Problem, coefficient: Tensor, solution: Tensor) -> np.ndarray:
+    """||u - G(a)|| / ||G(a)|| of each of the fields [N, S, S], with G the problem's own solver: [N], float64."""
+    own = problem.solve(coefficient.double())
+    return (_norm(solution.double() - own) / _norm(own).clamp_min(_TINY)).numpy()
+
+
+@torch.no_grad()
+def inadmissible(problem: Problem, coefficient: Tensor) -> int | None:
+    """The first of the fields [N, S, S] that is no coefficient of the problem, such as a negative permeability; None if all are.
+
+    Fields that are not finite are left to other checks.
+    """
+    a = coefficient.double()
+    kept = problem.constrain(problem.relax(a))
+    wrong = ((kept - a).abs() > 1e-5 * a.abs().amax(dim=(1, 2), keepdim=True)) | (kept.isnan() & a.isfinite())
+    fields = wrong.flatten(1).any(dim=1).nonzero()
+    return int(fields[0]) if len(fields) else None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How pairs fit their equation: medians over the checked fields, and the largest residual."""
+
+    fields: int
+    residual: float
+    largest_residual: float
+    rounding: float
+    difference: float
+
+    @property
+    def small(self) -> bool:
+        """Whether the residual is what rounding to float32 explains, or a round-off of double precision."""
+        return self.residual <= max(10 * self.rounding, 1e-9)
+
+
+def figures(problem: Problem, coefficient: Tensor, solution: Tensor) -> Figures:
+    """The figures of fields [N, S, S]."""
+    residual = relative_residual(problem, coefficient, solution)
+    rounding = rounding_residual(problem, coefficient, solution)
+    difference = solver_difference(problem, coefficient, solution)
+    medians = (float(np.median(x)) for x in (rounding, difference))
+    return Figures(len(residual), float(np.median(residual)), float(residual.max()), *medians)
+
+
+def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str | None:
+    """Which of the arrays [N, S, S] is transposed, judged by the solver; None if no other order fits clearly better.
+
+    Where the equation is symmetric in x and y, transposing both arrays changes nothing and cannot be found.
+    """
+    orders = {
+        "the solution is transposed against the coefficient": (coefficient, solution.mT),
+        "the coefficient is transposed against the solution": (coefficient.mT, solution),
+        "both arrays are transposed": (coefficient.mT, solution.mT),
+    }
+    return _better_order(problem, (coefficient, solution), orders)
+
+
+def moved_sample_axis(problem: Problem, coefficient: Tensor, solution: Tensor, fields: Sequence[int]) -> str | None:
+    """Where the sample axis of arrays with as many fields as nodes per side is, if not in front; judged by some fields."""
+    chosen = torch.as_tensor(fields)
+    arrays = {"both arrays": (True, True), "the coefficient": (True, False), "the solution": (False, True)}
+    orders = {
+        f"the sample axis of {name} is axis {axis} instead of 0": (
+            (coefficient.movedim(axis, 0) if moved_a else coefficient)[chosen],
+            (solution.movedim(axis, 0) if moved_u else solution)[chosen],
+        )
+        for axis in (2, 1)
+        for name, (moved_a, moved_u) in arrays.items()
+    }
+    return _better_order(problem, (coefficient[chosen], solution[chosen]), orders)
+
+
+def _better_order(problem: Problem, given: tuple[Tensor, Tensor], orders: Mapping[str, tuple[Tensor, Tensor]]) -> str | None:
+    before = float(np.median(solver_difference(problem, *given)))
+    after = {what: float(np.median(solver_difference(problem, *pair))) for what, pair in orders.items()}
+    best = min(after, key=lambda what: after[what])
+    if after[best] * _CLEARLY_BETTER >= before:
+        return None
+    return f"{best} (difference to the solver's solutions {after[best]:.2g} in the right order, {before:.2g} as given)"
+
+
+@torch.no_grad()
+def discretisation_error(problem: Problem, coefficient: Tensor) -> float | None:
+    """Mean relative l2 difference of the solutions of coefficients [N, S, S] to those with half the spacing.
+
+    The coefficient is interpolated linearly to the finer nodes. None where the problem cannot be solved there.
+    """
+    a, periodic = coefficient.double(), problem.basis == "fourier"
+    closed = functional.pad(a[:, None], (0, 1, 0, 1), mode="circular") if periodic else a[:, None]
+    fine = functional.interpolate(closed, size=(2 * closed.shape[-1] - 1,) * 2, mode="bilinear", align_corners=True)[:, 0]
+    try:
+        reference = problem.solve(fine[:, :-1, :-1] if periodic else fine)[:, ::2, ::2]
+    except ValueError:
+        return None
+    return float((_norm(problem.solve(a) - reference) / _norm(reference).clamp_min(_TINY)).mean())

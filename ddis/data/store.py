@@ -269,11 +269,11 @@ class PairsFile:
 
 @contextmanager
 def open_pairs(path: Path | str, resolution: int | None = None, count: int | None = None) -> Iterator[PairsFile]:
-    """Opens pairs to read parts of them; checks format, shapes, and resolution and number of fields (at least `count`) if given."""
+    """Opens pairs to read parts of them; checks the format, and resolution and number of fields (at least `count`) if given."""
     path = Path(path)
     with _open(path, PAIRS) as file:
         _check_names(path, file, FIELDS)
-        _check_shapes(path, *(file[name].shape for name in FIELDS), resolution, count)
+        _check_shapes(path, file["coefficient"].shape, file["solution"].shape, resolution, count)
         yield PairsFile(path, file)
 
 

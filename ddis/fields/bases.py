@@ -38,6 +38,17 @@ def fourier_frequencies(size: int) -> np.ndarray:
     return (np.arange(size) + 1) // 2
 
 
+def interpolation_matrix(size: int, finer: int) -> np.ndarray:
+    """Values [finer, S] at i / finer of the Fourier series through S values at i / S (even S: highest mode a cosine)."""
+    k, i = fourier_frequencies(size)[:, None], np.arange(finer)[None, :]
+    phase = 2 * np.pi * k * i / finer
+    functions = np.where(np.arange(size)[:, None] % 2 == 1, np.cos(phase), np.sin(phase)) * np.sqrt(2.0 / size)
+    functions[0] = np.sqrt(1.0 / size)
+    if size % 2 == 0:
+        functions[-1] = np.sqrt(1.0 / size) * np.cos(phase[-1])
+    return functions.T @ fourier_matrix(size)
+
+
 def sine_matrix(size: int) -> np.ndarray:
     """Orthonormal DST-I matrix [S, S] (zero-Dirichlet) of the S interior nodes; row k is sin(π (k+1)(i+1) / (S+1)), scaled."""
     k = np.arange(1, size + 1)

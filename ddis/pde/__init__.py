@@ -13,6 +13,9 @@ PROBLEMS = Registry(
     "ddis.problems",
     {
         "poisson": "ddis.pde.poisson:Poisson",
+        "helmholtz": "ddis.pde.helmholtz:Helmholtz",
+        "darcy": "ddis.pde.darcy:Darcy",
+        "navier-stokes": "ddis.pde.navier_stokes:NavierStokes",
     },
 )
 
@@ -25,4 +28,5 @@ def make_problem(pde: str, parameters: dict[str, Any]) -> Problem:
     except ValidationError as error:
         first = error.errors()[0]
         key, accepted = ".".join(map(str, first["loc"])), ", ".join(problem.Parameters.model_fields) or "none"
-        raise InputError(f"pde {pde!r}: parameter {key!r}: {first['msg']}; parameters: {accepted}") from error
+        what = (f"parameter {key!r}: " if key else "") + first["msg"].removeprefix("Value error, ")
+        raise InputError(f"pde {pde!r}: {what}; parameters: {accepted}") from error

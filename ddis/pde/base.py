@@ -4,20 +4,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+from ddis.errors import InputError
 
 
 class ProblemParameters(BaseModel):
     """Parameters of a problem, set beside `pde` in the configuration; unknown ones are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RandomFieldParameters(ProblemParameters):
+    """alpha, tau: smoothness (at most 1: the variance grows with the resolution) and inverse length scale of the random field."""
+
+    alpha: float = Field(2.0, gt=1)
+    tau: float = Field(3.0, gt=0)
 
 
 class Problem(ABC):
     """An equation u = G(a) with the distribution of its coefficient a.
 
     Fields are [..., S, S] tensors, float64 inside; [i, j] is x = i/(S-1), y = j/(S-1) (i/S on periodic domains).
+
+    Coefficients may be constrained: zero at the boundary, positive, between two values. Then a = P(b) of a free field b:
+    `constrain` is P, `relax` gives a b with P(b) = a. Priors are trained on relaxed coefficients, samplers work on b with the
+    operator G(P(b)), and what they write is P(b). Both are the identity unless a problem says otherwise.
     """
 
     Parameters: ClassVar[type[ProblemParameters]] = ProblemParameters
@@ -28,11 +41,21 @@ class Problem(ABC):
     solution_label: ClassVar[str] = "u"
     basis: ClassVar[Literal["cosine", "fourier"]] = "cosine"
     linear: ClassVar[bool] = False
-    two_valued: ClassVar[bool] = False
+    units: ClassVar[str] = "dimensionless"
     minimum_resolution: ClassVar[int] = 4
 
     def __init__(self, parameters: ProblemParameters):
         self.parameters = parameters
+
+    @property
+    def two_valued(self) -> bool:
+        """Whether the coefficient takes two values only, so that the share of wrong nodes is an error too."""
+        return False
+
+    def check(self, resolution: int) -> None:
+        """Raises InputError if the problem cannot be solved on S = `resolution` nodes per side; called before long work."""
+        if resolution < self.minimum_resolution:
+            raise InputError(f"resolution {resolution}: too small for the stencil; accepted: at least {self.minimum_resolution}")
 
     @abstractmethod
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
@@ -46,11 +69,19 @@ class Problem(ABC):
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         """Residual of the discrete equation at the interior nodes (all nodes on periodic domains)."""
 
+    def constrain(self, free: Tensor) -> Tensor:
+        """The admissible coefficient P(b) [..., S, S] of a free field b [..., S, S]; P(P(b)) = P(b) or P one-to-one."""
+        return free
+
+    def relax(self, coefficient: Tensor) -> Tensor:
+        """A free field b [..., S, S], as smooth as it can be, with P(b) = a."""
+        return coefficient
+
     def prior_spectrum(self, resolution: int) -> Tensor | None:
-        """Variance [S, S] of the coefficient's modes in `basis`, if it is Gaussian and diagonal there; else None."""
+        """Variance [S, S] of the free field's modes in `basis`, if it is Gaussian and diagonal there; else None."""
         return None
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether the exact posterior is known: G linear and a Gaussian."""
+        """Whether the exact posterior is known: G linear, P a mask of nodes (or the identity), and b Gaussian."""
         return self.linear and self.prior_spectrum(self.minimum_resolution) is not None

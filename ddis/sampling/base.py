@@ -80,8 +80,10 @@ class Cost:
 class Task:
     """One batch of chains: n fields with K samples each, chain b = field b // K. All fields are normalised, zero-mean.
 
+    "Coefficient" means the problem's free field here; the caller constrains the samples (Problem.constrain).
+
     prior     denoiser of the coefficient, or of (coefficient, solution) for joint methods; None for `exact`
-    operator  normalised solution [B, S, S] of the normalised coefficient [B, S, S]
+    operator  normalised solution [B, S, S] of the normalised free field [B, S, S]: of G(P(b)), see Problem
     residual  residual of the equation, of normalised (coefficient, solution) [B, 2, S, S], in units of std(a)
     spectrum  variance C [S, S] of the coefficient's modes in `basis`
     """
@@ -115,7 +117,7 @@ class Task:
 class State:
     """What a sampler yields after each step; that of the last step holds the samples.
 
-    x0         normalised coefficient [B, S, S]
+    x0         normalised coefficient [B, S, S], the free field
     mean, std  closed form [n, S, S], for methods that have it
     """
 

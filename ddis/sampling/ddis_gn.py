@@ -2,6 +2,13 @@
 
 Where DDIS takes p(x0 | x_t) as isotropic and follows it with Langevin steps on a hundred levels, this draws from it in closed
 form, with the prior's own spectrum and an observation covariance that holds the operator's error: ten levels suffice.
+
+Constrained coefficients a = P(b) (helmholtz: zero on the boundary, of covariance P C P, which is not diagonal in the basis): the
+chain lives on the free field b, with the operator G P and the spectrum of b, and its last state is constrained. For linear P and
+G that is exact, given the denoiser of b. A trained denoiser knows b through `Problem.relax` only: for helmholtz, boundary nodes
+that repeat their neighbours. G never looks there, so what is approximate is that the spectrum of relaxed fields is taken as
+diagonal, as for any empirical spectrum. A denoiser trained on the constrained fields themselves would be another matter: their
+jump at the boundary spreads over all modes, and C is then too large at high |k| everywhere.
 """
 
 from collections.abc import Iterator

@@ -3,6 +3,9 @@
 With J = M G, C the covariance of a and R that of the noise (Matheron's rule):
 
     mean = C Jᵀ (J C Jᵀ + R)⁻¹ y,     sample = a' + C Jᵀ (J C Jᵀ + R)⁻¹ (y + e' - J a'),   a' ~ N(0, C), e' ~ N(0, R)
+
+Where a = P b is zero at some nodes (helmholtz: at the boundary), this is the posterior of the free field b, whose covariance C is
+diagonal in the basis, with J = M G P; mean, samples and standard deviation are then those of P b, exactly.
 """
 
 from collections.abc import Iterator
@@ -34,14 +37,16 @@ class Exact(Method):
         update = gaussian_update(rows, spectrum.flatten(), covariance, target - draw @ rows.transpose(1, 2))
         mean = gaussian_update(rows, spectrum.flatten(), covariance, observation.values.double()[:, None])[:, 0]
 
-        def field(coefficients: Tensor) -> Tensor:
-            return basis.inverse(coefficients.reshape(-1, basis.size, basis.size)).float()
+        constrain = task.problem.constrain
 
-        yield State(1, 1, 0.0, field(draw + update), field(mean), posterior_std(task, rows, spectrum))
+        def field(coefficients: Tensor) -> Tensor:
+            return constrain(basis.inverse(coefficients.reshape(-1, basis.size, basis.size))).float()
+
+        yield State(1, 1, 0.0, field(draw + update), field(mean), constrain(posterior_std(task, rows, spectrum)))
 
 
 def posterior_std(task: Task, rows: Tensor, spectrum: Tensor) -> Tensor:
-    """Point-wise standard deviation [n, S, S] of the posterior: the diagonal of C - C Jᵀ (J C Jᵀ + R)⁻¹ J C."""
+    """Point-wise standard deviation [n, S, S] of the free field's posterior: the diagonal of C - C Jᵀ (J C Jᵀ + R)⁻¹ J C."""
     prior, fields = task.basis.variance(spectrum), []
     for jacobian, covariance in zip(rows, task.observation.covariance.double(), strict=True):
         weighted = jacobian * spectrum.flatten()

@@ -1,35 +1,69 @@
-"""Stage `generate`: one split of a problem's dataset."""
+"""Stage `generate`: one split of a problem's dataset, made by its solver or taken from the user's own file."""
 
-import numpy as np
+import logging
+from pathlib import Path
+from typing import Any
 
 from ddis.config import Study
-from ddis.data.generate import generate_pairs, split_indices
-from ddis.data.store import write_pairs
+from ddis.data.generate import Request, generate_file
+from ddis.data.store import PAIRS, open_pairs, pairs_writer, read_attributes
+from ddis.errors import InputError
 from ddis.progress import Progress
+from ddis.stages import code
 from ddis.stages.common import data_path, stage
+
+_log = logging.getLogger(__name__)
 
 
 def run(study: Study, problem: str, split: str) -> None:
     """Writes data/<problem>/<split>.h5."""
     with stage(study, "generate", problem=problem, split=split) as (tracker, _):
-        made, count = study.make_problem(problem), getattr(study.data, split)
-        progress, parts = Progress(f"{problem} {split}", count, unit="fields"), []
-        for part in generate_pairs(made, split_indices(split, count), study.data.resolution, study.seed):
-            parts.append(part)
-            progress.update(sum(len(p[0]) for p in parts))
-        progress.finish()
-        residual = max(p[2] for p in parts)
-        attributes = {
-            "problem": problem,
-            "pde": study.problems[problem].pde,
-            "parameters": made.parameters.model_dump(mode="json"),
-            "split": split,
-            "seed": study.seed,
-            "residual": residual,
-            "configuration": study.digest("generate", problem=problem, split=split),
-        }
-        path = data_path(study, problem, split)
-        arrays = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-        digest = write_pairs(path, *arrays, attributes)
-        tracker.tag("ddis.data_digest", digest)
-        tracker.metrics({"fields": count, "residual": residual})
+        configuration = study.digest("generate", problem=problem, split=split)
+        path, count = data_path(study, problem, split), getattr(study.data, split)
+        attributes = {"problem": problem, "configuration": configuration, "split": split}
+        source = study.data_file(problem, split)
+        if source is None:
+            settings = study.problems[problem]
+            request = Request(settings.pde, settings.parameters, study.data.resolution, count, study.seed, split)
+            written = _generate(path, request, configuration, attributes, study.data.workers, f"{problem} {split}")
+        else:
+            written = _take(source, path, study.data.resolution, count, attributes)
+        tracker.tag("ddis.data_digest", written["digest"])
+        tracker.metrics({"fields": count} | ({"residual": written["residual"]} if written["residual"] is not None else {}))
+
+
+def run_file(request: Request, output: Path, workers: int) -> None:
+    """Writes a dataset outside a study; a file that is there already is kept if it is the same, and is an error if not."""
+    configuration = request.digest()
+    if output.exists():
+        if read_attributes(output, PAIRS).get("configuration") != configuration:
+            raise InputError(f"{output} exists and holds something else; delete it or choose another name")
+        _log.info("%s is there already; delete it to make it again", output)
+        return
+    attributes = {"problem": request.pde, "configuration": configuration}
+    written = _generate(output, request, configuration, attributes, workers, str(output))
+    _log.info("%s: %d fields, residual %s, SHA-256 %s", output, request.count, written["residual"], written["digest"])
+
+
+def _generate(
+    path: Path, request: Request, configuration: str, attributes: dict[str, Any], workers: int, label: str
+) -> dict[str, Any]:
+    # Shards of an interrupted run are good only if the same code made them.
+    key = f"{configuration}-{code('generate', type(request.make_problem()))}"
+    progress = Progress(label, request.count, unit="fields")
+    written = generate_file(path, request, key, attributes, workers, progress.update)
+    progress.finish()
+    return written
+
+
+def _take(source: Path, path: Path, resolution: int, count: int, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Copies the first `count` pairs of a file, after checking all of it."""
+    with open_pairs(source, resolution, count) as pairs:
+        pairs.verify()
+        kept = {key: value for key, value in pairs.attributes.items() if key in ("pde", "parameters", "seed", "residual")}
+        origin = {**pairs.attributes.get("source", {}), "file": str(source), "digest": pairs.attributes["digest"]}
+        more = {"source": origin, "warnings": pairs.attributes.get("warnings", []), **attributes}
+        with pairs_writer(path, count, resolution, {**kept, **more}) as writer:
+            for coefficient, solution in pairs.blocks(count):
+                writer.append(coefficient, solution)
+    return {**writer.attributes, "digest": writer.digest}

@@ -1,0 +1,102 @@
+"""The Helmholtz equation with a Gaussian random source.
+
+∇²u + k² u = a   in (0, 1)²,     u = 0   on the boundary
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ddis.errors import InputError
+from ddis.fields.gaussian import neumann_spectrum, sample_neumann
+from ddis.pde.base import Problem, RandomFieldParameters
+from ddis.pde.dirichlet import extend_interior, laplacian, laplacian_eigenvalues, solve_dirichlet, zero_boundary
+
+RESONANCE = 1e-3
+
+
+class HelmholtzParameters(RandomFieldParameters):
+    """k: wave number."""
+
+    k: float = Field(1.0, ge=0)
+
+
+class Helmholtz(Problem):
+    """∇²u + k² u = a on the unit square, u = 0 on the boundary; a is a Gaussian random field that is 0 on the boundary nodes.
+
+    Grid: S x S nodes, boundary included, h = 1/(S-1). Solver: 5-point stencil, second order in h for smooth a, solved
+    directly in the sine basis (residual at round-off). Everything is dimensionless.
+
+    The coefficient is a = P b: b the benchmark's random field, P zero on the boundary nodes. Its covariance P C P is not diagonal
+    in the cosine basis, that of b is; and G looks at interior nodes only, G(a) = G(b). So the posterior of b is that of a
+    Gaussian with spectrum C, and the posterior of a is its image under P: the closed form is exact.
+
+    Parameters: k (k ≥ 0), the wave number; alpha, tau as for poisson.
+    It fails where -k² is nearly an eigenvalue of the discrete Laplacian (within 0.1 % of k²; the smallest, 2π², is met by
+    k = 4.44), as one mode then drowns the others, and where h k > 1, fewer than six nodes per wavelength. Its phase error
+    grows like k³ h².
+    Good values: k = 1 (benchmark; std(u) = 0.0043), or k up to 0.3 / h away from resonances.
+    """
+
+    Parameters = HelmholtzParameters
+    equation = "∇²u + k² u = a in (0, 1)²"
+    boundary = "u = 0 (Dirichlet)"
+    distribution = "a Gaussian, 0 on the boundary nodes, inside zero-Neumann cosine modes of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean"
+    coefficient_label = "source a"
+    linear = True
+
+    parameters: HelmholtzParameters
+
+    def check(self, resolution: int) -> None:
+        super().check(resolution)
+        k = self.parameters.k
+        if k > resolution - 1:
+            raise InputError(
+                f"parameter k {k:g} at resolution {resolution}: fewer than 6 nodes per wavelength; "
+                f"accepted: k up to {resolution - 1}, or a higher resolution"
+            )
+        check_resonance(resolution, k)
+
+    def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
+        return zero_boundary(sample_neumann(indices, resolution, seed, self.parameters.alpha, self.parameters.tau))
+
+    def solve(self, coefficient: Tensor) -> Tensor:
+        check_resonance(coefficient.shape[-1], self.parameters.k)
+        return solve_dirichlet(coefficient, self.parameters.k**2)
+
+    def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
+        return laplacian(solution) + self.parameters.k**2 * solution[..., 1:-1, 1:-1] - coefficient[..., 1:-1, 1:-1]
+
+    def constrain(self, free: Tensor) -> Tensor:
+        return zero_boundary(free)
+
+    def relax(self, coefficient: Tensor) -> Tensor:
+        return extend_interior(coefficient)
+
+    def prior_spectrum(self, resolution: int) -> Tensor:
+        return torch.from_numpy(neumann_spectrum(resolution, self.parameters.alpha, self.parameters.tau))
+
+
+@lru_cache(maxsize=64)
+def check_resonance(resolution: int, k: float) -> None:
+    """Raises InputError if k² is within 0.1 % of an eigenvalue of -Δ_h, with the nearest k that are not."""
+    eigenvalues = -laplacian_eigenvalues(resolution - 2).flatten()
+
+    def clear(squared: Tensor) -> Tensor:
+        return ((eigenvalues - squared[:, None]).abs() > RESONANCE * squared[:, None]).all(dim=1)
+
+    squared = torch.tensor([k**2], dtype=torch.float64)
+    if clear(squared):
+        return
+    near = eigenvalues[(eigenvalues / k**2 - 1).abs() < 0.5]
+    edges = torch.cat([near / (1 + 2 * RESONANCE), near / (1 - 2 * RESONANCE)])
+    accepted = edges[clear(edges)].sqrt()
+    around = ", ".join(f"{part.item():.6g}" for part in (accepted[accepted < k].amax(), accepted[accepted > k].amin()))
+    nearest = eigenvalues[(eigenvalues - k**2).abs().argmin()].item()
+    raise InputError(
+        f"parameter k {k:g} at resolution {resolution}: k² = {k**2:.6g} is within 0.1 % of the eigenvalue {nearest:.6g} of the "
+        f"discrete Laplacian, so the solution is unbounded; nearest accepted values: {around}"
+    )

@@ -1,0 +1,155 @@
+"""`ddis import`: pairs of others, checked and written as one of our files. No stage of a study; a study names the result."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddis.data.public import Field, Input, check_shapes, group_inputs
+from ddis.data.residual import Figures, figures, inadmissible, moved_sample_axis, transposed
+from ddis.data.store import PAIRS, pairs_writer, read_attributes
+from ddis.errors import InputError
+from ddis.pde import make_problem
+from ddis.pde.base import Problem
+from ddis.progress import Progress
+from ddis.provenance import file_digest
+
+_log = logging.getLogger(__name__)
+
+CHECKED_FIELDS = 8
+# What two good schemes may differ by, relative l2: the public Darcy files, with faces of another kind, do by a few percent.
+_OTHER_SCHEME = 0.1
+_BLOCK_NODES = 1 << 22
+
+
+def run_file(
+    pde: str, parameters: dict[str, Any], paths: list[Path], output: Path, start: int = 0, count: int | None = None
+) -> None:
+    """Writes the fields start, ..., start + count - 1 (default: all) of the inputs to `output`. Raises InputError.
+
+    Eight fields of every input are checked against the equation; all are checked to be finite.
+    """
+    problem = make_problem(pde, parameters)
+    if start < 0 or (count is not None and count < 1):
+        raise InputError(f"start {start}, count {count}; accepted: start from 0, count from 1")
+    inputs = group_inputs(paths)
+    sources = [{"file": str(path), "sha256": file_digest(path)} for item in inputs for path in item.files]
+    made = problem.parameters.model_dump(mode="json")
+    what = {"pde": pde, "parameters": made, "files": [s["sha256"] for s in sources], "start": start, "count": count}
+    configuration = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    if output.exists():
+        if read_attributes(output, PAIRS).get("configuration") != configuration:
+            raise InputError(f"{output} exists and holds something else; delete it or choose another name")
+        _log.info("%s is there already; delete it to make it again", output)
+        return
+    counts, size, found = inspect(problem, pde, inputs)
+    available = sum(counts) - start
+    wanted = available if count is None else count
+    if available < max(wanted, 1):
+        raise InputError(f"{', '.join(map(str, inputs))}: {sum(counts)} fields, asked for {wanted} from number {start} on")
+    warnings = [message for item, f in zip(inputs, found, strict=True) if (message := warning(item, f))]
+    residual = max(f.largest_residual for f in found)
+    attributes = {
+        "problem": pde,
+        "pde": pde,
+        "parameters": made,
+        "configuration": configuration,
+        "residual": residual,
+        "source": {"kind": "imported", "files": sources, "start": start},
+        "warnings": warnings,
+    }
+    progress = Progress(str(output), wanted, unit="fields")
+    with pairs_writer(output, wanted, size, attributes) as writer:
+        for coefficient, solution in blocks(inputs, pde, start, start + wanted):
+            numbers = range(start + writer.written, start + writer.written + len(coefficient))
+            _check_admissible(problem, str(output), torch.from_numpy(coefficient.astype(np.float64)), numbers)
+            writer.append(coefficient, solution)
+            progress.update(writer.written)
+    progress.finish()
+    for message in warnings:
+        _log.warning("warning: %s", message)
+    checked = sum(f.fields for f in found)
+    text = "%s: %d fields, largest relative residual %.2g of %d checked, SHA-256 %s"
+    _log.info(text, output, wanted, residual, checked, writer.digest)
+
+
+def _check_admissible(problem: Problem, label: str, coefficient: Tensor, numbers: Sequence[int]) -> None:
+    bad = inadmissible(problem, coefficient)
+    if bad is not None:
+        low, high = float(coefficient[bad].min()), float(coefficient[bad].max())
+        raise InputError(
+            f"{label}: coefficient {numbers[bad]}, with values from {low:.4g} to {high:.4g}, is none of {problem.equation}, "
+            f"{problem.distribution}; nothing was written; set the problem's parameters with --set, or choose another problem"
+        )
+
+
+def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int], int, list[Figures]]:
+    """Number of fields of each input, nodes per side, and how each fits the equation. Raises InputError."""
+    counts, sizes, found = [], [], []
+    for item in inputs:
+        with item.open(pde) as (a, u):
+            check_shapes(a, u)
+            problem.check(a.shape[1])
+            counts.append(a.shape[0])
+            sizes.append(a.shape[1])
+            if sizes[-1] != sizes[0]:
+                raise InputError(f"{item} has {sizes[-1]} nodes per side, {inputs[0]} {sizes[0]}; files must agree")
+            found.append(_check_equation(problem, item, a, u))
+    return counts, sizes[0], found
+
+
+def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> Figures:
+    count, size = a.shape[:2]
+    chosen = np.unique(np.linspace(0, count - 1, CHECKED_FIELDS).astype(int))
+    fields = _read(a, chosen), _read(u, chosen)
+    _check_admissible(problem, a.label, fields[0], chosen.tolist())
+    try:
+        result = figures(problem, *fields)
+        wrong = None if result.small else transposed(problem, *fields)
+        if not (result.small or wrong) and count == size:
+            everything = np.arange(count)
+            wrong = moved_sample_axis(problem, _read(a, everything), _read(u, everything), chosen.tolist())
+    except ValueError as error:
+        raise InputError(f"{item}: {error}; nothing was written") from error
+    if wrong:
+        raise InputError(f"{item}: {wrong}; put it right and import again; nothing was written")
+    return result
+
+
+def _read(field: Field, indices: np.ndarray) -> Tensor:
+    values = np.concatenate([field.rows(int(i), int(i) + 1) for i in indices]).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{field.label} has NaN or infinite values; nothing was written")
+    return torch.from_numpy(values)
+
+
+def warning(item: Input, found: Figures) -> str | None:
+    """What a reader must know of pairs that do not solve the discrete equation of their problem; None if they do."""
+    if found.small:
+        return None
+    reason = "they were computed with another discretisation"
+    if found.difference > _OTHER_SCHEME:
+        reason += " or other parameters, or coefficients and solutions do not belong together"
+    return (
+        f"{item}: relative residual {found.residual:.2g}, where float32 storage explains {found.rounding:.2g}; the solutions "
+        f"differ by {100 * found.difference:.2g} % from this package's solver (medians of {found.fields} fields): {reason}"
+    )
+
+
+def blocks(inputs: list[Input], pde: str, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(coefficient, solution) [n, S, S] of the fields start, ..., stop - 1 of all inputs together, in bounded memory."""
+    offset = 0
+    for item in inputs:
+        with item.open(pde) as (a, u):
+            first, last = max(0, start - offset), min(a.shape[0], stop - offset)
+            step = max(1, _BLOCK_NODES // a.shape[1] ** 2)
+            for i in range(first, last, step):
+                j = min(i + step, last)
+                yield a.rows(i, j), u.rows(i, j)
+            offset += a.shape[0]

@@ -1,0 +1,75 @@
+"""pyproject.toml, constraints.txt and environment.yml describe one environment."""
+
+import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirements() -> list[Requirement]:
+    parts = [PROJECT["build-system"]["requires"], PROJECT["project"]["dependencies"]]
+    parts += PROJECT["project"]["optional-dependencies"].values()
+    return [Requirement(text) for part in parts for text in part]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    for pin in found:
+        assert [s.operator for s in pin.specifier] == ["=="], f"{pin} is no pin"
+        assert pin.marker is None and pin.url is None
+    versions = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in found}
+    assert len(versions) == len(found), "a package is pinned twice"
+    return versions
+
+
+def test_every_requirement_is_pinned_to_a_version_that_it_accepts() -> None:
+    pinned = pins()
+    for requirement in requirements():
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement} against the pin {version}"
+
+
+def test_pins_name_no_local_build_and_no_index() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert "+" not in text.replace("`", "") and "://" not in text and "--" not in text
+
+
+def test_conda_environment_installs_the_same_project_with_the_same_pins() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    names = {Requirement(text.replace("=", "==", 1)).name for text in conda}
+    assert names == {"python", "pip"}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    python = next(text.partition("=")[2] for text in conda if text.startswith("python="))
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(python)
+    assert PROJECT["tool"]["mypy"]["python_version"] == python
+
+
+def test_every_imported_package_is_required() -> None:
+    required = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    distributions = packages_distributions()
+    for source in (ROOT / "ddis").rglob("*.py"):
+        for package in imported_packages(source) - sys.stdlib_module_names - {"ddis"}:
+            owners = {canonicalize_name(name) for name in distributions.get(package, [package])}
+            assert owners & required, f"{source.relative_to(ROOT)} imports {package}, which pyproject.toml does not require"
+
+
+def imported_packages(source: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

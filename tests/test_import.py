@@ -1,0 +1,302 @@
+"""`ddis import`: files laid out like the public ones give the fields that were put in; every bad input is one clear error."""
+
+import os
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from ddis.cli import main
+from ddis.data.residual import relative_residual, rounding_residual
+from ddis.data.store import PAIRS, read_attributes, read_pairs, write_pairs
+from ddis.pde import make_problem
+
+COUNT, SIZE = 10, 16
+KEYS = {
+    "poisson": ("f_data", "phi_data"),
+    "helmholtz": ("f_data", "psi_data"),
+    "darcy": ("thresh_a_data", "thresh_p_data"),
+    "navier-stokes": ("a", "u"),
+}
+
+
+def solved(pde: str, count: int = COUNT, size: int = SIZE, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
+    problem = make_problem(pde, {})
+    a = problem.sample_coefficients(range(count), size, 0)
+    return a.numpy().astype(dtype), problem.solve(a).numpy().astype(dtype)
+
+
+def public(pde: str, a: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of a public file."""
+    if pde != "navier-stokes":
+        return dict(zip(KEYS[pde], (a, u), strict=True))
+    snapshots = np.stack([u * (k / 10) ** 2 for k in range(1, 11)], axis=-1)
+    return {"a": a, "u": snapshots, "t": np.linspace(0.1, 1, 10)[None]}
+
+
+def save_v5(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    scipy.io.savemat(path, arrays)
+    return path
+
+
+def save_v73(path: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """As MATLAB's `save -v7.3` does: HDF5 behind a header of 512 bytes, axes in reverse, the class as an attribute."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            data = file.create_dataset(name, data=array.T)
+            data.attrs["MATLAB_class"] = np.bytes_("single" if array.dtype == np.float32 else "double")
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan 01 00:00:00 2024 HDF5 schema 1.00 .".ljust(124)
+    with path.open("r+b") as file:
+        file.write(header + b"\x00\x02IM")
+    return path
+
+
+def run(tmp_path: Path, pde: str, *arguments: object) -> int:
+    return main(["import", "--pde", pde, "--output", str(tmp_path / "out" / "pairs.h5"), *map(str, arguments)])
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture, pde: str, *arguments: object) -> str:
+    """The one line of a refusal, which leaves no file."""
+    assert run(tmp_path, pde, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error, error
+    assert not list(tmp_path.glob("out/*")) and not list(tmp_path.glob("out/.*"))
+    return error
+
+
+@pytest.mark.parametrize("save", [save_v5, save_v73])
+@pytest.mark.parametrize("pde", list(KEYS))
+def test_public_layouts(tmp_path, pde, save, caplog):
+    a, u = solved(pde)
+    files = [save(tmp_path / f"{i}.mat", public(pde, a[part], u[part])) for i, part in enumerate((slice(0, 6), slice(6, 10)))]
+    assert run(tmp_path, pde, *files) == 0
+    pairs = read_pairs(tmp_path / "out/pairs.h5", SIZE, COUNT)
+    assert np.array_equal(pairs.coefficient, a) and np.array_equal(pairs.solution, u)
+    assert pairs.attributes["warnings"] == [] and not [r for r in caplog.records if r.levelname == "WARNING"]
+    assert [item["file"] for item in pairs.attributes["source"]["files"]] == list(map(str, files))
+    assert 0 < pairs.attributes["residual"] < 1e-4
+
+
+def test_double_precision_and_the_order_of_bytes(tmp_path):
+    a, u = solved("poisson", dtype=np.float64)
+    assert run(tmp_path, "poisson", save_v5(tmp_path / "x.mat", public("poisson", a.astype(">f8"), u))) == 0
+    pairs = read_pairs(tmp_path / "out/pairs.h5")
+    assert np.array_equal(pairs.coefficient, a.astype(np.float32)) and pairs.attributes["residual"] < 1e-12
+
+
+def save_npy(folder: Path, a: np.ndarray, u: np.ndarray) -> list[Path]:
+    np.save(folder / "coefficient.npy", a)
+    np.save(folder / "solution.npy", u)
+    return [folder / "coefficient.npy", folder / "solution.npy"]
+
+
+def save_npz(folder: Path, a: np.ndarray, u: np.ndarray) -> list[Path]:
+    np.savez(folder / "pairs.npz", coefficient=a, solution=u)
+    return [folder / "pairs.npz"]
+
+
+def save_plain_hdf5(folder: Path, a: np.ndarray, u: np.ndarray) -> list[Path]:
+    with h5py.File(folder / "pairs.hdf5", "w") as file:
+        file["coefficient"], file["solution"] = a, u
+    return [folder / "pairs.hdf5"]
+
+
+def save_own(folder: Path, a: np.ndarray, u: np.ndarray) -> list[Path]:
+    write_pairs(folder / "own.h5", a, u, {})
+    return [folder / "own.h5"]
+
+
+@pytest.mark.parametrize("save", [save_npy, save_npz, save_plain_hdf5, save_own])
+def test_own_pairs(tmp_path, save):
+    a, u = solved("poisson")
+    assert run(tmp_path, "poisson", *save(tmp_path, a, u), "--start", 3, "--count", 5) == 0
+    pairs = read_pairs(tmp_path / "out/pairs.h5")
+    assert np.array_equal(pairs.coefficient, a[3:8]) and np.array_equal(pairs.solution, u[3:8])
+
+
+def test_formats_mix_and_keep_their_order(tmp_path):
+    a, u = solved("poisson")
+    first = save_v73(tmp_path / "1.mat", public("poisson", a[:4], u[:4]))
+    assert run(tmp_path, "poisson", first, *save_npy(tmp_path, a[4:], u[4:]), "--start", 2) == 0
+    assert np.array_equal(read_pairs(tmp_path / "out/pairs.h5").coefficient, a[2:])
+
+
+def test_parameters_and_an_import_that_is_there(tmp_path, capsys):
+    problem = make_problem("helmholtz", {"k": 3})
+    a = problem.sample_coefficients(range(4), SIZE, 0)
+    path = save_v5(tmp_path / "x.mat", public("helmholtz", a.numpy(), problem.solve(a).numpy()))
+    assert run(tmp_path, "helmholtz", path, "--set", "k=3") == 0
+    attributes = read_attributes(tmp_path / "out/pairs.h5", PAIRS)
+    assert attributes["parameters"]["k"] == 3 and attributes["residual"] < 1e-12
+    before = (tmp_path / "out/pairs.h5").stat().st_mtime_ns
+    assert run(tmp_path, "helmholtz", path, "--set", "k=3") == 0
+    assert (tmp_path / "out/pairs.h5").stat().st_mtime_ns == before
+    assert run(tmp_path, "helmholtz", path) == 2
+    assert "exists and holds something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_the_residual_of_float32_is_predicted(size):
+    """`small` rests on it: what rounding does to exact solutions is within a factor of two of the prediction."""
+    problem = make_problem("poisson", {})
+    a = problem.sample_coefficients(range(4), size, 0)
+    u = problem.solve(a)
+    found = relative_residual(problem, a.float(), u.float())
+    predicted = rounding_residual(problem, a, u)
+    assert np.all((found / predicted > 0.4) & (found / predicted < 1.2))
+    worst = 8 * (size - 1) ** 2 * 2.0**-24 * float(u.abs().max()) / float(a.square().mean().sqrt())
+    assert predicted.max() < worst + 2.0**-24
+
+
+def test_another_scheme_is_a_warning_with_its_figures(tmp_path, caplog):
+    a, u = solved("poisson")
+    assert run(tmp_path, "poisson", *save_npz(tmp_path, a, 1.02 * u)) == 0
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "relative residual 0.02," in message and "differ by 2 % from this package's solver" in message
+    assert message.endswith("another discretisation")
+    (kept,) = read_attributes(tmp_path / "out/pairs.h5", PAIRS)["warnings"]
+    assert kept in message
+
+
+def test_pairs_that_do_not_belong_together_are_a_warning(tmp_path, caplog):
+    a, u = solved("poisson")
+    assert run(tmp_path, "poisson", *save_npz(tmp_path, a, u[::-1])) == 0
+    assert "coefficients and solutions do not belong together" in caplog.text
+
+
+@pytest.mark.parametrize("pde", ["poisson", "helmholtz", "darcy", "navier-stokes"])
+@pytest.mark.parametrize("which", ["coefficient", "solution"])
+def test_one_array_transposed(tmp_path, capsys, pde, which):
+    a, u = solved(pde)
+    a, u = (a.mT, u) if which == "coefficient" else (a, u.mT)
+    error = refused(tmp_path, capsys, pde, save_v5(tmp_path / "x.mat", public(pde, a, u)))
+    # In symmetric equations it is the same to transpose the one or the other.
+    assert f"the {which} is transposed" in error or (pde != "navier-stokes" and "the solution is transposed" in error)
+    assert "put it right and import again" in error
+
+
+def test_both_transposed_is_found_where_the_equation_is_not_symmetric(tmp_path, capsys):
+    a, u = solved("navier-stokes")
+    assert "both arrays are transposed" in refused(tmp_path, capsys, "navier-stokes", *save_npz(tmp_path, a.mT, u.mT))
+    a, u = solved("poisson")
+    assert run(tmp_path, "poisson", *save_npz(tmp_path, a.mT, u.mT)) == 0  # nothing can tell
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("save", [save_v5, save_v73])
+def test_misplaced_sample_axis(tmp_path, capsys, axis, save):
+    a, u = (np.moveaxis(x, 0, axis) for x in solved("poisson"))
+    error = refused(tmp_path, capsys, "poisson", save(tmp_path / "x.mat", public("poisson", a, u)))
+    assert f"f_data has shape {a.shape}; accepted: [N, S, S]; its sample axis seems to be axis {axis}: move it to axis 0" in error
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_misplaced_sample_axis_of_as_many_fields_as_nodes(tmp_path, capsys, axis):
+    """No shape tells it, but the equation does."""
+    a, u = solved("poisson", count=SIZE)
+    move = np.moveaxis
+    error = refused(tmp_path, capsys, "poisson", *save_npz(tmp_path, move(a, 0, axis), move(u, 0, axis)))
+    assert f"the sample axis of both arrays is axis {axis} instead of 0" in error
+    error = refused(tmp_path, capsys, "poisson", *save_npz(tmp_path, a, move(u, 0, axis)))
+    assert f"the sample axis of the solution is axis {axis} instead of 0" in error
+
+
+def with_value(array: np.ndarray, where: tuple[int, ...], value: float) -> np.ndarray:
+    changed = array.copy()
+    changed[where] = value
+    return changed
+
+
+def bad_arrays() -> dict[str, tuple[str, dict[str, np.ndarray], str]]:
+    a, u = solved("poisson", count=40)
+    d, p = solved("darcy", count=40)
+    return {
+        "keys": ("poisson", {"f_data": a, "u": u}, "wanted f_data and phi_data, or coefficient and solution; it holds f_data, u"),
+        "other problem": ("darcy", {"f_data": a, "phi_data": u}, "lacks arrays of darcy: wanted thresh_a_data and thresh_p_data"),
+        "numbers differ": ("poisson", public("poisson", a, u[:20]), "(40, 16, 16), "),
+        "sizes differ": ("poisson", public("poisson", a, u[:, :15, :15]), "they must agree"),
+        "not square": (
+            "poisson",
+            public("poisson", a[:, :, :15], u[:, :, :15]),
+            "(40, 16, 15); accepted: [N, S, S]; the fields must",
+        ),
+        "one field": ("poisson", public("poisson", a[0], u[0]), "has shape (16, 16); accepted: [N, S, S]"),
+        "snapshots": ("poisson", public("poisson", a, np.stack([u] * 3, -1)), "has shape (40, 16, 16, 3); accepted"),
+        "tiny": ("poisson", public("poisson", a[:, :3, :3], u[:, :3, :3]), "resolution 3: too small for the stencil"),
+        "NaN": ("poisson", public("poisson", a, with_value(u, (1, 2, 3), np.nan)), "NaN or infinite values"),
+        "NaN in a checked field": ("poisson", public("poisson", with_value(a, (0, 2, 3), np.inf), u), "NaN or infinite values"),
+        "complex": ("poisson", public("poisson", a + 1j, u), "f_data is not an array of real numbers"),
+        "text": ("poisson", {"f_data": np.array(["a", "b"]), "phi_data": u}, "f_data is not an array of real numbers"),
+        "negative": (
+            "darcy",
+            public("darcy", with_value(d, (1, 2, 3), -3), p),
+            "coefficient 1, with values from -3 to 12, is none of",
+        ),
+        "zero": ("darcy", public("darcy", with_value(d, (0, 2, 3), 0), p), "coefficient 0, with values from 0 to 12, is none of"),
+        "boundary": ("helmholtz", {"f_data": a, "psi_data": u}, "coefficient 0, with values"),
+    }
+
+
+@pytest.mark.parametrize("name", list(bad_arrays()))
+def test_bad_arrays(tmp_path, capsys, name):
+    pde, arrays, message = bad_arrays()[name]
+    path = save_v5(tmp_path / "x.mat", arrays)
+    error = refused(tmp_path, capsys, pde, path)
+    assert message in error and ("x.mat" in error or "pairs.h5" in error or "resolution" in error)
+
+
+@pytest.mark.parametrize("save", [save_v5, save_v73])
+def test_too_few_fields(tmp_path, capsys, save):
+    path = save(tmp_path / "x.mat", public("poisson", *solved("poisson")))
+    assert "x.mat: 10 fields, asked for 11 from number 0 on" in refused(tmp_path, capsys, "poisson", path, "--count", 11)
+    assert "10 fields, asked for 4 from number 7 on" in refused(tmp_path, capsys, "poisson", path, "--start", 7, "--count", 4)
+    assert "10 fields, asked for" in refused(tmp_path, capsys, "poisson", path, "--start", 10)
+    assert "count 0; accepted" in refused(tmp_path, capsys, "poisson", path, "--count", 0)
+
+
+@pytest.mark.parametrize("save", [save_v5, save_v73])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_truncated_files(tmp_path, capsys, save, share):
+    path = save(tmp_path / "x.mat", public("poisson", *solved("poisson")))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert "x.mat" in refused(tmp_path, capsys, "poisson", path)
+
+
+def test_files_of_different_sizes(tmp_path, capsys):
+    files = [save_v5(tmp_path / f"{n}.mat", public("poisson", *solved("poisson", size=n))) for n in (16, 12)]
+    assert "12.mat has 12 nodes per side" in refused(tmp_path, capsys, "poisson", *files)
+
+
+def test_other_files(tmp_path, capsys):
+    (tmp_path / "text.mat").write_text("nothing")
+    assert "text.mat is truncated or of unknown format" in refused(tmp_path, capsys, "poisson", tmp_path / "text.mat")
+    assert "none.mat cannot be read: No such file" in refused(tmp_path, capsys, "poisson", tmp_path / "none.mat")
+    assert "cannot be read: Is a directory" in refused(tmp_path, capsys, "poisson", tmp_path)
+    one, _ = save_npy(tmp_path, *solved("poisson"))
+    assert "coefficient.npy is one array; give two .npy files" in refused(tmp_path, capsys, "poisson", one)
+
+
+class Trap:
+    """Pickled, it would make a folder when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_nothing_is_unpickled(tmp_path, capsys):
+    trap = np.empty(2, dtype=object)
+    trap[:] = Trap(tmp_path / "sprung")
+    np.savez(tmp_path / "x.npz", coefficient=trap, solution=trap)
+    np.save(tmp_path / "x.npy", trap)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    torch.save({"coefficient": Trap(tmp_path / "sprung")}, tmp_path / "x.pt")
+    for names in (["x.npz"], ["x.npy", "x.npy"], ["x.pkl"], ["x.pt"]):
+        refused(tmp_path, capsys, "poisson", *(tmp_path / name for name in names))
+    assert not (tmp_path / "sprung").exists()
