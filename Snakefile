@@ -41,7 +41,7 @@ onstart:
 rule all:
     input:
         expand(f"{study.folder}/tables/errors.{{suffix}}", suffix=["csv", "md", "tex"]),
-        expand(f"{study.folder}/figures/{{name}}", name=figures.names(study)),
+        expand(f"{study.folder}/figures/{{name}}", name=figure_names(study)),
         expand(f"{study.folder}/data/{{problem}}/card.md", problem=study.problems),
         f"{study.folder}/report.html",
 

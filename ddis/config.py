@@ -165,6 +165,11 @@ class Study(Settings):
             unknown = set(run.problems or ()) - set(self.problems)
             if unknown:
                 raise InputError(f"runs.{name}.problems: {', '.join(unknown)}; accepted: {', '.join(self.problems)}")
+        for case in self.cases():
+            try:
+                self.run_for(case)
+            except InputError as error:
+                raise InputError(f"runs.{case.run}.{error}") from error
         for name in self.tuning.candidates:
             if name not in self.runs or load_method(self.runs[name].method).tuned is None:
                 raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(self.runs)}")
@@ -377,7 +382,10 @@ class Study(Settings):
 def _text_keys(value: Any) -> Any:
     """The same settings with every key as text: YAML reads the percent in `{1: 5, 100: 20}` as a number."""
     if isinstance(value, Mapping):
-        return {percent_key(key): _text_keys(part) for key, part in value.items()}
+        texts = {percent_key(key): _text_keys(part) for key, part in value.items()}
+        if len(texts) < len(value):
+            raise InputError(f"keys {list(value)}: two of them are the same; write percents without quotes, once each")
+        return texts
     return [_text_keys(part) for part in value] if isinstance(value, list | tuple) else value
 
 
@@ -401,10 +409,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     current: Any = model
     for part in location:
-        if get_origin(current) is dict:
-            current = get_args(current)[1]
-        else:
-            current = current.model_fields[part].annotation
+        current = get_args(current)[1] if get_origin(current) is dict else current.model_fields[part].annotation
     return list(getattr(current, "model_fields", {}))
 
 
@@ -419,5 +424,6 @@ def json_schema() -> dict[str, Any]:
         schema["$defs"][part["title"]] = part
         options.append({"$ref": f"#/$defs/{part['title']}"})
     unique = [option for i, option in enumerate(options) if option not in options[:i]]
-    schema["properties"]["runs"]["additionalProperties"] = {"anyOf": [*unique, {"type": "null"}]}
+    runs = schema["properties"]["runs"]["patternProperties"]
+    runs[next(iter(runs))] = {"anyOf": [*unique, {"type": "null"}]}
     return schema

@@ -25,8 +25,9 @@ class Registry:
 
     def load(self, name: str) -> Any:
         """The thing called `name`, or the one at `module:attribute`. Raises InputError if there is none."""
-        outside = {point.name: point.value for point in entry_points(group=self.group)}
-        target = self.builtin.get(name) or outside.get(name) or (name if ":" in name else None)
+        target = self.builtin.get(name) or (name if ":" in name else None)
+        if target is None:  # the slow look-up comes last
+            target = {point.name: point.value for point in entry_points(group=self.group)}.get(name)
         if target is None:
             accepted = ", ".join(self.names())
             raise InputError(f"{self.kind} {name!r} is unknown; accepted: {accepted}, or module:attribute of your own")

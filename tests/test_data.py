@@ -236,3 +236,17 @@ def test_the_example_by_command(tmp_path):
     command += ["--resolution", "24", "--count", "600", "--output", str(output), "--workers", "2", "--set", "screening=50"]
     subprocess.run(command, cwd=ROOT, env=os.environ, check=True, capture_output=True)
     assert read_pairs(output, 24, 600).attributes["parameters"]["screening"] == 50
+
+
+def test_an_entry_point_is_a_name(tmp_path, monkeypatch):
+    """What a package with `[project.entry-points."ddis.problems"]` leaves where it is installed."""
+    folder = tmp_path / "other_package-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[ddis.problems]\nscreened-poisson = other_problem:ScreenedPoisson\n")
+    (tmp_path / "other_problem.py").write_bytes((ROOT / "examples" / "screened_poisson.py").read_bytes())
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    problem = make_problem("screened-poisson", {"screening": 3})
+    assert problem.parameters.model_dump()["screening"] == 3
+    with pytest.raises(InputError, match=r"accepted: poisson.*screened-poisson"):
+        make_problem("screened", {})

@@ -14,7 +14,7 @@ import yaml
 
 from ddis.config import Study
 from ddis.stages import code, modules
-from ddis.stages.figures import names
+from ddis.stages.layout import figure_names
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = """
@@ -71,7 +71,7 @@ class Clone:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / name, folder)
-        figures = " ".join(f"figures/{name}" for name in names(Study.load(ROOT / "config" / "config.yaml")))
+        figures = " ".join(f"figures/{name}" for name in figure_names(Study.load(ROOT / "config" / "config.yaml")))
         (folder / "ddis" / "cli.py").write_text(STAND_IN.replace("FIGURES", figures))
 
     def snakemake(self, *options: str) -> subprocess.CompletedProcess[str]:

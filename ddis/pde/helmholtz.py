@@ -44,7 +44,9 @@ class Helmholtz(Problem):
     Parameters = HelmholtzParameters
     equation = "∇²u + k² u = a in (0, 1)²"
     boundary = "u = 0 (Dirichlet)"
-    distribution = "a Gaussian, 0 on the boundary nodes, inside zero-Neumann cosine modes of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean"
+    distribution = (
+        "a Gaussian, zero-Neumann cosine modes of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean; 0 on the boundary nodes"
+    )
     coefficient_label = "source a"
     linear = True
 

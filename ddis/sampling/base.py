@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import Denoiser
@@ -39,12 +40,14 @@ class RunSettings(BaseModel):
     batch: int = Field(64, ge=1)
 
     def for_case(self, problem: str, percent: str) -> "RunSettings":
-        """These settings with every value per problem (and percent) replaced by the one that applies."""
+        """These settings with every value per problem (and percent) replaced by the one that applies. Raises InputError."""
         chosen = {}
         for name, value in self:
-            if isinstance(value, dict):
-                value = value[problem] if problem in value else value["default"]
-                chosen[name] = value.get(percent, value.get("default")) if isinstance(value, dict) else value
+            for key in (problem, percent):
+                value = value.get(key) if isinstance(value, dict) else value
+            if value is None and isinstance(getattr(self, name), dict):
+                raise InputError(f"{name} has no value for problem {problem!r} at {percent} %; give a number for all, or add it")
+            chosen[name] = value
         return self.model_copy(update=chosen)
 
 

@@ -11,7 +11,8 @@ from ddis.data.residual import discretisation_error
 from ddis.evaluation.figures import pairs as pairs_figure
 from ddis.evaluation.figures import to_png
 from ddis.files import atomic_path, write_text
-from ddis.stages.common import data_path, load_pairs, stage
+from ddis.stages.common import load_pairs, stage
+from ddis.stages.layout import data_path
 
 SHOWN_FIELDS = 4
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ddis.config import Study
 from ddis.data.store import Pairs, read_pairs
 from ddis.data.subsets import paired_subset
 from ddis.errors import InputError
+from ddis.stages.layout import data_path
 
 
 def resolve_device(name: str) -> torch.device:
@@ -34,22 +34,6 @@ def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.Stage
     tags = {**provenance.tags(record), "ddis.configuration": study.digest(name, **what)}
     with threadpool_limits(study.threads), tracking.stage_run(study.study, label, inputs, tags) as run:
         yield run, record
-
-
-def data_path(study: Study, problem: str, split: str) -> Path:
-    return study.folder / "data" / problem / f"{split}.h5"
-
-
-def model_folder(study: Study, problem: str, model: str) -> Path:
-    return study.folder / "models" / problem / model
-
-
-def samples_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:
-    return study.folder / "samples" / problem / observation / f"{run}-{percent}.h5"
-
-
-def tuning_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:
-    return study.folder / "tuning" / problem / observation / f"{run}-{percent}.csv"
 
 
 def load_pairs(study: Study, problem: str, split: str) -> Pairs:

@@ -10,27 +10,9 @@ from ddis.data.store import Samples
 from ddis.evaluation import figures
 from ddis.evaluation.table import from_csv
 from ddis.files import atomic_path
-from ddis.stages.common import model_folder, stage
+from ddis.stages.common import stage
+from ddis.stages.layout import groups, model_folder, models
 from ddis.stages.tables import read_case
-
-
-def names(study: Study) -> list[str]:
-    """File names of the figures of a study."""
-    per_case = [f"{kind}-{p}-{o}" for p, o in groups(study) for kind in ("gallery", "spectra", "fractions", "calibration")]
-    per_problem = [f"training-{p}" for p in study.problems if models(study, p)]
-    priors = [f"prior-{p}" for p in study.problems if "prior" in models(study, p)]
-    return [f"{name}.png" for name in per_case + per_problem + priors]
-
-
-def groups(study: Study) -> list[tuple[str, str]]:
-    """(problem, observation) pairs that have runs."""
-    return list(dict.fromkeys((case.problem, case.observation) for case in study.cases()))
-
-
-def models(study: Study, problem: str) -> list[str]:
-    """Names of the models that the runs on a problem need."""
-    needed = (m for case in study.cases() if case.problem == problem for m in study.models_of(case.run, case.percent))
-    return list(dict.fromkeys(needed))
 
 
 def run(study: Study) -> None:

@@ -10,7 +10,8 @@ from ddis.data.store import PAIRS, open_pairs, pairs_writer, read_attributes
 from ddis.errors import InputError
 from ddis.progress import Progress
 from ddis.stages import code
-from ddis.stages.common import data_path, stage
+from ddis.stages.common import stage
+from ddis.stages.layout import data_path
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from ddis.errors import InputError
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
-from ddis.stages.common import model_folder
+from ddis.stages.layout import model_folder
 
 
 def build_denoiser(study: Study, problem: str, kind: str) -> EDMDenoiser:

@@ -2,7 +2,8 @@
 
 from ddis.config import Study
 from ddis.files import write_csv
-from ddis.stages.common import data_path, stage, training_share
+from ddis.stages.common import stage, training_share
+from ddis.stages.layout import data_path
 
 
 def run(study: Study, problem: str, percent: str) -> None:

@@ -10,8 +10,8 @@ from ddis.config import Study
 from ddis.evaluation import table as tables
 from ddis.evaluation.report import Model, Picture, render_report
 from ddis.files import write_text
-from ddis.stages import figures
-from ddis.stages.common import model_folder, stage
+from ddis.stages.common import stage
+from ddis.stages.layout import figure_names, model_folder, models
 from ddis.stages.tables import notes
 
 TITLES = {
@@ -34,7 +34,7 @@ def run(study: Study) -> None:
     """Writes report.html."""
     with stage(study, "report") as (tracker, record):
         table = tables.from_csv(study.folder / "tables" / "errors.csv")
-        pictures = {name: picture(study, name) for name in figures.names(study)}
+        pictures = {name: picture(study, name) for name in figure_names(study)}
         training = [p for name, p in pictures.items() if name.startswith(("training", "prior"))]
         html = render_report(
             study=study.study,
@@ -49,7 +49,7 @@ def run(study: Study) -> None:
                 )
                 for p in study.problems
             ],
-            models=[model(study, p, m) for p in study.problems for m in figures.models(study, p)],
+            models=[model(study, p, m) for p in study.problems for m in models(study, p)],
             training=training,
             provenance={key: value for key, value in record.items() if key != "settings"},
         )

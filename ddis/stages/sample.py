@@ -24,7 +24,8 @@ from ddis.randomness import generator
 from ddis.sampling.base import Method, RunSettings, State, Task
 from ddis.sampling.methods import load_method
 from ddis.sampling.observation import Observation, draw_nodes, error_covariance
-from ddis.stages.common import load_pairs, resolve_device, samples_path, stage, training_share
+from ddis.stages.common import load_pairs, resolve_device, stage, training_share
+from ddis.stages.layout import samples_path
 from ddis.stages.networks import Trained, load_network
 
 NOISELESS_VARIANCE = 1e-6  # of var(u): the floor of R, for studies without noise too

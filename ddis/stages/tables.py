@@ -6,7 +6,8 @@ from ddis.errors import InputError
 from ddis.evaluation import table as tables
 from ddis.files import write_text
 from ddis.sampling.methods import load_method
-from ddis.stages.common import samples_path, stage
+from ddis.stages.common import stage
+from ddis.stages.layout import samples_path
 
 
 def read_case(study: Study, case: Case) -> tables.Samples:

@@ -20,7 +20,8 @@ from ddis.models.denoiser import GaussianDenoiser
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.sampling.observation import operator_error_spectrum
-from ddis.stages.common import load_pairs, model_folder, resolve_device, stage, training_share, validation_share
+from ddis.stages.common import load_pairs, resolve_device, stage, training_share, validation_share
+from ddis.stages.layout import model_folder
 from ddis.stages.networks import build_denoiser, build_operator
 from ddis.tracking import StageRun
 from ddis.training import denoising

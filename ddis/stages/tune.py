@@ -8,7 +8,8 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.files import write_csv
 from ddis.sampling.methods import load_method
-from ddis.stages.common import stage, tuning_path, validation_share
+from ddis.stages.common import stage, validation_share
+from ddis.stages.layout import tuning_path
 from ddis.stages.sample import Sampler, observe, relative_errors
 
 COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields"]

@@ -5,8 +5,9 @@ import pandas as pd
 from ddis.config import Case, Study
 from ddis.evaluation import figures
 from ddis.sampling.methods import load_method
-from ddis.stages.common import stage, tuning_path
-from ddis.stages.figures import groups, save
+from ddis.stages.common import stage
+from ddis.stages.figures import save
+from ddis.stages.layout import groups, tuning_path
 
 
 def run(study: Study) -> None:

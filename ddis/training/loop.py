@@ -139,9 +139,7 @@ class Trainer:
         torch.manual_seed(int(generator(self.seed, "dropout", step).integers(2**62)))
         loss = self.loss(batch_indices(self.seed, step, s.batch, self.count), step)
         if not torch.isfinite(loss):
-            raise InputError(
-                f"training loss is {loss.item()} at step {step}; lower training.learning_rate ({s.learning_rate})"
-            )
+            raise InputError(f"training loss is {loss.item()} at step {step}; lower training.learning_rate ({s.learning_rate})")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if s.clip is not None:

@@ -31,7 +31,7 @@ rule figures:
         histories=model_files("history.csv"),
         denoising=prior_files("denoising.csv"),
     output:
-        expand("results/{{study}}/figures/{name}", name=figures.names(study)),
+        expand("results/{{study}}/figures/{name}", name=figure_names(study)),
     log:
         "results/{study}/logs/figures.log",
     benchmark:

@@ -1,7 +1,7 @@
 rule report:
     input:
         table="results/{study}/tables/errors.csv",
-        figures=expand("results/{{study}}/figures/{name}", name=figures.names(study)),
+        figures=expand("results/{{study}}/figures/{name}", name=figure_names(study)),
         cards=expand(
             "results/{{study}}/data/{problem}/{name}",
             problem=study.problems,

@@ -1,0 +1,160 @@
+"""The configuration: what is accepted, and how what is not is refused; the schema; what a result depends on."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddis.config import Case, Study, json_schema
+from ddis.errors import InputError
+from ddis.pde.poisson import Poisson
+
+ROOT = Path(__file__).parents[1]
+DEFAULT = ROOT / "config" / "config.yaml"
+
+
+def default() -> dict:
+    return yaml.safe_load(DEFAULT.read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    """The default configuration with one value changed; the path's parts are separated by dots."""
+    content = copy.deepcopy(default())
+    *parents, last = path.split(".")
+    part = content
+    for key in parents:
+        part = part.setdefault(key, {})
+    part[last] = value
+    return content
+
+
+BAD = [
+    ("sead", 1, r"sead: unknown key \(got 1\); accepted here: study, seed"),
+    ("data.resolutoin", 8, r"data\.resolutoin: unknown key .*accepted here: resolution, train"),
+    ("prior.training.step", 8, r"prior\.training\.step: unknown key .*accepted here: steps, batch"),
+    ("problems.poisson.pde", "wave", r"pde 'wave' is unknown; accepted: poisson"),
+    ("problems.poisson.tua", 3, r"parameter 'tua'.*parameters: alpha, tau"),
+    ("runs.ddis.method", "ddiss", r"method 'ddiss' is unknown; accepted: ddis, ddis-gn"),
+    ("runs.fundps.wieght", 3, r"runs\.fundps\.wieght.*settings of fundps:.*weight"),
+    ("fractions", [0.0, 1.0], r"fractions\.0: .*greater than 0 \(got 0\.0\)"),
+    ("fractions", [1.5], r"fractions\.0: .*less than or equal to 1 \(got 1\.5\)"),
+    ("runs.ddis.fractions", [2.0], r"runs\.ddis\.fractions: 2\.0; accepted: fractions in \(0, 1\]"),
+    ("observations.sparse.count", 901, r"observations\.sparse\.count 901: more observations than nodes; accepted: 1 to 900"),
+    ("observations.sparse.count", 0, r"observations\.sparse\.count: .*greater than or equal to 1 \(got 0\)"),
+    ("data.resolution", 2, r"data\.resolution: .*greater than or equal to 4 \(got 2\)"),
+    ("device", "tpu", r"device: .*'auto', 'cpu' or 'cuda' \(got 'tpu'\)"),
+    ("study", "../elsewhere", r"study: .*pattern.*\(got '\.\./elsewhere'\)"),
+    ("operator.at", {1: {"stepz": 3}}, r"operator\.at\.1: stepz: unknown key.*accepted here: steps"),
+    ("tuning.candidates", {"exact": [1]}, r"tuning\.candidates: 'exact' is not a run with a weight"),
+    ("runs.ddis.problems", ["darcy"], r"runs\.ddis\.problems: darcy; accepted: poisson"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD)
+def test_bad_settings_name_key_value_and_what_is_accepted(path, value, message):
+    with pytest.raises(InputError, match=message):
+        Study.load(changed(path, value))
+
+
+def test_exact_needs_a_closed_form():
+    class_path = f"{__name__}:NoClosedForm"
+    with pytest.raises(InputError, match=r"runs\.exact: method 'exact' needs a closed form, and problem 'poisson' has none"):
+        Study.load(changed("problems.poisson.pde", class_path))
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    for content, message in (("a: [", "not YAML"), ("- 1", "no configuration"), ("study: x", r"problems: missing; see")):
+        (tmp_path / "c.yaml").write_text(content)
+        with pytest.raises(InputError, match=message):
+            Study.load(tmp_path / "c.yaml")
+    with pytest.raises(InputError, match="cannot be read"):
+        Study.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_configurations_load_and_resolve_to_themselves(path):
+    study = Study.load(path)
+    again = Study.load(json.loads(json.dumps(study.resolved())))
+    assert again == study and again.resolved() == study.resolved()
+
+
+def test_schema_file_is_the_schema():
+    assert json.loads((ROOT / "config" / "schema.json").read_text()) == json_schema(), "run: ddis schema > config/schema.json"
+
+
+def test_schema_knows_every_key_and_refuses_unknown_ones():
+    import jsonschema  # comes with snakemake
+
+    validator = jsonschema.Draft202012Validator(json_schema())
+    content = json.loads(json.dumps(Study.load(DEFAULT).resolved()))
+    assert list(validator.iter_errors(content)) == []
+    for path in ("sead", "data.resolutoin", "prior.training.step", "runs.ddis.wieght"):
+        *parents, last = path.split(".")
+        wrong = copy.deepcopy(content)
+        part = wrong
+        for key in parents:
+            part = part[key]
+        part[last] = 1
+        assert list(validator.iter_errors(wrong)), path
+
+
+def test_percents_and_cases():
+    content = changed("fractions", [0.01, 0.125, 1.0])
+    content["runs"]["ddis"]["weight"] = content["runs"]["fundps"]["weight"] = 2.0
+    study = Study.load(content)
+    assert study.percents("ddis") == ["1", "12.5", "100"] and study.percents("exact") == ["100"]
+    assert study.models_of("ddis", "12.5") == ["prior", "operator-12.5"]
+    assert study.models_of("fundps", "1") == ["joint-1"] and study.models_of("exact", "100") == []
+    content["runs"]["solved"] = {"method": "ddis-gn", "operator": "solver"}
+    solver = Study.load(content)
+    assert solver.percents("solved") == ["100"] and solver.models_of("solved", "100") == ["prior"]
+
+
+def test_weight_of_a_case():
+    study = Study.load(changed("runs.ddis.weight", {"poisson": {1: 3.0, 100: 7.0}}))
+    assert study.run_for(Case("poisson", "sparse", "ddis", "1")).weight == 3.0
+    assert study.run_for(Case("poisson", "sparse", "ddis", "100")).weight == 7.0
+    with pytest.raises(InputError, match="poisson/sparse/ddis-50 is not in the study; accepted: .*ddis-1"):
+        study.run_for(Case("poisson", "sparse", "ddis", "50"))
+    with pytest.raises(InputError, match=r"runs\.ddis\.weight has no value for problem 'poisson' at 1 %"):
+        Study.load(changed("runs.ddis.weight", {"poisson": {100: 7.0}}))
+
+
+STAGES = {
+    "prior": ("train", {"problem": "poisson", "model": "prior"}),
+    "joint-1": ("train", {"problem": "poisson", "model": "joint-1"}),
+    "operator-100": ("train", {"problem": "poisson", "model": "operator-100"}),
+    "ddis-100": ("sample", vars(Case("poisson", "sparse", "ddis", "100"))),
+    "fundps-1": ("sample", vars(Case("poisson", "sparse", "fundps", "1"))),
+    "exact": ("sample", vars(Case("poisson", "sparse", "exact", "100"))),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("runs.ddis.weight", 1.5, {"ddis-100"}),
+        ("operator.network.width", 8, {"operator-100", "ddis-100"}),
+        ("joint.at", {1: {"steps": 7}}, {"joint-1", "fundps-1"}),
+        ("prior.training.steps", 7, {"prior", "ddis-100"}),
+        ("observations.sparse.noise", 0.1, {"ddis-100", "fundps-1", "exact"}),
+        ("data.test", 3, {"ddis-100", "fundps-1", "exact"}),
+        ("seed", 5, set(STAGES)),
+        ("threads", 2, set()),
+        ("checkpoint_seconds", 1, set()),
+        ("tuning.fields", 2, set()),
+    ],
+)
+def test_a_change_marks_only_what_depends_on_it(path, value, expected):
+    before, after = Study.load(default()), Study.load(changed(path, value))
+    found = {name for name, (stage, what) in STAGES.items() if before.digest(stage, **what) != after.digest(stage, **what)}
+    assert found == expected
+
+
+class NoClosedForm(Poisson):
+    """A linear problem whose prior is not known."""
+
+    def prior_spectrum(self, resolution):
+        return None
