@@ -5,12 +5,14 @@
 Each figure is of a process of its own with one thread per worker: wall time from the call to the finished file (start of the
 workers, sampling, solving, checking, shards, merging, digest; not the start of Python), and the largest memory of the process
 that merges. Time for 50,000 fields: that of the smaller count, and the rest at the rate of the fields between the two counts.
-Writes benchmarks/results/generation.json, and a table to stdout.
+The load is the mean number of runnable processes in the last minute: where it is well above the number of workers, others took
+processor time, and the CPU time tells what the work costs. Writes benchmarks/results/generation.json, and a table to stdout.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,12 +32,18 @@ def measure(pde: str, count: int, workers: int) -> dict[str, Any]:
 
     request = Request(pde, {}, RESOLUTION, count, 0)
     before = peak_memory_mb()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        begin, cpu = time.perf_counter(), cpu_seconds()
         written = generate_file(Path(folder) / "x.h5", request, "benchmark", {}, workers)
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, cpu_seconds() - cpu
     peak = {"peak_memory_mb": peak_memory_mb(), "memory_before_mb": before, "residual": written["residual"]}
-    return {"pde": pde, "count": count, "workers": workers, "seconds": seconds, "fields_per_second": count / seconds, **peak}
+    load = os.getloadavg()[0]
+    return {"pde": pde, "count": count, "workers": workers, "seconds": seconds, "cpu_seconds": cpu, "load": load, **peak}
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its finished workers."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def measure_apart(pde: str, count: int, workers: int) -> dict[str, Any]:
@@ -51,24 +59,30 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per problem and number of workers, from those of the two counts."""
     result = []
     for small, large in zip(rows[::2], rows[1::2], strict=True):
-        each = (large["seconds"] - small["seconds"]) / (large["count"] - small["count"])
-        all_seconds = small["seconds"] + (ALL - small["count"]) * each
-        memory = [row["peak_memory_mb"] for row in (small, large)]
-        kept = {key: large[key] for key in ("pde", "workers", "residual")}
-        result.append({**kept, "fields_per_second": 1 / each, "seconds_for_50000": all_seconds, "peak_memory_mb": memory})
+        each, cpu = ((large[key] - small[key]) / (large["count"] - small["count"]) for key in ("seconds", "cpu_seconds"))
+        figures = {
+            "fields_per_second": 1 / each,
+            "fields_per_cpu_second": 1 / cpu,
+            "seconds_for_50000": small["seconds"] + (ALL - small["count"]) * each,
+            "cpu_seconds_for_50000": small["cpu_seconds"] + (ALL - small["count"]) * cpu,
+            "peak_memory_mb": [row["peak_memory_mb"] for row in (small, large)],
+            "load": large["load"],
+        }
+        result.append({key: large[key] for key in ("pde", "workers", "residual")} | figures)
     return result
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The summary as a table."""
     memory = " | ".join(f"memory, {count} fields" for count in COUNTS)
-    lines = [f"| problem | workers | fields per second | 50,000 fields | {memory} |", "|---" * 6 + "|"]
+    head = f"| problem | workers | fields/s | fields per CPU second | 50,000 fields | CPU time of 50,000 | load | {memory} |"
+    lines = [head, "|---" * 9 + "|"]
     for row in rows:
         small, large = row["peak_memory_mb"]
-        lines.append(
-            f"| {row['pde']} | {row['workers']} | {row['fields_per_second']:.0f} | {row['seconds_for_50000'] / 60:.1f} min "
-            f"| {small:.0f} MiB | {large:.0f} MiB |"
-        )
+        times = (row[key] / 60 for key in ("seconds_for_50000", "cpu_seconds_for_50000"))
+        rates = (row[key] for key in ("fields_per_second", "fields_per_cpu_second"))
+        cells = [f"{rate:.0f}" for rate in rates] + [f"{minutes:.1f} min" for minutes in times] + [f"{row['load']:.1f}"]
+        lines.append(f"| {row['pde']} | {row['workers']} | {' | '.join(cells)} | {small:.0f} MiB | {large:.0f} MiB |")
     return "\n".join(lines)
 
 

@@ -4,7 +4,9 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -180,11 +182,25 @@ def dispatch(arguments: argparse.Namespace) -> None:
     stage.run(study, **what)
 
 
+def _deliver_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Sends a signal once more if its exception was raised in a callback, where Python drops it: h5py runs many of them."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGINT if issubclass(lost.exc_type, KeyboardInterrupt) else signal.SIGTERM
+    if number == signal.SIGTERM:
+        install_sigterm_handler()  # it ignores all but the first
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit status: 0, 2 (input that cannot be used), 130 (interrupted), 143 (terminated)."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     install_sigterm_handler()
+    sys.unraisablehook = _deliver_again
     try:
         dispatch(arguments)
     except InputError as error:

@@ -177,8 +177,10 @@ class Study(Settings):
 
     def _check_problem(self, name: str) -> None:
         problem, size = self.make_problem(name), self.data.resolution
-        if size < problem.minimum_resolution:
-            raise InputError(f"data.resolution {size}; problem {name!r} needs at least {problem.minimum_resolution}")
+        try:
+            problem.check(size)
+        except InputError as error:
+            raise InputError(f"problems.{name}: {error} (data.resolution is {size})") from error
         nodes = len(available_nodes(size, problem.basis == "fourier"))
         for label, observation in self.observations.items():
             if observation.count > nodes:

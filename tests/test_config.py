@@ -116,7 +116,7 @@ def test_weight_of_a_case():
     study = Study.load(changed("runs.ddis.weight", {"poisson": {1: 3.0, 100: 7.0}}))
     assert study.run_for(Case("poisson", "sparse", "ddis", "1")).weight == 3.0
     assert study.run_for(Case("poisson", "sparse", "ddis", "100")).weight == 7.0
-    with pytest.raises(InputError, match="poisson/sparse/ddis-50 is not in the study; accepted: .*ddis-1"):
+    with pytest.raises(InputError, match=r"poisson/sparse/ddis-50 is not in the study; accepted: .*ddis-1"):
         study.run_for(Case("poisson", "sparse", "ddis", "50"))
     with pytest.raises(InputError, match=r"runs\.ddis\.weight has no value for problem 'poisson' at 1 %"):
         Study.load(changed("runs.ddis.weight", {"poisson": {100: 7.0}}))

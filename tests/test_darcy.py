@@ -183,7 +183,7 @@ def test_coefficients_and_their_free_fields(problem):
 def test_coefficients_that_are_not_positive_are_refused(problem, value):
     a = problem.sample_coefficients(range(3), 16, seed=5)
     a[1, 4, 5] = value
-    with pytest.raises(InputError, match=r"field 1 .*accepted: positive"):
+    with pytest.raises(InputError, match=r"field 1: .*accepted: positive"):
         problem.solve(a)
 
 

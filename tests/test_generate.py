@@ -57,10 +57,10 @@ def test_the_pairs_are_the_problems_own(whole):
     assert pairs.attributes["source"] == {"kind": "generated", "seed": 5, "split": "train"}
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_workers_do_not_change_the_file(tmp_path, whole, workers):
+def test_workers_do_not_change_the_file(tmp_path, whole):
+    """Three here; two, and one, where a run is killed below."""
     done: list[int] = []
-    generate_file(tmp_path / "a.h5", REQUEST, "key", {}, workers, done.append)
+    generate_file(tmp_path / "a.h5", REQUEST, "key", {}, 3, done.append)
     assert (tmp_path / "a.h5").read_bytes() == whole.read_bytes()
     assert done == [512, 1024, 1536, 1700]
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
@@ -148,19 +148,39 @@ def test_goes_on_after_kill(tmp_path, unbroken, workers, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".tmp"] == ["b.h5"]
 
 
-def test_ctrl_c_ends_the_workers_and_keeps_the_shards(tmp_path):
+@pytest.mark.parametrize(("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_signals_end_the_workers_and_keep_the_shards(tmp_path, number, status, word):
+    """To all processes at once, as a terminal or a cluster sends them."""
     arguments = f"generate --pde poisson --resolution 32 --count {20_000} --seed 1 --workers 2 --output b.h5".split()
     process = run_cli(tmp_path, *arguments, start_new_session=True)
     shards = tmp_path / ".b.h5.shards"
     while not list(shards.glob("0*.h5")):
         assert process.poll() is None
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors.splitlines()[-1].startswith("interrupted; the same command goes on"), errors
+    assert process.returncode == status and errors.splitlines()[-1].startswith(f"{word}; the same command goes on"), errors
     assert "Traceback" not in errors
     assert session_ends(process.pid)
     assert [path.name for path in tmp_path.iterdir()] == [".b.h5.shards"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_callback_is_not_lost(tmp_path, number, status):
+    """Python drops exceptions in the callbacks of weak references, which h5py uses much."""
+    program = f"""
+import os, sys, time, weakref
+from ddis import cli
+def work(arguments):
+    thing = set()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), {int(number)}))
+    del thing
+    time.sleep(20)
+cli.dispatch = work
+sys.exit(cli.main(["schema"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status and "Traceback" not in done.stderr
 
 
 def test_a_killed_worker_is_one_clear_error(tmp_path, monkeypatch):

@@ -9,7 +9,9 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from ddis.errors import InputError
+from ddis.fields.bases import basis
 from ddis.pde import make_problem
+from ddis.sampling.observation import draw_nodes
 
 EPS = np.finfo(float).eps
 
@@ -100,6 +102,32 @@ def test_the_coefficient_is_the_random_field_inside_and_zero_on_the_boundary():
     relaxed = helmholtz.relax(a)
     assert torch.equal(helmholtz.constrain(relaxed), a)
     assert torch.equal(relaxed[:, 0, 1:-1], a[:, 1, 1:-1]) and torch.equal(relaxed[:, -1, -1], a[:, -2, -2])
+
+
+def test_the_diagonal_spectrum_of_relaxed_fields_loses_little_and_that_of_constrained_ones_much():
+    """Expected error of the posterior mean of a = P b, and the spread claimed for it, against the exact covariance of b."""
+    problem, size, modes = make_problem("helmholtz", {}), 20, basis("cosine", 20)
+    units = torch.eye(size * size, dtype=torch.float64).reshape(-1, size, size)
+    functions = modes.inverse(units).flatten(1).T
+    covariance = functions @ torch.diag(problem.prior_spectrum(size).flatten()) @ functions.T
+    project, relax, solve = (f(units).flatten(1).T for f in (problem.constrain, problem.relax, problem.solve))
+    observe = solve[torch.from_numpy(draw_nodes(size, 40, 0, 0, periodic=False))]
+    noise = 1e-6 * (solve @ covariance @ solve.T).diagonal().mean() * torch.eye(40, dtype=torch.float64)
+
+    def figures(assumed: torch.Tensor) -> tuple[float, float]:
+        gain = project @ assumed @ observe.T @ torch.linalg.inv(observe @ assumed @ observe.T + noise)
+        left = project - gain @ observe
+        error = (left @ covariance @ left.T + gain @ noise @ gain.T).trace()
+        claimed = (left @ assumed @ project.T).trace()
+        return float(error.sqrt()), float(claimed.sqrt())
+
+    def diagonal(seen: torch.Tensor) -> torch.Tensor:
+        return functions @ torch.diag((functions.T @ seen @ covariance @ seen.T @ functions).diagonal()) @ functions.T
+
+    exact, relaxed, constrained = figures(covariance), figures(diagonal(relax @ project)), figures(diagonal(project))
+    assert exact[0] == pytest.approx(exact[1], rel=1e-6)
+    assert relaxed[0] < 1.005 * exact[0] and relaxed[1] > 0.9 * exact[1]
+    assert constrained[0] > 1.1 * exact[0] and constrained[1] > 1.5 * exact[1]
 
 
 @pytest.mark.parametrize(("size", "m", "n"), [(16, 1, 1), (64, 1, 1), (64, 4, 3), (64, 9, 7)])

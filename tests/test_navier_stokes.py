@@ -286,9 +286,9 @@ def test_gradients_do_not_mix_fields_and_reach_refined_grids() -> None:
     assert gradient[1].norm() > 0 and gradient[0].norm() == gradient[2].norm() == 0
 
 
-@pytest.mark.parametrize("size", [15, 16, 32, 64])
-def test_a_field_has_the_same_bits_in_every_batch(size: int) -> None:
-    p = problem()
+@pytest.mark.parametrize(("size", "refinement"), [(15, 1), (16, 1), (32, 1), (64, 1), (16, 2)])
+def test_a_field_has_the_same_bits_in_every_batch(size: int, refinement: int) -> None:
+    p = problem(refinement=refinement)
     w = p.sample_coefficients(range(9), size, 0)
     w = w * torch.linspace(0.2, 6, 9, dtype=torch.float64)[:, None, None]
     whole = p.solve(w)

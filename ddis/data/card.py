@@ -90,10 +90,9 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     fields = ", ".join(f"`{key}` is {label}" for key, label in card["fields"].items())
     lines.append(f"- **fields**: {fields}")
     if card["solver_error"] is not None:
-        lines.append(
-            f"- **error of the solver**: {card['solver_error']:.2g} relative l2, against half the spacing with the coefficient "
-            "interpolated linearly"
-        )
+        how = "by its Fourier series" if "periodic" in card["domain"] else "linearly"
+        value = f"{card['solver_error']:.2g} relative l2, against half the spacing with the coefficient interpolated {how}"
+        lines.append(f"- **error of the solver**: {value}")
     parameters = ", ".join(f"{key} = {value}" for key, value in card["parameters"].items())
     lines.append(f"- **parameters**: {parameters or 'none'}")
     lines += ["", "| split | fields | mean a | std a | min a | max a | mean u | std u | min u | max u | largest residual |"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ddis.fields.bases import interpolation_matrix
 from ddis.pde.base import Problem
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -132,13 +133,17 @@ def _better_order(problem: Problem, given: tuple[Tensor, Tensor], orders: Mappin
 def discretisation_error(problem: Problem, coefficient: Tensor) -> float | None:
     """Mean relative l2 difference of the solutions of coefficients [N, S, S] to those with half the spacing.
 
-    The coefficient is interpolated linearly to the finer nodes. None where the problem cannot be solved there.
+    The coefficient is interpolated to the finer nodes, linearly or, on periodic domains, by its Fourier series. None where the
+    problem cannot be solved there.
     """
-    a, periodic = coefficient.double(), problem.basis == "fourier"
-    closed = functional.pad(a[:, None], (0, 1, 0, 1), mode="circular") if periodic else a[:, None]
-    fine = functional.interpolate(closed, size=(2 * closed.shape[-1] - 1,) * 2, mode="bilinear", align_corners=True)[:, 0]
+    a, size = coefficient.double(), coefficient.shape[-1]
+    if problem.basis == "fourier":
+        matrix = torch.from_numpy(interpolation_matrix(size, 2 * size))
+        fine = matrix @ a @ matrix.T
+    else:
+        fine = functional.interpolate(a[:, None], size=(2 * size - 1,) * 2, mode="bilinear", align_corners=True)[:, 0]
     try:
-        reference = problem.solve(fine[:, :-1, :-1] if periodic else fine)[:, ::2, ::2]
+        reference = problem.solve(fine)[:, ::2, ::2]
     except ValueError:
         return None
     return float((_norm(problem.solve(a) - reference) / _norm(reference).clamp_min(_TINY)).mean())

@@ -8,8 +8,10 @@ costs milliseconds; whoever reads whole arrays also checks their digest; fields 
 their own. Values are checked to be finite both when they are written and when they are read.
 """
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,24 +90,47 @@ def _set_attributes(file: h5py.File, layout: str, digest: str, attributes: Mappi
         file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else "" if value is None else value
 
 
+def _reserve(path: Path, size: int) -> None:
+    """Claims disk space for a file, or raises OSError."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot tell
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
-def _new_file(path: Path | str) -> Iterator[h5py.File]:
-    """A new HDF5 file that gets its name when the block ends well."""
+def _new_file(path: Path | str, data_bytes: int, chunks: int = 0) -> Iterator[h5py.File]:
+    """A new HDF5 file that gets its name when the block ends well.
+
+    The space for its data is claimed first: HDF5 crashes the process at its end if a disk becomes full under it.
+    """
+    size = data_bytes + 256 * chunks + (1 << 20)
     with atomic_path(path) as temporary:
+        _reserve(temporary, size)
         file = h5py.File(temporary, "w")
         try:
+            _reserve(temporary, size)
             yield file
+            file.flush()
+            end = file.id.get_filesize()
         finally:
             try:
                 file.close()
-            except RuntimeError as error:  # what h5py makes of a full disk here
+            except RuntimeError as error:
                 raise OSError(str(error)) from error
+        os.truncate(temporary, end)
 
 
 def write_arrays(path: Path | str, layout: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str:
     """Writes arrays and attributes as one HDF5 file, atomically; returns the digest of the arrays."""
     digest = arrays_digest(arrays)
-    with _new_file(path) as file:
+    with _new_file(path, sum(array.nbytes for array in arrays.values())) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         _set_attributes(file, layout, digest, attributes)
@@ -182,6 +207,11 @@ def read_arrays(
     return arrays, attributes
 
 
+def _chunk_rows(count: int, resolution: int) -> int:
+    """Fields per HDF5 chunk: few, so that one is read cheaply."""
+    return min(count, max(1, _HDF5_CHUNK_BYTES // (4 * resolution**2)))
+
+
 class PairsWriter:
     """Appends pairs to a file of a known number of fields; made by `pairs_writer`.
 
@@ -193,8 +223,7 @@ class PairsWriter:
         self.attributes: dict[str, Any] = dict(attributes)
         self.digest = ""
         self.written = 0
-        rows = min(shape[0], max(1, _HDF5_CHUNK_BYTES // (4 * shape[1] * shape[2])))
-        options = {"dtype": np.float32, "chunks": (rows, *shape[1:]), "fletcher32": True}
+        options = {"dtype": np.float32, "chunks": (_chunk_rows(*shape[:2]), *shape[1:]), "fletcher32": True}
         self._datasets = {name: file.create_dataset(name, shape, **options) for name in FIELDS}
 
     def append(self, coefficient: np.ndarray, solution: np.ndarray) -> None:
@@ -220,7 +249,8 @@ class PairsWriter:
 @contextmanager
 def pairs_writer(path: Path | str, count: int, resolution: int, attributes: Mapping[str, Any]) -> Iterator[PairsWriter]:
     """Writes `count` pairs block by block; the file gets its name when the block ends with all of them, or is not left."""
-    with _new_file(path) as file:
+    rows = _chunk_rows(count, resolution)
+    with _new_file(path, len(FIELDS) * 4 * count * resolution**2, len(FIELDS) * -(-count // rows)) as file:
         writer = PairsWriter(path, file, (count, resolution, resolution), attributes)
         yield writer
         writer._end()

@@ -176,16 +176,21 @@ def calibration(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
 def tuning(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
     """Validation error against the guidance weight, one panel per label, the chosen weight marked.
 
-    curves: label -> columns weight, l2_validation, l2_validation_se (percent). chosen: label -> weight.
+    curves: label -> columns weight, l2_validation, l2_validation_se (percent; empty where a field diverged). chosen: label -> weight.
     """
     with rc_context(_STYLE):
         figure, axes = _panels(len(curves))
         for ax, (label, curve) in zip(axes, curves.items(), strict=False):
             curve = curve.sort_values("weight")
+            diverged = curve.loc[curve["l2_validation"].isna(), "weight"]
+            curve = curve.dropna(subset=["l2_validation"])
             style: dict[str, Any] = {"color": "#0072B2", "marker": "o", "ms": 4, "lw": 1.3, "capsize": 3}
             ax.errorbar(curve["weight"], curve["l2_validation"], yerr=curve["l2_validation_se"], **style)
             weight = chosen[label]
             ax.axvline(weight, color="#D55E00", ls="--", lw=1.2, label=f"chosen: {weight:g}")
+            if len(diverged):
+                top = [0.97] * len(diverged)
+                ax.plot(diverged, top, "x", color="k", ms=7, transform=ax.get_xaxis_transform(), label="diverged")
             ax.set(xscale="log", yscale="log" if _wide(curve["l2_validation"]) else "linear", title=label)
             ax.set(xlabel="guidance weight", ylabel="relative $l^2$ error, validation, %")
             _plain_ticks(ax)

@@ -17,7 +17,15 @@ from ddis.pde.base import Problem
 from ddis.randomness import Generators, white_noise
 from ddis.sampling.observation import Observation
 
+# A number for all cases, or by problem, or by problem and percent of the pairs.
 PerCase = float | dict[str, float | dict[str, float]]
+
+
+def number(value: PerCase) -> float:
+    """The number of a setting that `RunSettings.for_case` has resolved."""
+    if isinstance(value, dict):
+        raise TypeError(f"{value} is given per problem: call RunSettings.for_case first")
+    return float(value)
 
 
 class RunSettings(BaseModel):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from ddis.sampling.base import Method, PerCase, RunSettings, State, Task
+from ddis.sampling.base import Method, PerCase, RunSettings, State, Task, number
 from ddis.sampling.daps import anneal
 from ddis.sampling.langevin import LangevinStep
 from ddis.sampling.schedules import karras_schedule
@@ -35,6 +35,6 @@ class DDIS(Method):
 
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, DDISSettings) and isinstance(s.weight, int | float)
-        likelihood = LangevinStep(task, s.weight, s.tau, s.langevin_steps, s.learning_rate, s.temperature)
+        assert isinstance(s, DDISSettings)
+        likelihood = LangevinStep(task, number(s.weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature)
         yield from anneal(task, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps)

@@ -7,8 +7,9 @@ Constrained coefficients a = P(b) (helmholtz: zero on the boundary, of covarianc
 chain lives on the free field b, with the operator G P and the spectrum of b, and its last state is constrained. For linear P and
 G that is exact, given the denoiser of b. A trained denoiser knows b through `Problem.relax` only: for helmholtz, boundary nodes
 that repeat their neighbours. G never looks there, so what is approximate is that the spectrum of relaxed fields is taken as
-diagonal, as for any empirical spectrum. A denoiser trained on the constrained fields themselves would be another matter: their
-jump at the boundary spreads over all modes, and C is then too large at high |k| everywhere.
+diagonal, as for any empirical spectrum: at 32 x 32 with 125 observations the mean's error is 0.1 % above the limit, the spread
+5 % too small. With the spectrum of the constrained fields themselves, whose jump at the boundary spreads over all modes, it would
+be 28 % above, the spread 2.4 times too large.
 """
 
 from collections.abc import Iterator

@@ -10,20 +10,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddis.sampling.base import Method, PerCase, RunSettings, State, Task
+from ddis.sampling.base import Method, PerCase, RunSettings, State, Task, number
 from ddis.sampling.dps import guided_ode
 from ddis.sampling.schedules import karras_schedule
 
 
 class FunDPSSettings(RunSettings):
-    """weight, loss: guidance by the observations, mean square or its root; residual_weight: by the equation, once σ <= 1."""
+    """weight, loss: guidance by the observations, mean square or its root; residual_weight: by the equation, once σ <= 1.
+
+    Each may be given per problem, as `{poisson: 3, helmholtz: 5}`, and numbers per problem and percent of the pairs.
+    """
 
     weight: PerCase = 20000.0
     residual_weight: PerCase = 0.0
-    loss: Literal["mse", "rms"] = "mse"
+    loss: Literal["mse", "rms"] | dict[str, Literal["mse", "rms"]] = "mse"
     steps: int = Field(500, ge=1)
-    sigma_max: float = Field(10.0, gt=0)
-    sigma_min: float = Field(0.01, gt=0)
+    sigma_max: PerCase = 10.0
+    sigma_min: PerCase = 0.01
 
 
 class FunDPS(Method):
@@ -33,10 +36,10 @@ class FunDPS(Method):
 
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, FunDPSSettings) and isinstance(s.weight, int | float) and isinstance(s.residual_weight, int | float)
+        assert isinstance(s, FunDPSSettings)
         samples = len(task.generators) // len(task.observation.values)
         observed = task.observation.values.float().repeat_interleave(samples, dim=0)
-        weight, residual_weight = s.weight, s.residual_weight
+        weight, residual_weight = number(s.weight), number(s.residual_weight)
 
         def reduce(square: Tensor) -> Tensor:
             return square if s.loss == "mse" else square.sqrt()
@@ -49,4 +52,4 @@ class FunDPS(Method):
             return value
 
         with torch.enable_grad():
-            yield from guided_ode(task, 2, loss, karras_schedule(s.sigma_max, s.sigma_min, s.steps))
+            yield from guided_ode(task, 2, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))

@@ -127,7 +127,8 @@ class Sampler:
 
     def _normalisations(self, train: Pairs) -> tuple[Normalisation, Normalisation]:
         """Of the prior and of the operator; without them the scales of the training split, with mean 0 as in the closed form."""
-        scales = [Normalisation(0.0, float(f.std(dtype=np.float64))) for f in (train.coefficient, train.solution)]
+        relaxed = self.problem.relax(torch.from_numpy(train.coefficient)).numpy()
+        scales = [Normalisation(0.0, float(f.std(dtype=np.float64))) for f in (relaxed, train.solution)]
         coefficient = self.prior.coefficient if self.prior else scales[0]
         solution = (self.prior.solution if self.prior else None) or (self.operator.solution if self.operator else None)
         return coefficient, solution or scales[1]
@@ -135,11 +136,15 @@ class Sampler:
     def _operator(self, x: Tensor) -> Tensor:
         """Normalised solution of the normalised coefficient, by the trained operator or the solver."""
         solve: Callable[[Tensor], Tensor] = self.operator.network if self.operator else self.problem.solve
-        return self.solution.normalise(solve(self.coefficient.restore(x)))
+        return self.solution.normalise(solve(self._physical(x)))
+
+    def _physical(self, x: Tensor) -> Tensor:
+        """The coefficient a = P(b) of the normalised free field x [..., S, S] (see Problem)."""
+        return self.problem.constrain(self.coefficient.restore(x))
 
     def _residual(self, x: Tensor) -> Tensor:
         """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, 2, S, S]."""
-        a, u = self.coefficient.restore(x[:, 0]), self.solution.restore(x[:, 1])
+        a, u = self._physical(x[:, 0]), self.solution.restore(x[:, 1])
         return self.problem.residual(a, u) / self.coefficient.std
 
     def _spectrum(self) -> Tensor:
@@ -232,9 +237,10 @@ class Sampler:
                 each_step(done, state)
         assert state is not None
         scale = self.coefficient.std / SIGMA_DATA
-        tensors = {"x0": self.coefficient.restore(state.x0)}
+        tensors = {"x0": self._physical(state.x0)}
         if state.mean is not None and state.std is not None:
-            tensors |= {"mean": self.coefficient.restore(state.mean), "std": state.std * scale}
+            # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
+            tensors |= {"mean": self._physical(state.mean), "std": self.problem.constrain(state.std * scale)}
         seconds = time.perf_counter() - begin
         save_tensors(path, tensors, {"prior": task.cost.prior, "operator": task.cost.operator, "seconds": seconds})
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddis.config import Study
 from ddis.data.normalisation import SIGMA_DATA, Normalisation
+from ddis.data.store import Pairs
 from ddis.errors import InputError
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import Noise, make_noise
@@ -108,16 +109,22 @@ def diffusion_noise(study: Study, problem: str) -> tuple[Basis, Noise]:
 
 
 def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch.device) -> Job:
-    """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent."""
+    """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields."""
+    made = study.make_problem(problem)
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     names = ["coefficient"] if kind == "prior" else ["coefficient", "solution"]
     rows = np.arange(study.data.train) if kind == "prior" else training_share(study, percent)
     held_out = np.arange(study.data.validation) if kind == "prior" else validation_share(study, percent)
-    normalisation = {name: normalisation_of(getattr(train, name)[rows], f"{problem} {name}") for name in names}
 
-    def stacked(pairs: Any, which: np.ndarray) -> Tensor:
-        fields = [normalisation[name].normalise(torch.from_numpy(getattr(pairs, name)[which])) for name in names]
-        return torch.stack(fields, dim=1).float().to(device)
+    def fields(pairs: Pairs, name: str, which: np.ndarray) -> Tensor:
+        values = torch.from_numpy(getattr(pairs, name)[which])
+        return made.relax(values) if name == "coefficient" else values
+
+    normalisation = {name: normalisation_of(fields(train, name, rows).numpy(), f"{problem} {name}") for name in names}
+
+    def stacked(pairs: Pairs, which: np.ndarray) -> Tensor:
+        channels = [normalisation[name].normalise(fields(pairs, name, which)) for name in names]
+        return torch.stack(channels, dim=1).float().to(device)
 
     data, held = stacked(train, rows), stacked(validation, held_out)
     modes, noise = diffusion_noise(study, problem)
@@ -148,7 +155,7 @@ def operator_job(study: Study, problem: str, percent: str, device: torch.device)
     coefficient = normalisation_of(train.coefficient, f"{problem} coefficient")
     solution = normalisation_of(train.solution[rows], f"{problem} solution")
 
-    def normalised(pairs: Any, which: np.ndarray) -> tuple[Tensor, Tensor]:
+    def normalised(pairs: Pairs, which: np.ndarray) -> tuple[Tensor, Tensor]:
         a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
         return coefficient.normalise(a).to(device), solution.normalise(u).to(device)
 
@@ -208,7 +215,7 @@ def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> 
     assert spectrum is not None
     optimal = GaussianDenoiser(modes, spectrum, noise.spectrum(modes))
     device = next(denoiser.parameters()).device
-    fields = torch.from_numpy(load_pairs(study, problem, "validation").coefficient[:256])
+    fields = made.relax(torch.from_numpy(load_pairs(study, problem, "validation").coefficient[:256]))
     data = normalisation.normalise(fields)[:, None].to(device)
     errors = denoising.denoising_errors([denoiser, optimal], data, noise, SIGMAS, study.seed)
     return [

@@ -12,11 +12,12 @@ from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import tuning_path
 from ddis.stages.sample import Sampler, observe, relative_errors
 
-COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields"]
+COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields", "n_diverged"]
+DIVERGED = 1000.0  # %
 
 
 def run(study: Study, problem: str, observation: str, run: str, percent: str) -> None:
-    """Writes tuning/<problem>/<observation>/<run>-<percent>.csv: one row per candidate; l2 in %, of single samples."""
+    """Writes tuning/<problem>/<observation>/<run>-<percent>.csv: one row per candidate."""
     case = Case(problem, observation, run, percent)
     if run not in study.tuning.candidates:
         raise InputError(f"run {run!r} has no tuning.candidates; accepted: {', '.join(study.tuning.candidates) or 'none'}")
@@ -29,11 +30,18 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         for number, weight in enumerate(candidates):
             sampler = Sampler(study, case, settings.model_copy(update={name: weight, "samples": 1}))
             result = sampler.draw(observed, "validation", folder / f"{weight:g}")
-            errors = 100 * relative_errors(result.coefficient, observed.coefficient)[:, 0]
-            spread = float(np.std(errors, ddof=1) / np.sqrt(len(errors))) if len(errors) > 1 else None
-            rows.append(dict(zip(COLUMNS, (weight, float(np.mean(errors)), spread, len(errors)), strict=True)))
-            tracker.metrics({"weight": weight, "l2_validation": rows[-1]["l2_validation"]}, step=number)
+            row = summary(100 * relative_errors(result.coefficient, observed.coefficient)[:, 0])
+            rows.append({"weight": weight, **row})
+            tracker.metrics({name: value for name, value in rows[-1].items() if value is not None}, step=number)
         path = tuning_path(study, **vars(case))
         write_csv(path, rows, COLUMNS)
         tracker.artifact(path)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def summary(errors: np.ndarray) -> dict[str, float | int | None]:
+    """Mean and standard error of errors [n] in %, of single samples; both empty if a field diverged."""
+    diverged = int((~(errors < DIVERGED)).sum())
+    mean = None if diverged else float(np.mean(errors))
+    spread = float(np.std(errors, ddof=1) / np.sqrt(len(errors))) if len(errors) > 1 and not diverged else None
+    return dict(zip(COLUMNS[1:], (mean, spread, len(errors), diverged), strict=True))

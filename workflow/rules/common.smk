@@ -9,7 +9,7 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.provenance import file_digest
 from ddis.sampling.methods import load_method
-from ddis.stages import code
+from ddis.stages import PACKAGE, code
 from ddis.stages.common import resolve_device
 from ddis.stages.layout import figure_names
 

@@ -24,7 +24,7 @@ rule report:
     params:
         settings=settings("report"),
         code=code("report"),
-        template=file_digest("ddis/evaluation/templates/report.html"),
+        template=file_digest(PACKAGE / "evaluation" / "templates" / "report.html"),
     message:
         "{wildcards.study}: report"
     shell:

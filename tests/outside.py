@@ -1,0 +1,47 @@
+"""A problem and a sampler that live outside the package, each one class; used by test_extension.py."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ddis.pde.base import RandomFieldParameters
+from ddis.pde.dirichlet import laplacian, solve_dirichlet
+from ddis.pde.poisson import Poisson
+from ddis.sampling.base import Method, RunSettings, State, Task
+
+
+class ScreenedParameters(RandomFieldParameters):
+    """screening: c in ∇²u - c u = a."""
+
+    screening: float = 10.0
+
+
+class Screened(Poisson):
+    """∇²u - c u = a, u = 0 on the boundary."""
+
+    Parameters = ScreenedParameters
+    equation = "∇²u - c u = a in (0, 1)²"
+
+    def solve(self, coefficient):
+        return solve_dirichlet(coefficient, shift=-self.parameters.screening)
+
+    def residual(self, coefficient, solution):
+        return laplacian(solution) - self.parameters.screening * solution[..., 1:-1, 1:-1] - coefficient[..., 1:-1, 1:-1]
+
+
+class DrawSettings(RunSettings):
+    """scale: standard deviation of the draws, relative to the prior's."""
+
+    scale: float = 1.0
+
+
+class PriorDraw(Method):
+    """Draws from the Gaussian prior and ignores the observations."""
+
+    Settings = DrawSettings
+    prior = None
+
+    def sample(self, task: Task) -> Iterator[State]:
+        white = task.draw_white(task.basis.size, task.basis.size)
+        draw = task.basis.inverse(task.spectrum.sqrt() * white) * self.settings.scale
+        yield State(1, 1, 0.0, draw.to(torch.float32))

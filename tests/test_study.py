@@ -1,0 +1,167 @@
+"""A tiny real study through Snakemake: its files, its runs in MLflow, the second call; and stages killed with -9."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pandas as pd
+import pytest
+import yaml
+
+from ddis.evaluation.table import COLUMNS
+from ddis.provenance import file_digest
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "tiny.yaml"
+BIN = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+def snakemake(folder: Path, *options: str, tracking: str = "off") -> str:
+    """Output of Snakemake on the tiny study, run in `folder`."""
+    command = [str(BIN / "snakemake"), "-s", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2"]
+    done = subprocess.run(
+        [*command, "--configfile", str(TINY), *options],
+        env=ENVIRONMENT | {"DDIS_TRACKING": tracking, "XDG_CACHE_HOME": str(folder)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of the finished study, tracked."""
+    folder = tmp_path_factory.mktemp("study")
+    snakemake(folder, tracking="on")
+    return folder
+
+
+def test_study_writes_its_public_files(finished):
+    results = finished / "results" / "tiny"
+    table = pd.read_csv(results / "tables" / "errors.csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 7 and set(table["run"]) == {"ddis", "ddis-gn", "fundps", "exact"}
+    exact = table[table["run"] == "exact"].iloc[0]
+    assert exact["l2_mean"] < 60 and exact["l2_limit"] <= exact["l2_mean"] * 1.1
+    assert table["l2_sample"].notna().all() and (table["n_failed"] == 0).all()
+    for name in ("tables/errors.md", "tables/errors.tex", "report.html", "config.yaml", "data/poisson/card.yaml"):
+        assert (results / name).stat().st_size > 0, name
+    assert len(list((results / "figures").glob("*.png"))) == 6
+    assert not list((results / "work").rglob("*.safetensors"))
+    assert yaml.safe_load((results / "config.yaml").read_text())["joint"]["training"]["steps"] == 12
+    with h5py.File(results / "samples" / "poisson" / "sparse" / "ddis-gn-10.h5") as file:
+        assert file["coefficient"].shape == (3, 4, 16, 16) and file["mask"][...].sum() == 60
+        assert file.attrs["pairs"] == 6 and file.attrs["operator"] == "fno" and file.attrs["prior_evaluations"] == 3
+    small, large = (set(pd.read_csv(results / "data" / "poisson" / f"pairs-{p}.csv")["index"]) for p in ("10", "100"))
+    assert len(small) == 6 and len(large) == 64 and small <= large
+
+
+def test_report_opens_from_disk_alone(finished):
+    html = (finished / "results" / "tiny" / "report.html").read_text()
+    assert "data:image/png;base64," in html and 'src="http' not in html and "<script" not in html
+
+
+def test_second_call_does_nothing(finished):
+    assert "Nothing to be done" in snakemake(finished)
+
+
+def test_every_stage_is_a_run_in_mlflow(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    from mlflow import MlflowClient
+
+    client = MlflowClient("sqlite:///mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name == "tiny"]
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    stages = {run.info.run_name: run for run in runs if run not in parents}
+    assert len(parents) == 1 and len(stages) == 3 + 1 + 2 + 5 + 7 + 3
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in stages.values())
+    prior = stages["train/poisson/prior"]
+    assert len(client.get_metric_history(prior.info.run_id, "validation_loss")) == 3
+    assert prior.data.params["settings.training.steps"] == "12" and prior.data.metrics["peak_memory_mb"] > 0
+    names = {artifact.path for artifact in client.list_artifacts(prior.info.run_id)}
+    assert {"weights.safetensors", "history.csv", "denoising.csv"} <= names
+    assert "ddis.data_digest" in stages["generate/poisson/train"].data.tags
+
+
+def ddis(folder: Path, *arguments: str) -> list[str]:
+    return [str(BIN / "ddis"), *arguments, "--config", str(folder / "results" / "tiny" / "config.yaml"), "--problem", "poisson"]
+
+
+STAGES = {
+    "prior": (("train", "--model", "prior"), "models/poisson/prior/weights.safetensors", "prior-*"),
+    "joint": (("train", "--model", "joint-100"), "models/poisson/joint-100/weights.safetensors", "joint-100-*"),
+    "operator": (("train", "--model", "operator-100"), "models/poisson/operator-100/weights.safetensors", "operator-100-*"),
+    "sample": (
+        ("sample", "--observation", "sparse", "--run", "ddis", "--percent", "100"),
+        "samples/poisson/sparse/ddis-100.h5",
+        "sparse-ddis-100-*/0.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(STAGES))
+def test_a_stage_killed_with_9_ends_with_the_same_bytes(finished, name):
+    """Killed as soon as its first checkpoint is there; the same command then goes on from it. Arrays and weights are the same."""
+    arguments, product, trace = STAGES[name]
+    path = finished / "results" / "tiny" / product
+    before = content_digest(path)
+    path.unlink()
+    work = finished / "results" / "tiny" / "work" / "poisson"
+    process = subprocess.Popen(
+        ddis(finished, *arguments), cwd=finished, env=ENVIRONMENT | {"DDIS_TRACKING": "off"}, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(work.glob(trace)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not path.exists()
+    subprocess.run(ddis(finished, *arguments), cwd=finished, env=ENVIRONMENT | {"DDIS_TRACKING": "off"}, check=True)
+    assert content_digest(path) == before
+    assert not list(work.glob(trace))
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a weight file; of a sample file, whose attributes hold timings, the digest of its arrays."""
+    if path.suffix != ".h5":
+        return file_digest(path)
+    with h5py.File(path) as file:
+        return str(file.attrs["digest"])
+
+
+def test_a_stage_refuses_weights_of_another_configuration(finished, tmp_path):
+    """The stored weights against a configuration with another training length: one line, before any sampling."""
+    content = yaml.safe_load((finished / "results" / "tiny" / "config.yaml").read_text())
+    content["prior"]["training"]["steps"] = 13
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(content))
+    command = [
+        str(BIN / "ddis"),
+        "sample",
+        "--problem",
+        "poisson",
+        "--observation",
+        "sparse",
+        "--run",
+        "ddis",
+        "--percent",
+        "100",
+    ]
+    done = subprocess.run(
+        [*command, "--config", str(tmp_path / "other.yaml")],
+        cwd=finished,
+        env=ENVIRONMENT | {"DDIS_TRACKING": "off"},
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "weights.safetensors was made with another configuration" in done.stderr
