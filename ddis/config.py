@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from ddis.data.store import PAIRS, open_pairs, read_attributes
-from ddis.data.subsets import percent_label, subset_count
+from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
 from ddis.models.settings import BackboneSettings, OperatorSettings
 from ddis.pde import make_problem
@@ -311,7 +311,7 @@ class Study(Settings):
 
     def share(self, percent: str, available: int) -> int:
         """Number of fields in a percent of `available`."""
-        return subset_count(float(percent) / 100, available)
+        return subset_count(fraction_of(percent), available)
 
     def inputs(self, stage: str, **what: str) -> dict[str, Any]:
         """What the result of a stage depends on, with all that came before: the dictionary behind `digest`."""
@@ -336,13 +336,15 @@ class Study(Settings):
         }
 
     def _pairs_inputs(self, problem: str, percent: str) -> dict[str, Any]:
-        return {"count": self.data.train, "fraction": float(percent) / 100, "seed": self.seed}
+        return {"count": self.data.train, "fraction": fraction_of(percent), "seed": self.seed}
 
     def _train_inputs(self, problem: str, model: str) -> dict[str, Any]:
         kind, _, percent = model.partition("-")
         data = {split: self.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
         if kind not in ("prior", "joint", "operator") or (kind == "prior") != (percent == ""):
             raise InputError(f"model {model!r} is unknown; accepted: prior, joint-<percent>, operator-<percent>")
+        if percent:
+            fraction_of(percent)
         settings = getattr(self, kind).model_dump(mode="json", exclude={"at", "training"})
         settings["training"] = self.training(kind, percent).model_dump(mode="json")
         noise = {} if kind == "operator" else {"noise": self.noise.model_dump(mode="json")}

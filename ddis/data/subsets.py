@@ -2,12 +2,24 @@
 
 import numpy as np
 
+from ddis.errors import InputError
 from ddis.randomness import generator
 
 
 def percent_label(fraction: float) -> str:
     """Fraction in (0, 1] as percent without trailing zeros: 0.01 -> "1", 0.125 -> "12.5", 1.0 -> "100"."""
     return f"{round(100 * fraction, 10):.10f}".rstrip("0").rstrip(".")
+
+
+def fraction_of(percent: str) -> float:
+    """The fraction of a percent as in file names: "12.5" -> 0.125. Raises InputError if it is none in (0, 100]."""
+    try:
+        fraction = float(percent) / 100
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise InputError(f"percent {percent!r}; accepted: a number in (0, 100], as in file names (1, 12.5, 100)")
+    return fraction
 
 
 def subset_count(fraction: float, available: int) -> int:

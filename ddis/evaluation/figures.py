@@ -176,7 +176,8 @@ def calibration(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
 def tuning(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
     """Validation error against the guidance weight, one panel per label, the chosen weight marked.
 
-    curves: label -> columns weight, l2_validation, l2_validation_se (percent; empty where a field diverged). chosen: label -> weight.
+    curves: label -> columns weight, l2_validation, l2_validation_se (percent; empty where a field diverged).
+    chosen: label -> weight.
     """
     with rc_context(_STYLE):
         figure, axes = _panels(len(curves))

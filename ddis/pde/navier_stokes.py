@@ -162,8 +162,7 @@ def allowed_steps(least: float) -> int:
 
 
 def chunk_size(size: int, device: torch.device) -> int:
-    """Fields marched together, two at least: on a CPU so few that an array stays below the size at which memory is given back to
-    the system and asked for again at every operation (measured at S = 128: two are 1.4 times as fast as four)."""
+    """Fields marched together, two at least: on a CPU so few that the working set stays in the cache."""
     return max(2, (1 << 15 if device.type == "cpu" else 1 << 24) // size**2)
 
 

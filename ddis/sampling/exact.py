@@ -37,12 +37,10 @@ class Exact(Method):
         update = gaussian_update(rows, spectrum.flatten(), covariance, target - draw @ rows.transpose(1, 2))
         mean = gaussian_update(rows, spectrum.flatten(), covariance, observation.values.double()[:, None])[:, 0]
 
-        constrain = task.problem.constrain
-
         def field(coefficients: Tensor) -> Tensor:
-            return constrain(basis.inverse(coefficients.reshape(-1, basis.size, basis.size))).float()
+            return basis.inverse(coefficients.reshape(-1, basis.size, basis.size)).float()
 
-        yield State(1, 1, 0.0, field(draw + update), field(mean), constrain(posterior_std(task, rows, spectrum)))
+        yield State(1, 1, 0.0, field(draw + update), field(mean), posterior_std(task, rows, spectrum))
 
 
 def posterior_std(task: Task, rows: Tensor, spectrum: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from ddis import provenance, tracking
 from ddis.config import Study
 from ddis.data.store import Pairs, read_pairs
-from ddis.data.subsets import paired_subset
+from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
 from ddis.stages.layout import data_path
 
@@ -48,9 +48,9 @@ def load_pairs(study: Study, problem: str, split: str) -> Pairs:
 
 def training_share(study: Study, percent: str) -> np.ndarray:
     """Indices of the paired training fields at a percent."""
-    return paired_subset(float(percent) / 100, study.data.train, study.seed)
+    return paired_subset(fraction_of(percent), study.data.train, study.seed)
 
 
 def validation_share(study: Study, percent: str) -> np.ndarray:
     """Indices of the validation pairs that a method may use at a percent, for stopping, tuning and R."""
-    return paired_subset(float(percent) / 100, study.data.validation, study.seed, "validation-pairs")
+    return paired_subset(fraction_of(percent), study.data.validation, study.seed, "validation-pairs")

@@ -7,7 +7,7 @@ rule generate:
         "results/{study}/benchmarks/generate/{problem}-{split}.tsv"
     conda:
         "../../environment.yml"
-    threads: study.threads
+    threads: study.data.workers
     resources:
         mem_mb=8000,
         runtime=240,

@@ -1,0 +1,288 @@
+"""Pictures, plots and tables of docs/problems.md.
+
+    python benchmarks/problems_page.py [--tables]
+
+Draws a few fields of every problem on 64 x 64 nodes and the convergence of every solver into docs/problems/*.png, and rewrites what
+stands between the markers `<!-- name:begin -->` and `<!-- name:end -->` of the page: orders of convergence, and the speed from
+benchmarks/results/{solvers,navier_stokes}.json. The errors of the convergence plots go to benchmarks/results/convergence.json.
+--tables rewrites the tables from the results that are there, and draws and measures nothing. One thread, about a minute.
+
+Convergence cases: the manufactured and exact solutions of the tests, and random fields of the benchmark on 1025 x 1025 nodes, taken at
+every n-th node, whose solutions are compared at the nodes of the coarse grid. Errors are relative l2, root mean square over the fields.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from navier_stokes import PseudoSpectral, refined
+from torch import Tensor
+
+from ddis.evaluation.figures import pairs, to_png
+from ddis.pde import make_problem
+from ddis.pde.darcy import solve_flux
+
+ROOT = Path(__file__).parents[1]
+PAGE, PICTURES, RESULTS = ROOT / "docs" / "problems.md", ROOT / "docs" / "problems", ROOT / "benchmarks" / "results"
+SHOWN_NODES, SHOWN_FIELDS, PICTURE_DPI, PLOT_DPI = 64, 4, 90, 110
+FINE, FINE_FIELDS = 1025, 4
+SIZES = (17, 33, 65, 129)
+COLOURS, SHAPES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "osD^"
+SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "poisson": ("poisson", {}),
+    "helmholtz": ("helmholtz", {}),
+    "helmholtz-8": ("helmholtz", {"k": 8.0}),
+    "darcy": ("darcy", {}),
+    "darcy-log-normal": ("darcy", {"coefficient": "log-normal"}),
+    "navier-stokes": ("navier-stokes", {}),
+}
+TITLES = {
+    "poisson": "poisson: ∇²u = a",
+    "helmholtz": "helmholtz, k = 1: ∇²u + k²u = a",
+    "helmholtz-8": "helmholtz, k = 8: ∇²u + k²u = a",
+    "darcy": "darcy, two-valued (3 and 12): -∇·(a ∇u) = 1",
+    "darcy-log-normal": "darcy, log-normal (scale 1): -∇·(a ∇u) = 1",
+    "navier-stokes": "navier-stokes, ν = 0.001, T = 1: a = w(0), u = w(T)",
+}
+
+# {"problem", "case", "step" (h or dt), "steps" [n], "errors" [n], "order" (of the scheme, where the theory gives one)}
+Curve = dict[str, Any]
+
+
+def curve(problem: str, case: str, steps: Sequence[float], errors: Sequence[float], order: int | None, step: str = "h") -> Curve:
+    return {"problem": problem, "case": case, "step": step, "steps": list(steps), "errors": list(errors), "order": order}
+
+
+def relative(u: Tensor, exact: Tensor) -> float:
+    """Relative l2 error of fields [N, S, S], root mean square over N."""
+    return float(((u - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).square().mean().sqrt())
+
+
+def grid(size: int) -> tuple[Tensor, Tensor]:
+    x = torch.linspace(0, 1, size, dtype=torch.float64)
+    return x[:, None], x[None, :]
+
+
+def manufactured_poisson(size: int) -> float:
+    """u = exp(x) sin πx sin 2πy."""
+    pi = torch.pi
+    x, y = grid(size)
+    u = x.exp() * torch.sin(pi * x) * torch.sin(2 * pi * y)
+    u_xx = x.exp() * ((1 - pi**2) * torch.sin(pi * x) + 2 * pi * torch.cos(pi * x)) * torch.sin(2 * pi * y)
+    return relative(make_problem("poisson", {}).solve(u_xx - 4 * pi**2 * u)[None], u[None])
+
+
+def manufactured_helmholtz(size: int, k: float) -> float:
+    """u = x (1 - x) sin πy exp(y)."""
+    pi = torch.pi
+    x, y = grid(size)
+    u = x * (1 - x) * torch.sin(pi * y) * y.exp()
+    u_xx = -2 * torch.sin(pi * y) * y.exp() * torch.ones_like(x)
+    u_yy = x * (1 - x) * y.exp() * ((1 - pi**2) * torch.sin(pi * y) + 2 * pi * torch.cos(pi * y))
+    return relative(make_problem("helmholtz", {"k": k}).solve(u_xx + u_yy + k**2 * u)[None], u[None])
+
+
+def manufactured_darcy(size: int) -> float:
+    """a = exp(sin πx + xy), u = sin πx sin 2πy."""
+    pi = torch.pi
+    x, y = grid(size)
+    a = torch.exp(torch.sin(pi * x) + x * y)
+    u = torch.sin(pi * x) * torch.sin(2 * pi * y)
+    u_x, u_y = pi * torch.cos(pi * x) * torch.sin(2 * pi * y), 2 * pi * torch.sin(pi * x) * torch.cos(2 * pi * y)
+    source = -a * ((pi * torch.cos(pi * x) + y) * u_x + x * u_y - 5 * pi**2 * u)
+    return relative(solve_flux(a, source, smooth=True)[None], u[None])
+
+
+def random_fields(pde: str, parameters: dict[str, Any]) -> list[float]:
+    """Errors at `SIZES` against the fine grid."""
+    problem = make_problem(pde, parameters)
+    a = problem.sample_coefficients(range(FINE_FIELDS), FINE, seed=0)
+    fine = problem.solve(a)
+    strides = [(FINE - 1) // (size - 1) for size in SIZES]
+    return [relative(problem.solve(a[:, ::n, ::n].contiguous()), fine[:, ::n, ::n]) for n in strides]
+
+
+def navier_stokes_in_space() -> list[float]:
+    """Two-mode vorticity on 16, 32, 64 and 128 nodes in 64 steps, against a pseudo-spectral run on 256 in as many."""
+
+    def initial(size: int) -> Tensor:
+        x = 2 * torch.pi * torch.arange(size, dtype=torch.float64) / size
+        x, y = x[:, None], x[None, :]
+        return (torch.sin(x) * torch.cos(2 * y) + torch.cos(x + y) + 0.5 * torch.sin(3 * y - x))[None]
+
+    fine, problem = PseudoSpectral(256).runge_kutta(initial(256), 64), make_problem("navier-stokes", {"step": 1 / 64})
+    return [relative(problem.solve(initial(size)), fine[:, :: 256 // size, :: 256 // size]) for size in (16, 32, 64, 128)]
+
+
+def navier_stokes_in_time(steps: Sequence[int]) -> list[float]:
+    """Random initial fields of 16 nodes on 32, against 128 steps on the same grid."""
+    w = refined(make_problem("navier-stokes", {}).sample_coefficients(range(2), 16, seed=3), 32)
+
+    def end(count: int) -> Tensor:
+        return make_problem("navier-stokes", {"step": 1 / count}).solve(w)
+
+    exact = end(128)
+    return [relative(end(count), exact) for count in steps]
+
+
+def convergence() -> list[Curve]:
+    """Every curve of the plots."""
+    h = [1 / (size - 1) for size in SIZES]
+    dirichlet: list[tuple[str, str, Callable[[int], float]]] = [
+        ("poisson", "manufactured", manufactured_poisson),
+        ("helmholtz", "manufactured, k = 1", lambda size: manufactured_helmholtz(size, 1.0)),
+        ("helmholtz", "manufactured, k = 6", lambda size: manufactured_helmholtz(size, 6.0)),
+        ("darcy", "manufactured, smooth a", manufactured_darcy),
+    ]
+    curves = [curve(problem, case, h, [error(size) for size in SIZES], 2) for problem, case, error in dirichlet]
+    for name in ("poisson", "helmholtz", "darcy-log-normal", "darcy"):
+        pde, parameters = SHOWN[name]
+        case = {"darcy-log-normal": "random, log-normal", "darcy": "random, two-valued"}.get(name, "random fields")
+        curves.append(curve(pde, case, h, random_fields(pde, parameters), None))
+    curves.append(curve("navier-stokes", "in space, smooth", [1 / s for s in (16, 32, 64, 128)], navier_stokes_in_space(), 4))
+    counts = (2, 4, 8, 16)
+    curves.append(curve("navier-stokes", "in time, random", [1 / n for n in counts], navier_stokes_in_time(counts), 4, "dt"))
+    return curves
+
+
+def orders(c: Curve) -> list[float]:
+    points = list(zip(c["steps"], c["errors"], strict=True))
+    return [float(np.log(e1 / e2) / np.log(s1 / s2)) for (s1, e1), (s2, e2) in pairwise(points)]
+
+
+def convergence_plot(problem: str, curves: Sequence[Curve]) -> Figure:
+    """Error against spacing, one panel for each kind of step, with the order of the last refinement in the legend."""
+    kinds = list(dict.fromkeys(c["step"] for c in curves))
+    figure = Figure(figsize=(4.4 * len(kinds), 3.5), layout="constrained")
+    for ax, kind in zip(np.atleast_1d(np.asarray(figure.subplots(1, len(kinds)))), kinds, strict=True):
+        drawn = [c for c in curves if c["step"] == kind]
+        for c, colour, shape in zip(drawn, COLOURS, SHAPES, strict=False):
+            label = f"{c['case']}: order {orders(c)[-1]:.2f}"
+            ax.loglog(c["steps"], c["errors"], marker=shape, color=colour, lw=1.5, ms=5, label=label)
+        for order in sorted({c["order"] for c in drawn if c["order"]}):
+            slope_below(ax, drawn, order)
+        steps = drawn[0]["steps"]
+        ax.set_xticks(steps, [f"1/{round(1 / step)}" for step in steps])
+        ax.minorticks_off()
+        ax.set(xlabel="node spacing $h$" if kind == "h" else "time step $dt$", ylabel="relative $l^2$ error")
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False, fontsize=8, loc="upper left")
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high * (high / low) ** (0.09 * (len(drawn) + 1)))
+    figure.suptitle(f"{problem}: error of the solver", fontsize=10)
+    return figure
+
+
+def slope_below(ax: Any, curves: Sequence[Curve], order: int) -> None:
+    """A dashed line of the scheme's order, a little below all curves at the finest step."""
+    steps = np.array(curves[0]["steps"])
+    low = 0.45 * min(c["errors"][-1] for c in curves)
+    ax.loglog(steps, low * (steps / steps[-1]) ** order, "--", color="0.5", lw=1, label=f"slope {order}")
+
+
+def draw() -> None:
+    """Measures the convergence and draws every picture of the page."""
+    torch.set_num_threads(1)
+    PICTURES.mkdir(exist_ok=True)
+    for name, (pde, parameters) in SHOWN.items():
+        problem = make_problem(pde, parameters)
+        a = problem.sample_coefficients(range(SHOWN_FIELDS), SHOWN_NODES, seed=0)
+        figure = pairs(a.numpy(), problem.solve(a).numpy(), TITLES[name])
+        (PICTURES / f"{name}.png").write_bytes(to_png(figure, PICTURE_DPI))
+    curves = convergence()
+    (RESULTS / "convergence.json").write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+    for problem in dict.fromkeys(c["problem"] for c in curves):
+        figure = convergence_plot(problem, [c for c in curves if c["problem"] == problem])
+        (PICTURES / f"{problem}-convergence.png").write_bytes(to_png(figure, PLOT_DPI))
+
+
+def read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is the head."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
+
+
+def orders_table(curves: Sequence[Curve]) -> str:
+    """Errors at every step, and the orders between them."""
+    rows = [["case", "step", "relative l2 errors", "observed orders"]]
+    for c in curves:
+        steps = f"{c['step']} = " + ", ".join(f"1/{round(1 / step)}" for step in c["steps"])
+        errors, between = ", ".join(f"{e:.1e}" for e in c["errors"]), ", ".join(f"{o:.2f}" for o in orders(c))
+        rows.append([c["case"], steps, errors, between])
+    return markdown(rows)
+
+
+def threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'} on both sides"
+
+
+def sparse_speed(result: dict[str, Any]) -> str:
+    """Direct and iterative solvers against SciPy's sparse direct solver."""
+    size = result["resolution"]
+    head = f"{size} x {size} nodes, {threads(result['threads'])}, {result['processor']}:"
+    names = ["problem", "ddis, fields/s", "spsolve, fields/s", "ratio", "asked", "splu, factorised once", "largest difference"]
+    rows = [[*names, "50,000 fields"]]
+    for row in result["rows"]:
+        kept = row["factorised_once_fields_per_second"]
+        rates = [f"{row['fields_per_second']:.0f}", f"{row['spsolve_fields_per_second']:.1f}"]
+        ratios = [f"**{row['ratio']:.3g}**", f"{row['target']}", "" if kept is None else f"{kept:.0f}"]
+        rest = [f"{row['largest_difference']:.0e}", f"{row['minutes_for_50000']:.1f} min"]
+        rows.append([row["pde"], *rates, *ratios, *rest])
+    return f"{head}\n\n{markdown(rows)}"
+
+
+def fixed_step_speed(result: dict[str, Any]) -> str:
+    """Navier-Stokes against the pseudo-spectral solver with a fixed step, with both errors; and the memory of gradients."""
+    rows = [["nodes", "solver", "steps", "fields/s", "mean error", "largest error", "ratio", "50,000 fields"]]
+    for row in result["rows"]:
+        size, ours, fixed = f"{row['resolution']} x {row['resolution']}", row["error"], row["fixed_step_error"]
+        own = [f"{row['steps_mean']:.1f}", f"{row['fields_per_second']:.3g}", f"{ours['mean']:.1e}", f"{ours['largest']:.1e}"]
+        rows.append([size, "ddis", *own, f"**{row['ratio']:.0f}**", f"{row['minutes_for_50000']:.1f} min"])
+        errors = ["", ""] if fixed is None else [f"{fixed['mean']:.1e}", f"{fixed['largest']:.1e}"]
+        rows.append([size, "pseudo-spectral, dt = 1e-4", "10,000", f"{row['fixed_step_fields_per_second']:.2g}", *errors, "", ""])
+    kept = [["nodes", "fields", "steps", "memory, MB", "s forward", "s backward"]]
+    for row in result["memory"]:
+        if row["gradient"]:
+            size = f"{row['resolution']} x {row['resolution']}"
+            seconds = [f"{row['seconds_forward']:.2f}", f"{row['seconds_backward']:.2f}"]
+            kept.append([size, str(row["fields"]), f"{row['steps_mean']:.1f}", f"{row['megabytes']:.0f}", *seconds])
+    head = f"navier-stokes, ν = 1e-3, T = 1, {threads(result['threads'])}, {result['processor']}:"
+    return f"{head}\n\n{markdown(rows)}\n\nMemory and time of a gradient with respect to w(0):\n\n{markdown(kept)}"
+
+
+def fill(parts: dict[str, str]) -> None:
+    """Rewrites the marked parts of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, content in parts.items():
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        text, count = pattern.subn(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+        if count != 1:
+            raise SystemExit(f"{PAGE}: markers of {name!r} found {count} times; expected once")
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", action="store_true", help="only the tables, from the results that are there")
+    if not parser.parse_args().tables:
+        draw()
+    curves = read("convergence.json")
+    parts = {f"convergence-{p}": [c for c in curves if c["problem"] == p] for p in dict.fromkeys(c["problem"] for c in curves)}
+    tables = {name: orders_table(part) for name, part in parts.items()}
+    fill({**tables, "speed": f"{sparse_speed(read('solvers.json'))}\n\n{fixed_step_speed(read('navier_stokes.json'))}"})
+
+
+if __name__ == "__main__":
+    main()

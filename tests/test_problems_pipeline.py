@@ -1,0 +1,206 @@
+"""Helmholtz, darcy and navier-stokes through every stage of one tiny study, in this process, and what their results must be."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ddis.config import Study
+from ddis.data.store import Samples, read_pairs, read_samples
+from ddis.evaluation import metrics
+from ddis.evaluation.table import from_csv
+from ddis.stages import card, figures, generate, pairs, sample, tables, train
+from ddis.stages.layout import data_path, figure_names, models, samples_path
+from ddis.stages.networks import load_network
+
+PROBLEMS = ("helmholtz", "darcy", "navier-stokes", "log-normal")
+LEARNT = PROBLEMS[:3]
+NODES, NOISE, STEPS, ITERATIONS, K = 20, 0.01, 4, 2, 4
+BACKBONE = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}
+TRAINING = {"steps": 12, "batch": 8, "validate_every": 4}
+CONFIGURATION: dict[str, Any] = {
+    "study": "problems",
+    "device": "cpu",
+    "problems": {
+        "helmholtz": {"pde": "helmholtz", "k": 6.0},
+        "darcy": {"pde": "darcy"},
+        "navier-stokes": {"pde": "navier-stokes"},
+        "log-normal": {"pde": "darcy", "coefficient": "log-normal"},
+    },
+    "data": {"resolution": 16, "train": 64, "validation": 20, "test": 2},
+    "fractions": [1.0],
+    "observations": {"sparse": {"count": NODES, "noise": NOISE}},
+    "prior": {"backbone": BACKBONE, "training": TRAINING},
+    "joint": {"backbone": BACKBONE, "training": TRAINING},
+    "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": TRAINING},
+    "runs": {
+        "ddis": {"steps": 3, "langevin_steps": 2, "weight": 1, "problems": LEARNT},
+        "ddis-gn": {"samples": 2, "steps": 3, "problems": LEARNT},
+        "solver": {"method": "ddis-gn", "operator": "solver", "samples": K, "steps": STEPS, "iterations": ITERATIONS},
+        "fundps": {"steps": 6, "weight": 10, "residual_weight": 0.01, "problems": LEARNT},
+        "exact": {"samples": K, "problems": ["helmholtz"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The finished study, with its folder as the working directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("problems"))
+        made = Study.load(CONFIGURATION)
+        for problem in made.problems:
+            for split in ("train", "validation", "test"):
+                generate.run(made, problem, split)
+            card.run(made, problem)
+            pairs.run(made, problem, "100")
+            for model in models(made, problem):
+                train.run(made, problem, model)
+        for case in made.cases():
+            sample.run(made, **vars(case))
+        tables.run(made)
+        figures.run(made)
+        yield made
+
+
+def samples(study: Study, problem: str, run: str) -> Samples:
+    return read_samples(samples_path(study, problem, "sparse", run, "100"))
+
+
+def table(study: Study) -> pd.DataFrame:
+    return from_csv(study.folder / "tables" / "errors.csv").set_index(["problem", "run"])
+
+
+def test_every_stage_has_written_its_files(study: Study) -> None:
+    rows = table(study)
+    assert sorted(rows.index) == sorted((case.problem, case.run) for case in study.cases()) and len(rows) == 14
+    assert (rows["n_failed"] == 0).all() and rows["l2_sample"].notna().all() and rows["misfit"].notna().all()
+    assert models(study, "darcy") == ["prior", "operator-100", "joint-100"] and models(study, "log-normal") == ["prior"]
+    for name in figure_names(study):
+        assert (study.folder / "figures" / name).stat().st_size > 1000, name
+    for problem in PROBLEMS:
+        made = study.make_problem(problem)
+        written = yaml.safe_load((study.folder / "data" / problem / "card.yaml").read_text())
+        assert made.equation in str(written) and made.boundary in str(written) and made.distribution in str(written)
+        assert len(pd.read_csv(study.folder / "data" / problem / "pairs-100.csv")) == 64
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_stored_pairs_solve_the_equation_and_truths_are_those_of_the_test_split(study: Study, problem: str) -> None:
+    made, stored = study.make_problem(problem), read_pairs(data_path(study, problem, "test"))
+    a, u = (torch.from_numpy(f).double() for f in (stored.coefficient, stored.solution))
+    zero = made.residual(a, torch.zeros_like(u)).norm()
+    assert made.residual(a, u).norm() < 1e-4 * zero  # float32 storage
+    drawn = samples(study, problem, "solver")
+    assert np.array_equal(drawn.coefficient_true, stored.coefficient) and np.array_equal(drawn.solution_true, stored.solution)
+    noise = np.where(drawn.mask, drawn.observation - drawn.solution_true, 0)
+    level = np.sqrt((noise**2).sum() / (2 * NODES)) / read_pairs(data_path(study, problem, "train")).solution.std()
+    assert level == pytest.approx(NOISE, rel=4 / np.sqrt(2 * 2 * NODES))  # four standard errors
+    assert (drawn.mask.sum((1, 2)) == NODES).all()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_stored_solutions_are_those_of_the_samples(study: Study, problem: str) -> None:
+    made = study.make_problem(problem)
+    for case in study.cases():
+        if case.problem == problem:
+            drawn = samples(study, problem, case.run)
+            assert drawn.solution is not None
+            expected = made.solve(torch.from_numpy(drawn.coefficient).double()).numpy()
+            assert np.abs(drawn.solution - expected).max() < 1e-5 * np.abs(expected).max(), case
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_gauss_newton_with_the_solver_fits_the_observations(study: Study, problem: str) -> None:
+    """Against coefficients that know nothing of the observations: the prior's draws, or other fields of the data set."""
+    made, drawn = study.make_problem(problem), samples(study, problem, "solver")
+    scale = float(drawn.solution_true.astype(np.float64).std())
+    draws = made.solve(made.sample_coefficients(range(32), 16, seed=77)).numpy()[None].repeat(2, 0)
+    own, other = (metrics.misfit(u, drawn.observation, drawn.mask, scale) for u in (drawn.solution, draws))
+    assert own.mean() < 0.15 * other.mean() and own.max() < 0.5 * other.mean(), (own, other.mean())
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_non_linear_problems_have_a_jacobian_at_each_chains_own_point(study: Study, problem: str) -> None:
+    """As the operator's evaluations tell: 2 per row, and one prediction per iteration."""
+    drawn = samples(study, problem, "solver")
+    assert drawn.attributes["operator"] == "solver" and drawn.attributes["pairs"] is None
+    assert drawn.attributes["prior_evaluations"] == STEPS
+    own = STEPS * ITERATIONS * (2 * NODES + 1)
+    shared = STEPS * ITERATIONS + 2 * drawn.mask.any(0).sum() / (2 * K)
+    assert drawn.attributes["operator_evaluations"] == (shared if problem == "helmholtz" else own)
+
+
+@pytest.mark.parametrize("run", ["ddis", "ddis-gn", "solver", "fundps", "exact"])
+def test_helmholtz_samples_are_zero_at_the_boundary_and_nowhere_else(study: Study, run: str) -> None:
+    drawn = samples(study, "helmholtz", run)
+    edge = np.ones((16, 16), dtype=bool)
+    edge[1:-1, 1:-1] = False
+    assert (drawn.coefficient[..., edge] == 0).all() and (drawn.mean[..., edge] == 0).all() and (drawn.std[..., edge] == 0).all()
+    assert (drawn.coefficient[..., ~edge] != 0).all() and not drawn.mask[:, edge].any()
+
+
+def test_exact_is_the_limit_of_helmholtz_and_only_its(study: Study) -> None:
+    rows = table(study)
+    assert rows["l2_limit"].notna().groupby("problem").all().to_dict() == {p: p == "helmholtz" for p in PROBLEMS}
+    exact = rows.loc[("helmholtz", "exact")]
+    # The mean of K posterior draws is off by the spread over sqrt(K), so is its error: sqrt(1 + 1/K) times the limit.
+    assert exact["l2_limit"] < exact["l2_mean"] < 1.3 * exact["l2_limit"]
+    noise = NOISE * read_pairs(data_path(study, "helmholtz", "train")).solution.std()
+    assert exact["misfit"] * read_pairs(data_path(study, "helmholtz", "test")).solution.std() == pytest.approx(noise, rel=0.3)
+
+
+@pytest.mark.parametrize("run", ["ddis", "ddis-gn", "solver", "fundps"])
+def test_darcy_samples_lie_between_its_two_values(study: Study, run: str) -> None:
+    drawn = samples(study, "darcy", run)
+    assert set(np.unique(drawn.coefficient_true)) == {3.0, 12.0}
+    assert drawn.coefficient.min() >= 3 and drawn.coefficient.max() <= 12 and drawn.coefficient.std() > 0.1
+
+
+def test_log_normal_samples_are_positive_and_not_cut_off(study: Study) -> None:
+    drawn = samples(study, "log-normal", "solver")
+    assert drawn.coefficient.min() > 0 and (drawn.coefficient < 1).any() and (drawn.coefficient > 1).any()
+    assert len(np.unique(drawn.coefficient)) > 0.99 * drawn.coefficient.size
+
+
+def test_error_rates_are_those_of_two_valued_coefficients_only(study: Study) -> None:
+    rates = table(study)["error_rate"]
+    assert rates.notna().groupby("problem").all().to_dict() == {p: p == "darcy" for p in PROBLEMS}
+    drawn = samples(study, "darcy", "solver")
+    wrong = (drawn.coefficient >= 7.5) != (drawn.coefficient_true[:, None] >= 7.5)
+    assert rates["darcy", "solver"] == pytest.approx(100 * wrong.mean(), abs=1e-6)
+
+
+def test_navier_stokes_is_periodic_throughout(study: Study) -> None:
+    device = torch.device("cpu")
+    operators = {p: load_network(study, p, "operator-100", device).network for p in LEARNT}
+    assert {p: network.padding for p, network in operators.items()} == {"helmholtz": 0.125, "darcy": 0.125, "navier-stokes": 0.0}
+    x = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    moved = {}
+    for problem in LEARNT:
+        prior = load_network(study, problem, "prior", device).network
+        there, back = (prior(f, torch.ones(1)) for f in (x.roll((4, 6), (-2, -1)), x))
+        moved[problem] = float((there.roll((-4, -6), (-2, -1)) - back).abs().max())
+    assert moved["navier-stokes"] < 1e-5 < 1e-3 < min(moved["helmholtz"], moved["darcy"]), moved
+    assert samples(study, "navier-stokes", "solver").mask[:, [0, -1]].any()
+
+
+def test_the_spectrum_of_the_navier_stokes_prior_is_that_of_fourier_modes(study: Study) -> None:
+    """Against the formula, for the 24 modes |k| < 3 that carry the variance; in the cosine basis they would be others."""
+    trained = load_network(study, "navier-stokes", "prior", torch.device("cpu"))
+    formula = study.make_problem("navier-stokes").prior_spectrum(16)
+    assert trained.spectrum is not None and formula is not None
+    normalised = formula * (0.5 / trained.coefficient.std) ** 2
+    large = formula > formula.max() / 20
+    ratio = trained.spectrum[large] / normalised[large]
+    assert trained.spectrum[0, 0] < 1e-9
+    # chi-squared with 63 degrees of freedom: standard deviation 0.18
+    assert abs(ratio.mean() - 1) < 0.15 and (ratio - 1).abs().max() < 0.75, ratio
+
+
+def test_only_paths_of_the_study_were_written(study: Study) -> None:
+    assert {p.name for p in Path.cwd().iterdir()} <= {"results"} and not list((study.folder / "work").rglob("*.safetensors"))
