@@ -10,7 +10,9 @@ from ddis.provenance import code_digest, file_digest
 
 PACKAGE = Path(__file__).parents[1]
 # No result depends on these: they check, name, watch and report. What the configuration says is in the digests of `Study`.
-BESIDE = frozenset({"cli", "config", "errors", "pde", "progress", "provenance", "registry", "sampling.methods", "tracking"})
+BESIDE = frozenset(
+    {"cli", "config", "errors", "pde", "progress", "provenance", "registry", "sampling.methods", "settings", "tracking"}
+)
 
 
 def code(stage: str, *classes: type) -> str:

@@ -1,0 +1,94 @@
+"""The parts of a configuration, each with its defaults; `ddis.config.Study` holds them together."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.training.loop import TrainingSettings
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
+class Settings(BaseModel):
+    """A part of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProblemSettings(BaseModel):
+    """pde: the equation, by name or module:attribute; the other keys are its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    pde: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SplitFiles(Settings):
+    """Files of `ddis import` or `ddis generate --output`, one for each split; paths from the working directory."""
+
+    train: str
+    validation: str
+    test: str
+
+
+class DataSettings(Settings):
+    """Nodes per side, and fields of each split. All `train` coefficients may be used unpaired; a fraction of them is paired.
+
+    workers: processes that generate a split, each with one thread. files: by problem, where its data is taken from instead.
+    """
+
+    resolution: int = Field(ge=4)
+    train: int = Field(ge=1)
+    validation: int = Field(ge=1)
+    test: int = Field(ge=1)
+    workers: int = Field(1, ge=1)
+    files: dict[Name, SplitFiles] = {}
+
+
+class ObservationSettings(Settings):
+    """count nodes of the solution, drawn per field; noise: standard deviation / std(u) of the training split."""
+
+    count: int = Field(ge=1)
+    noise: float = Field(0.0, ge=0)
+    placement: Literal["random"] = "random"
+
+
+class NoiseSettings(Settings):
+    """Noise of the diffusion: kernel, its length in units of the domain, nugget on the diagonal.
+
+    diagonal: independent modes in the problem's basis (what the spectral step assumes), instead of a stationary field.
+    """
+
+    kernel: Literal["white", "exponential", "gaussian"] = "exponential"
+    length: float = Field(0.1, gt=0)
+    nugget: float = Field(1e-4, ge=0)
+    diagonal: bool = True
+
+
+class PriorSettings(Settings):
+    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` as for an operator."""
+
+    backbone: BackboneSettings = BackboneSettings()
+    log_sigma_mean: float = -1.2
+    log_sigma_std: float = Field(1.2, gt=0)
+    training: TrainingSettings = TrainingSettings()
+    at: dict[str, dict[str, Any]] = {}
+
+
+class OperatorConfig(Settings):
+    """A neural operator and its training; `at` changes the training at a percent of the pairs: `at: {1: {steps: 300}}`."""
+
+    network: OperatorSettings = OperatorSettings()
+    training: TrainingSettings = TrainingSettings()
+    at: dict[str, dict[str, Any]] = {}
+
+
+class TuningSettings(Settings):
+    """`ddis tune`: validation fields (at most the fraction's share), and for each run the values of its weight to try."""
+
+    fields: int = Field(8, ge=1)
+    candidates: dict[Name, tuple[float, ...]] = {}
