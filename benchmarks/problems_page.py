@@ -2,19 +2,22 @@
 
     python benchmarks/problems_page.py [--tables]
 
-Draws a few fields of every problem on 64 x 64 nodes and the convergence of every solver into docs/problems/*.png, and rewrites what
-stands between the markers `<!-- name:begin -->` and `<!-- name:end -->` of the page: orders of convergence, and the speed from
-benchmarks/results/{solvers,navier_stokes}.json. The errors of the convergence plots go to benchmarks/results/convergence.json.
---tables rewrites the tables from the results that are there, and draws and measures nothing. One thread, about a minute.
+Draws a few fields of every problem on 64 x 64 nodes and the convergence of every solver into docs/problems/*.png, and rewrites
+what stands between the markers `<!-- name:begin -->` and `<!-- name:end -->` of the page: orders of convergence, and the speed
+from benchmarks/results/{solvers,navier_stokes}.json. The errors of the convergence plots go to
+benchmarks/results/convergence.json. --tables rewrites the tables from the results that are there, and draws and measures
+nothing. One thread, about a minute.
 
-Convergence cases: the manufactured and exact solutions of the tests, and random fields of the benchmark on 1025 x 1025 nodes, taken at
-every n-th node, whose solutions are compared at the nodes of the coarse grid. Errors are relative l2, root mean square over the fields.
+Convergence cases: the manufactured and exact solutions of the tests, and random fields of the benchmark on 1025 x 1025 nodes,
+taken at every n-th node, whose solutions are compared at the nodes of the coarse grid. Errors are relative l2, root mean square
+over the fields.
 """
 
 import argparse
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -262,12 +265,16 @@ def fixed_step_speed(result: dict[str, Any]) -> str:
     return f"{head}\n\n{markdown(rows)}\n\nMemory and time of a gradient with respect to w(0):\n\n{markdown(kept)}"
 
 
+def replacement(content: str, match: re.Match[str]) -> str:
+    return f"{match[1]}{content}\n{match[2]}"
+
+
 def fill(parts: dict[str, str]) -> None:
     """Rewrites the marked parts of the page."""
     text = PAGE.read_text(encoding="utf-8")
     for name, content in parts.items():
         pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+        text, count = pattern.subn(partial(replacement, content), text)
         if count != 1:
             raise SystemExit(f"{PAGE}: markers of {name!r} found {count} times; expected once")
     PAGE.write_text(text, encoding="utf-8")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Idle threads that spin would slow down the stages beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Without it, matrix products on a GPU may differ from run to run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 EPILOG = """Snakemake calls these commands: `snakemake --cores all` runs the default study. Each can be run by hand, for example
   ddis train --config results/quickstart/config.yaml --problem poisson --model operator-100

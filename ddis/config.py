@@ -17,6 +17,8 @@ from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_va
 from ddis.data.store import PAIRS, open_pairs, read_attributes
 from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
+from ddis.fields.bases import basis
+from ddis.fields.noise import make_noise
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.sampling.base import RunSettings
@@ -73,6 +75,9 @@ class Study(Settings):
     def _typed_runs(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
+        for name, run in value.items():
+            if not isinstance(run, Mapping | RunSettings | None):
+                raise InputError(f"runs.{name}: {run!r}; accepted: settings such as {{method: ddis, samples: 4}}, or nothing")
         return {name: run_settings(name, dict(run or {})) for name, run in value.items()}
 
     @model_validator(mode="after")
@@ -80,9 +85,10 @@ class Study(Settings):
         for name in self.problems:
             self._check_problem(name)
         self._check_files()
-        for part in ("prior", "joint", "operator"):
-            for percent in getattr(self, part).at:
-                self.training(part, percent)
+        labels = [percent_label(fraction) for fraction in self.fractions]
+        if len(set(labels)) < len(labels) or "0" in labels:
+            raise InputError(f"fractions {list(self.fractions)}: percents {', '.join(labels)}; accepted: different ones, above 0")
+        self._check_training()
         for name, run in self.runs.items():
             for fraction in run.fractions or ():
                 if not 0 < fraction <= 1:
@@ -121,6 +127,24 @@ class Study(Settings):
                     f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
                 )
 
+    def _check_training(self) -> None:
+        used = {case.percent for case in self.cases()}
+        for part in ("prior", "joint", "operator"):
+            for percent in getattr(self, part).at:
+                if part == "prior" or percent not in used:
+                    accepted = "none, it sees all coefficients" if part == "prior" else ", ".join(sorted(used, key=float))
+                    raise InputError(f"{part}.at.{percent}: no model is trained at this percent; accepted: {accepted}")
+                self.training(part, percent)
+        pad = round(self.operator.network.padding * self.data.resolution)
+        if pad >= self.data.resolution:
+            raise InputError(f"operator.network.padding {self.operator.network.padding}: reflects more nodes than there are")
+        for name in self.problems:
+            modes = basis(self.make_problem(name).basis, self.data.resolution)
+            try:
+                make_noise(self.data.resolution, modes, **self.noise.model_dump())
+            except ValueError as error:
+                raise InputError(str(error)) from error
+
     def _check_files(self) -> None:
         unknown = set(self.data.files) - set(self.problems)
         if unknown:
@@ -158,6 +182,8 @@ class Study(Settings):
         """The study of a YAML file or a dictionary. Raises InputError."""
         if isinstance(source, Mapping):
             return cls._validate(dict(source), "configuration")
+        if not isinstance(source, str | Path):
+            raise InputError(f"the configuration is {source!r}; accepted: keys and values, see config/config.yaml")
         path = Path(source)
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -248,6 +274,8 @@ class Study(Settings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _generate_inputs(self, problem: str, split: str) -> dict[str, Any]:
+        if split not in SPLITS:
+            raise InputError(f"split {split!r} is unknown; accepted: {', '.join(SPLITS)}")
         made = self.make_problem(problem)
         settings = self.problems[problem]
         parameters = made.parameters.model_dump(mode="json")
@@ -261,6 +289,7 @@ class Study(Settings):
         }
 
     def _pairs_inputs(self, problem: str, percent: str) -> dict[str, Any]:
+        self.make_problem(problem)
         return {"count": self.data.train, "fraction": fraction_of(percent), "seed": self.seed}
 
     def _train_inputs(self, problem: str, model: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        remove_leftovers(path)
+        temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
         try:
             yield temporary
             descriptor = os.open(temporary, os.O_RDONLY)
@@ -33,6 +35,17 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes temporary files of `path` that a process of this machine left when it was killed."""
+    for leftover in path.parent.glob(f".{path.name}.{platform.node()}.*.tmp"):
+        try:
+            os.kill(int(leftover.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (PermissionError, ValueError):
+            continue
 
 
 def write_text(path: Path | str, text: str) -> None:

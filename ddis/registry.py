@@ -23,8 +23,10 @@ class Registry:
         """The names that can be used, in the order in which they were registered."""
         return [*self.builtin, *sorted(point.name for point in entry_points(group=self.group))]
 
-    def load(self, name: str) -> Any:
+    def load(self, name: Any) -> Any:
         """The thing called `name`, or the one at `module:attribute`. Raises InputError if there is none."""
+        if not isinstance(name, str):
+            raise InputError(f"{self.kind} {name!r}; accepted: {', '.join(self.names())}, or module:attribute of your own")
         target = self.builtin.get(name) or (name if ":" in name else None)
         if target is None:  # the slow look-up comes last
             target = {point.name: point.value for point in entry_points(group=self.group)}.get(name)

@@ -1,7 +1,7 @@
 """Puts what the quickstart study really gave into the documentation: `python docs/refresh.py`, at the repository root.
 
-Copies the figures to docs/quickstart/ and rewrites what stands between the markers `<!-- name:begin -->` and `<!-- name:end -->`
-of README.md and docs/quickstart.md.
+Needs `snakemake --cores all` and `snakemake --cores all tune` to have run. Copies the figures to docs/quickstart/ and rewrites
+what stands between the markers `<!-- name:begin -->` and `<!-- name:end -->` of README.md and docs/quickstart.md.
 """
 
 import json
@@ -101,7 +101,7 @@ def fill(path: Path, parts: dict[str, str]) -> None:
 
 
 def main() -> None:
-    FIGURES.mkdir(exist_ok=True)
+    FIGURES.mkdir(parents=True, exist_ok=True)
     for figure in sorted((STUDY / "figures").glob("*.png")):
         shutil.copy(figure, FIGURES / figure.name)
     fill(Path("README.md"), {"errors": errors()})

@@ -12,7 +12,8 @@ import yaml
 from ddis.config import Study
 from ddis.data.store import Samples, read_pairs, read_samples
 from ddis.evaluation import metrics
-from ddis.evaluation.table import from_csv
+from ddis.evaluation.table import error_row, from_csv
+from ddis.sampling.gauss_newton import gaussian_update
 from ddis.stages import card, figures, generate, pairs, sample, tables, train
 from ddis.stages.layout import data_path, figure_names, models, samples_path
 from ddis.stages.networks import load_network
@@ -140,7 +141,9 @@ def test_helmholtz_samples_are_zero_at_the_boundary_and_nowhere_else(study: Stud
     drawn = samples(study, "helmholtz", run)
     edge = np.ones((16, 16), dtype=bool)
     edge[1:-1, 1:-1] = False
-    assert (drawn.coefficient[..., edge] == 0).all() and (drawn.mean[..., edge] == 0).all() and (drawn.std[..., edge] == 0).all()
+    assert (drawn.coefficient[..., edge] == 0).all() and (drawn.mean[..., edge] == 0).all()
+    single = drawn.coefficient.shape[1] == 1  # one sample has no standard deviation
+    assert np.isnan(drawn.std).all() if single else (drawn.std[..., edge] == 0).all()
     assert (drawn.coefficient[..., ~edge] != 0).all() and not drawn.mask[:, edge].any()
 
 
@@ -150,8 +153,7 @@ def test_exact_is_the_limit_of_helmholtz_and_only_its(study: Study) -> None:
     exact = rows.loc[("helmholtz", "exact")]
     # The mean of K posterior draws is off by the spread over sqrt(K), so is its error: sqrt(1 + 1/K) times the limit.
     assert exact["l2_limit"] < exact["l2_mean"] < 1.3 * exact["l2_limit"]
-    noise = NOISE * read_pairs(data_path(study, "helmholtz", "train")).solution.std()
-    assert exact["misfit"] * read_pairs(data_path(study, "helmholtz", "test")).solution.std() == pytest.approx(noise, rel=0.3)
+    assert exact["misfit"] == pytest.approx(NOISE, rel=0.3)
 
 
 @pytest.mark.parametrize("run", ["ddis", "ddis-gn", "solver", "fundps"])
@@ -200,6 +202,41 @@ def test_the_spectrum_of_the_navier_stokes_prior_is_that_of_fourier_modes(study:
     assert trained.spectrum[0, 0] < 1e-9
     # chi-squared with 63 degrees of freedom: standard deviation 0.18
     assert abs(ratio.mean() - 1) < 0.15 and (ratio - 1).abs().max() < 0.75, ratio
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("operator", ["fno", "solver"])
+def test_chains_that_diverge_are_failed_fields_and_not_the_end_of_the_run(study: Study, problem: str, operator: str) -> None:
+    if (problem, operator) == ("log-normal", "fno"):
+        pytest.skip("the study has no operator for it")
+    wild = {"method": "ddis", "operator": operator, "steps": 4, "langevin_steps": 5, "weight": 1e15, "learning_rate": 1e6}
+    other = Study.load({**CONFIGURATION, "runs": {"wild": wild}})
+    sample.run(other, problem, "sparse", "wild", "100")
+    row = error_row(samples(other, problem, "wild"), None)
+    assert row["n_fields"] == 2 and row["n_failed"] in (0, 2)
+    samples_path(other, problem, "sparse", "wild", "100").unlink()
+
+
+def test_a_coefficient_that_the_solver_refuses_leaves_the_others_alone(study: Study) -> None:
+    for problem in ("darcy", "log-normal"):
+        made = study.make_problem(problem)
+        a = made.sample_coefficients(range(4), 16, seed=0)
+        broken = a.clone()
+        broken[1, 3, 3], broken[2, 5, 5] = np.nan, -1.0
+        u = sample.solve_or_nan(made, broken.requires_grad_())
+        assert u[1].isnan().all() and u[2].isnan().all() and torch.equal(u[[0, 3]], made.solve(a)[[0, 3]])
+        (gradient,) = torch.autograd.grad(u.sum(), broken)
+        assert gradient[[0, 3]].isfinite().all()
+
+
+def test_a_chain_without_a_jacobian_leaves_the_others_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, residual = (torch.randn(3, n, m, dtype=torch.float64, generator=generator) for n, m in ((5, 16), (2, 5)))
+    noise, variance = torch.eye(5, dtype=torch.float64).expand(3, 5, 5), torch.ones(16, dtype=torch.float64)
+    expected = gaussian_update(rows, variance, noise, residual)
+    rows[1, 0, 0] = torch.nan
+    update = gaussian_update(rows, variance, noise, residual)
+    assert update[1].isnan().all() and torch.equal(update[[0, 2]], expected[[0, 2]])
 
 
 def test_only_paths_of_the_study_were_written(study: Study) -> None:

@@ -17,7 +17,7 @@ def fraction_of(percent: str) -> float:
         fraction = float(percent) / 100
     except ValueError:
         fraction = 0.0
-    if not 0 < fraction <= 1:
+    if not 0 < fraction <= 1 or percent != percent_label(fraction):
         raise InputError(f"percent {percent!r}; accepted: a number in (0, 100], as in file names (1, 12.5, 100)")
     return fraction
 

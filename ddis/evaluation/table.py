@@ -90,13 +90,13 @@ _FROM_ATTRIBUTES = (
 )
 
 
-def error_row(samples: Samples, l2_limit: float | None) -> dict[str, Any]:
+def error_row(samples: Samples, limits: np.ndarray | None) -> dict[str, Any]:
     """The row of one file of samples; None in what does not apply.
 
-    l2_limit: error of the closed-form mean on the same fields, in percent (see `closed_form_limit`), None where unknown.
+    limits: errors [n] of the closed-form mean on the same fields, in percent (see `closed_form_errors`), None where unknown.
     Fields with a value that is not finite in their samples, or in the solutions of these, count in `n_failed` and are left
     out of every figure. l2* and error_rate are in percent, coverage in [0, 1], crps in units of the coefficient, misfit in
-    units of the standard deviation of the true solutions of these fields, as `noise` is.
+    units of the standard deviation of the training solutions (attribute `solution_std`), as `noise` is.
     """
     count, size, resolution = samples.coefficient.shape[:3]
     derived = () if samples.solution is None else (samples.solution,)
@@ -104,15 +104,16 @@ def error_row(samples: Samples, l2_limit: float | None) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: samples.attributes.get(name) for name in _FROM_ATTRIBUTES}
     row |= {"observations": int(samples.mask[0].sum()), "resolution": resolution, "n_fields": count, "n_samples": size}
-    row |= {"n_failed": int(count - kept.sum()), "l2_limit": l2_limit}
+    row["n_failed"] = int(count - kept.sum())
     if kept.any():
+        row["l2_limit"] = None if limits is None else float(limits[kept].mean())
         row |= _errors(samples, kept) | _calibration(samples, kept)
     return row | _published(row)
 
 
-def closed_form_limit(samples: Samples) -> float:
-    """Relative l2 error in percent of the stored mean over the fields: the limit, for samples of the method `exact`."""
-    return 100 * float(metrics.relative_l2(samples.mean, samples.coefficient_true).mean())
+def closed_form_errors(samples: Samples) -> np.ndarray:
+    """Relative l2 errors [n] in percent of the stored mean: the limit, for samples of the method `exact`."""
+    return 100 * metrics.relative_l2(samples.mean, samples.coefficient_true)
 
 
 def error_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -290,7 +291,7 @@ def _errors(samples: Samples, kept: np.ndarray) -> dict[str, Any]:
     if values := metrics.two_values(samples.coefficient_true):
         row["error_rate"] = 100 * float(metrics.error_rate(members, target, values).mean())
     if samples.solution is not None:
-        scale = float(samples.solution_true.astype(np.float64).std())
+        scale = samples.attributes.get("solution_std") or float(samples.solution_true.std(dtype=np.float64))
         fit = metrics.misfit(samples.solution[kept], samples.observation[kept], samples.mask[kept], scale)
         row["misfit"] = float(fit.mean())
     return row

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ddis.models.settings import BackboneSettings
+from ddis.models.settings import GROUPS, BackboneSettings
 
 
 class NoiseEmbedding(nn.Module):
@@ -39,6 +39,7 @@ class UNet(nn.Module):
             hid_blocks=settings.blocks,
             mod_features=settings.embedding,
             norm="group",
+            groups=GROUPS,
             periodic=periodic,
             dropout=settings.dropout or None,
         )

@@ -1,6 +1,7 @@
 """Weights as safetensors, with what is needed to rebuild the model as JSON beside them. Nothing is ever unpickled."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ def save_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[st
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(contiguous, temporary, metadata={"ddis": json.dumps(metadata)})
+        temporary.chmod(0o666 & ~current_umask())  # safetensors makes private files
+
+
+def current_umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_tensors(path: Path | str, digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,8 +1,10 @@
 """Sizes of the networks, as written in the configuration."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+GROUPS = 16
 
 
 class BackboneSettings(BaseModel):
@@ -15,10 +17,19 @@ class BackboneSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: Literal["unet"] = "unet"
-    channels: tuple[int, ...] = (16, 32, 64)
-    blocks: tuple[int, ...] = (1, 1, 1)
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field((16, 32, 64), min_length=1)
+    blocks: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 1, 1), min_length=1)
     embedding: int = Field(64, ge=8)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _levels(self) -> "BackboneSettings":
+        if len(self.channels) != len(self.blocks):
+            raise ValueError(f"{len(self.channels)} channels and {len(self.blocks)} blocks; accepted: one of each per level")
+        wrong = [width for width in self.channels if width > GROUPS and width % GROUPS]
+        if wrong:
+            raise ValueError(f"channels {wrong}; accepted: up to {GROUPS}, or multiples of {GROUPS} (normalisation in groups)")
+        return self
 
 
 class OperatorSettings(BaseModel):

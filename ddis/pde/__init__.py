@@ -23,6 +23,8 @@ PROBLEMS = Registry(
 def make_problem(pde: str, parameters: dict[str, Any]) -> Problem:
     """The problem `pde` with the given parameters. Raises InputError for an unknown pde or parameter."""
     problem = PROBLEMS.load(pde)
+    if not (isinstance(problem, type) and issubclass(problem, Problem)):
+        raise InputError(f"pde {pde!r} is no subclass of ddis.pde.base.Problem")
     try:
         return problem(problem.Parameters(**parameters))
     except ValidationError as error:

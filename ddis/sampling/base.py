@@ -39,7 +39,7 @@ class RunSettings(BaseModel):
     batch      chains (fields x samples) computed together; fixed, so that results do not depend on the machine's load
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     method: str
     operator: Literal["fno", "solver"] = "fno"
     samples: int = Field(1, ge=1)

@@ -18,6 +18,8 @@ from ddis.sampling.schedules import karras_schedule
 class FunDPSSettings(RunSettings):
     """weight, loss: guidance by the observations, mean square or its root; residual_weight: by the equation, once σ <= 1.
 
+    Below σ = 1 both are multiplied by σ.
+
     Each may be given per problem, as `{poisson: 3, helmholtz: 5}`, and numbers per problem and percent of the pairs.
     """
 
@@ -46,9 +48,9 @@ class FunDPS(Method):
 
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
             misfit = task.observation.take(x0_hat[:, 1]) - observed
-            value = weight * reduce((misfit**2).mean(dim=1))
+            value = min(1.0, sigma) * weight * reduce((misfit**2).mean(dim=1))
             if residual_weight and sigma <= 1:
-                value = value + residual_weight * reduce((task.residual(x0_hat) ** 2).flatten(1).mean(dim=1))
+                value = value + sigma * residual_weight * reduce((task.residual(x0_hat) ** 2).flatten(1).mean(dim=1))
             return value
 
         with torch.enable_grad():

@@ -56,11 +56,12 @@ def gaussian_update(rows: Tensor, variance: Tensor, covariance: Tensor, residual
         rows: J [G, m, P] in the basis; variance: diagonal of Σ [P]; covariance: R [G, m, m]; residual: r [G, K, m].
 
     Returns:
-        corrections [G, K, P] of the coefficients in the basis.
+        corrections [G, K, P] of the coefficients in the basis; NaN for a chain whose J is, which leaves the others alone.
     """
     weighted = rows * variance
-    gram = weighted @ rows.transpose(1, 2) + covariance
-    return torch.cholesky_solve(residual.transpose(1, 2), torch.linalg.cholesky(gram)).transpose(1, 2) @ weighted
+    root, failed = torch.linalg.cholesky_ex(weighted @ rows.transpose(1, 2) + covariance)
+    root = root.masked_fill(failed.bool()[:, None, None], torch.nan)
+    return torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2) @ weighted
 
 
 def draw_observation_noise(task: Task) -> Tensor:

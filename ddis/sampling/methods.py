@@ -22,7 +22,10 @@ METHODS = Registry(
 
 def load_method(name: str) -> type[Method]:
     """The class of a method. Raises InputError for an unknown one."""
-    return METHODS.load(name)
+    method = METHODS.load(name)
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise InputError(f"method {name!r} is no subclass of ddis.sampling.base.Method")
+    return method
 
 
 def run_settings(run: str, values: dict[str, Any]) -> RunSettings:

@@ -1,5 +1,6 @@
 """What every stage shares: threads, device, tracking, and the paths of a study."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from ddis import provenance, tracking
 from ddis.config import Study
-from ddis.data.store import Pairs, read_pairs
+from ddis.data.store import PAIRS, Pairs, read_attributes, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
+from ddis.stages import code
 from ddis.stages.layout import data_path
 
 
@@ -34,6 +36,14 @@ def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.Stage
     tags = {**provenance.tags(record), "ddis.configuration": study.digest(name, **what)}
     with threadpool_limits(study.threads), tracking.stage_run(study.study, label, inputs, tags) as run:
         yield run, record
+
+
+def fingerprint(study: Study, problem: str, name: str, digest: str, *classes: type) -> str:
+    """16 hexadecimal digits of all that unfinished work of a stage was made from: configuration, code, and data."""
+    made = type(study.make_problem(problem))
+    splits = ("train", "test" if name == "sample" else "validation")
+    data = [read_attributes(data_path(study, problem, split), PAIRS)["digest"] for split in splits]
+    return hashlib.sha256("".join([digest, code(name, made, *classes), *data]).encode()).hexdigest()[:16]
 
 
 def load_pairs(study: Study, problem: str, split: str) -> Pairs:

@@ -35,13 +35,15 @@ class Trained:
     """A trained network in evaluation mode, and what its model.json says.
 
     coefficient, solution  normalisations (no solution for a coefficient prior)
-    spectrum               of a prior: variance C [S, S] of the normalised coefficient's modes; of an operator: of its error's
+    spectrum               of a coefficient prior: variance C [S, S] of the normalised coefficient's modes
+    error_spectrum         of an operator: variance [S, S] of the modes of its error, normalised
     """
 
     network: nn.Module
     coefficient: Normalisation
     solution: Normalisation | None
     spectrum: Tensor | None
+    error_spectrum: Tensor | None
     information: dict[str, Any]
 
 
@@ -52,8 +54,10 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
     tensors, _ = load_tensors(folder / "weights.safetensors", digest)
     try:
         information = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if information["configuration"] != digest:
+            raise ValueError("it is of another configuration than the weights")
         normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
-        spectrum = torch.tensor(information["spectrum"], dtype=torch.float64) if information["spectrum"] else None
+        spectrum, error_spectrum = (as_tensor(information.get(name)) for name in ("spectrum", "error_spectrum"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'model.json'} is missing or damaged ({error!r}); delete {folder} and train again") from error
     kind = model.partition("-")[0]
@@ -63,4 +67,8 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
         network = build_denoiser(study, problem, kind)
     network.load_state_dict(tensors)
     network.to(device).eval().requires_grad_(False)
-    return Trained(network, normalisation["coefficient"], normalisation.get("solution"), spectrum, information)
+    return Trained(network, normalisation["coefficient"], normalisation.get("solution"), spectrum, error_spectrum, information)
+
+
+def as_tensor(values: list[list[float]] | None) -> Tensor | None:
+    return None if values is None else torch.tensor(values, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Stage `sample`: posterior samples of one run; resumes after the last finished batch of fields."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -13,19 +14,21 @@ from torch import Tensor
 
 from ddis.config import Case, Study
 from ddis.data.normalisation import SIGMA_DATA, Normalisation
-from ddis.data.store import Pairs, Samples, write_samples
+from ddis.data.store import PAIRS, Pairs, Samples, read_attributes, write_samples
+from ddis.errors import InputError
+from ddis.evaluation.metrics import relative_l2
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.pde.base import Problem
 from ddis.progress import Progress
-from ddis.provenance import peak_memory_mb
+from ddis.provenance import file_digest, peak_memory_mb
 from ddis.randomness import generator
 from ddis.sampling.base import Method, RunSettings, State, Task
 from ddis.sampling.methods import load_method
 from ddis.sampling.observation import Observation, draw_nodes, error_covariance
-from ddis.stages.common import load_pairs, resolve_device, stage, training_share
-from ddis.stages.layout import samples_path
+from ddis.stages.common import fingerprint, load_pairs, resolve_device, stage, training_share
+from ddis.stages.layout import data_path, model_folder, samples_path
 from ddis.stages.networks import Trained, load_network
 
 NOISELESS_VARIANCE = 1e-6  # of var(u): the floor of R, for studies without noise too
@@ -34,13 +37,17 @@ SPLIT_STREAM = {"test": 0, "validation": 1}
 
 @dataclass(frozen=True)
 class Observed:
-    """Truth and observation of n fields, in physical units: coefficient, solution [n, S, S]; index, values [n, m]."""
+    """Truth and observation of n fields, in physical units: coefficient, solution [n, S, S]; index, values [n, m].
+
+    variance: of the noise, at least the floor of R; scale: std(u) of the training split.
+    """
 
     coefficient: np.ndarray
     solution: np.ndarray
     index: np.ndarray
     values: np.ndarray
     variance: float
+    scale: float
 
     def picture(self) -> tuple[np.ndarray, np.ndarray]:
         """Mask and observation [n, S, S]; the observation is 0 where there is none."""
@@ -71,27 +78,22 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         digest = study.digest("sample", **vars(case))
         observed = observe(study, case, "test", np.arange(study.data.test))
         sampler = Sampler(study, case, settings)
-        work = study.folder / "work" / case.problem / f"{case.observation}-{case.run}-{case.percent}-{digest}"
+        work = sampler.work_folder("sample", digest)
 
         def each_step(fields_done: int, state: State) -> None:
             tracker.metrics({"sigma": state.sigma}, step=fields_done * state.steps + state.step)
 
+        tracker.tag("ddis.data_digest", read_attributes(data_path(study, problem, "test"), PAIRS)["digest"])
         result = sampler.draw(observed, "test", work, each_step)
         samples = assemble(study, case, settings, sampler, observed, result)
         samples.attributes |= {"configuration": digest, "device": record["device"], "provenance": record}
         path = samples_path(study, **vars(case))
         write_samples(path, samples)
-        errors = relative_errors(result.coefficient, observed.coefficient)
+        errors = relative_l2(result.coefficient, observed.coefficient[:, None])
         seconds = samples.attributes["seconds_per_sample"]
         tracker.metrics({"l2_sample": 100 * float(np.mean(errors)), "seconds_per_sample": seconds})
         tracker.artifact(path)
         shutil.rmtree(work, ignore_errors=True)
-
-
-def relative_errors(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Relative l2 errors [n, K] of samples [n, K, S, S] of the fields truth [n, S, S]."""
-    difference = np.linalg.norm((samples - truth[:, None]).reshape(*samples.shape[:2], -1).astype(np.float64), axis=-1)
-    return difference / np.linalg.norm(truth.reshape(len(truth), 1, -1).astype(np.float64), axis=-1)
 
 
 def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observed:
@@ -107,7 +109,17 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
         rng = generator(seed, "observation", stream + int(f))
         row += settings.noise * scale * rng.standard_normal(len(row), dtype=np.float32)
     variance = max(settings.noise**2, NOISELESS_VARIANCE) * scale**2
-    return Observed(pairs.coefficient[fields], solution, index, values, variance)
+    return Observed(pairs.coefficient[fields], solution, index, values, variance, scale)
+
+
+def solve_or_nan(problem: Problem, coefficient: Tensor) -> Tensor:
+    """Solutions [B, S, S]; NaN for coefficients that the solver refuses: a chain that diverges must not end the others."""
+    try:
+        return problem.solve(coefficient)
+    except InputError:
+        if len(coefficient) == 1:
+            return coefficient * math.nan
+        return torch.cat([solve_or_nan(problem, field) for field in coefficient.split(1)])
 
 
 class Sampler:
@@ -135,8 +147,8 @@ class Sampler:
 
     def _operator(self, x: Tensor) -> Tensor:
         """Normalised solution of the normalised coefficient, by the trained operator or the solver."""
-        solve: Callable[[Tensor], Tensor] = self.operator.network if self.operator else self.problem.solve
-        return self.solution.normalise(solve(self._physical(x)))
+        a = self._physical(x)
+        return self.solution.normalise(self.operator.network(a) if self.operator else solve_or_nan(self.problem, a))
 
     def _physical(self, x: Tensor) -> Tensor:
         """The coefficient a = P(b) of the normalised free field x [..., S, S] (see Problem)."""
@@ -156,16 +168,25 @@ class Sampler:
             return torch.zeros(self.basis.size, self.basis.size, dtype=torch.float64)
         return spectrum * (SIGMA_DATA / self.coefficient.std) ** 2
 
-    def _observation(self, observed: Observed) -> Observation:
-        index = torch.from_numpy(observed.index).to(self.device)
+    def work_folder(self, stage: str, digest: str) -> Path:
+        """Where finished batches lie until the file is whole; named by all that they were made from, weights included."""
+        case = self.case
+        names = self.study.models_of(case.run, case.percent)
+        weights = [model_folder(self.study, case.problem, name) / "weights.safetensors" for name in names]
+        mark = fingerprint(self.study, case.problem, stage, digest + "".join(map(file_digest, weights)), type(self.method))
+        return self.study.folder / "work" / case.problem / f"{stage}-{case.observation}-{case.run}-{case.percent}-{mark}"
+
+    def _observation(self, observed: Observed, start: int, stop: int) -> Observation:
+        """Normalised observation of fields start to stop - 1, with its covariance R."""
+        index = torch.from_numpy(observed.index[start:stop]).to(self.device)
         variance = observed.variance * (SIGMA_DATA / self.solution.std) ** 2
         error, model = None, getattr(self.settings, "error_model", "none")
         if self.operator is not None and model == "white":
             variance += self.operator.information["error_variance"]
         elif self.operator is not None and model == "spectral":
-            error = self.operator.spectrum
+            error = self.operator.error_spectrum
         covariance = error_covariance(index, variance, self.basis, error)
-        values = self.solution.normalise(torch.from_numpy(observed.values).double()).to(self.device)
+        values = self.solution.normalise(torch.from_numpy(observed.values[start:stop]).double()).to(self.device)
         return Observation(index, values, covariance)
 
     def _task(self, observation: Observation, generators: list[np.random.Generator]) -> Task:
@@ -187,8 +208,9 @@ class Sampler:
         """Draws K samples of every field, batch by batch; finished batches lie in `work` and are not drawn again."""
         n, k = len(observed.coefficient), self.settings.samples
         per_batch = max(1, self.settings.batch // k)
-        observation = self._observation(observed)
-        prepared = self._task(observation, [])
+        # All nodes at once, without R: preparation needs only to know which nodes are observed.
+        index, nothing = torch.from_numpy(observed.index).to(self.device), torch.empty(0, device=self.device)
+        prepared = self._task(Observation(index, nothing, nothing), [])
         self._count(prepared)
         begin = time.perf_counter()
         self.method.prepare(prepared)
@@ -200,7 +222,7 @@ class Sampler:
             path = work / f"{start}.safetensors"
             if not path.exists():
                 generators = [self._generator(split, field, sample) for field in range(start, stop) for sample in range(k)]
-                task = self._task(observation.fields(start, stop), generators)
+                task = self._task(self._observation(observed, start, stop), generators)
                 self._draw_batch(task, path, progress, start * k, each_step)
             batches.append(load_tensors(path))
             progress.update(stop * k)
@@ -241,6 +263,8 @@ class Sampler:
         if state.mean is not None and state.std is not None:
             # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
             tensors |= {"mean": self._physical(state.mean), "std": self.problem.constrain(state.std * scale)}
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - begin
         save_tensors(path, tensors, {"prior": task.cost.prior, "operator": task.cost.operator, "seconds": seconds})
 
@@ -250,10 +274,10 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
     n, k = result.coefficient.shape[:2]
     mask, observation = observed.picture()
     own_mean = result.coefficient.mean(axis=1)
-    own_std = result.coefficient.std(axis=1, ddof=1) if k > 1 else np.zeros_like(own_mean)
+    own_std = result.coefficient.std(axis=1, ddof=1) if k > 1 else np.full_like(own_mean, np.nan)
     with torch.no_grad():
         flat = torch.from_numpy(result.coefficient.reshape(n * k, *own_mean.shape[1:]))
-        solution = sampler.problem.solve(flat).numpy().reshape(result.coefficient.shape)
+        solution = solve_or_nan(sampler.problem, flat).numpy().reshape(result.coefficient.shape)
     method = sampler.method
     joint_or_operator = method.prior == "joint" or (method.uses_operator and settings.operator == "fno" and method.prior)
     attributes: dict[str, Any] = {
@@ -266,6 +290,7 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
         "pairs": len(training_share(study, case.percent)) if joint_or_operator else None,
         "observation": case.observation,
         "noise": study.observations[case.observation].noise,
+        "solution_std": observed.scale,
         "seed": study.seed,
         "prior_evaluations": result.prior_evaluations,
         "operator_evaluations": result.operator_evaluations,

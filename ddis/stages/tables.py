@@ -1,7 +1,9 @@
 """Stage `tables`: errors.csv, .md and .tex from the sample files alone."""
 
+import numpy as np
+
 from ddis.config import Case, Study
-from ddis.data.store import read_samples
+from ddis.data.store import Samples, read_samples
 from ddis.errors import InputError
 from ddis.evaluation import table as tables
 from ddis.files import write_text
@@ -10,7 +12,7 @@ from ddis.stages.common import stage
 from ddis.stages.layout import samples_path
 
 
-def read_case(study: Study, case: Case) -> tables.Samples:
+def read_case(study: Study, case: Case) -> Samples:
     """The samples of a case, checked against the study. Raises InputError."""
     path = samples_path(study, **vars(case))
     samples = read_samples(path)
@@ -42,10 +44,10 @@ def run(study: Study) -> None:
             tracker.metrics({f"{label}/{name}": row[name] for name in names if row[name] is not None})
 
 
-def closed_form_limits(study: Study) -> dict[tuple[str, str], float]:
-    """Error of the closed-form mean in %, per problem and observation with a closed-form run."""
+def closed_form_limits(study: Study) -> dict[tuple[str, str], np.ndarray]:
+    """Errors [n] of the closed-form mean in %, per problem and observation with a closed-form run."""
     return {
-        (case.problem, case.observation): tables.closed_form_limit(read_case(study, case))
+        (case.problem, case.observation): tables.closed_form_errors(read_case(study, case))
         for case in study.cases()
         if load_method(study.runs[case.run].method).closed_form
     }

@@ -21,7 +21,7 @@ from ddis.models.denoiser import GaussianDenoiser
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.sampling.observation import operator_error_spectrum
-from ddis.stages.common import load_pairs, resolve_device, stage, training_share, validation_share
+from ddis.stages.common import fingerprint, load_pairs, resolve_device, stage, training_share, validation_share
 from ddis.stages.layout import model_folder
 from ddis.stages.networks import build_denoiser, build_operator
 from ddis.tracking import StageRun
@@ -52,7 +52,9 @@ def run(study: Study, problem: str, model: str) -> None:
         else:
             job = prior_job(study, problem, kind, percent, device)
         digest = study.digest("train", problem=problem, model=model)
-        checkpoint = study.folder / "work" / problem / f"{model}-{digest}.safetensors"
+        mark = fingerprint(study, problem, "train", digest)
+        checkpoint = study.folder / "work" / problem / f"{model}-{mark}.safetensors"
+        tracker.tag("ddis.data_digest", load_pairs(study, problem, "train").attributes["digest"])
         train_to_end(job.trainer, checkpoint, digest, f"{problem} {model}", tracker, study.checkpoint_seconds)
         folder = model_folder(study, problem, model)
         information: dict[str, Any] = {
@@ -141,7 +143,7 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
         average,
     )
     spectrum = modes.forward(data[:, 0].cpu().double()).var(dim=0) if kind == "prior" else None
-    sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
+    sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
     return Job(trainer, normalisation, sizes, spectrum)
 
 
@@ -198,7 +200,7 @@ def operator_error(
     return {
         "relative_error": float((errors.flatten(1).norm(dim=1) / u.cpu().flatten(1).norm(dim=1)).mean()),
         "error_variance": float((errors**2).mean()),
-        "spectrum": operator_error_spectrum(errors, modes).tolist(),
+        "error_spectrum": operator_error_spectrum(errors, modes).tolist(),
     }
 
 

@@ -6,11 +6,12 @@ import numpy as np
 
 from ddis.config import Case, Study
 from ddis.errors import InputError
+from ddis.evaluation.metrics import relative_l2
 from ddis.files import write_csv
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import tuning_path
-from ddis.stages.sample import Sampler, observe, relative_errors
+from ddis.stages.sample import Sampler, observe
 
 COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields", "n_diverged"]
 DIVERGED = 1000.0  # %
@@ -26,11 +27,12 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
     fields = validation_share(study, case.percent)[: study.tuning.fields]
     with stage(study, "tune", **vars(case)) as (tracker, _):
         observed, rows = observe(study, case, "validation", fields), []
-        folder = study.folder / "work" / case.problem / f"tune-{case.run}-{study.digest('tune', **vars(case))}"
+        digest = study.digest("tune", **vars(case))
         for number, weight in enumerate(candidates):
             sampler = Sampler(study, case, settings.model_copy(update={name: weight, "samples": 1}))
-            result = sampler.draw(observed, "validation", folder / f"{weight:g}")
-            row = summary(100 * relative_errors(result.coefficient, observed.coefficient)[:, 0])
+            folder = sampler.work_folder("tune", digest)
+            result = sampler.draw(observed, "validation", folder / str(number))
+            row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient))
             rows.append({"weight": weight, **row})
             tracker.metrics({name: value for name, value in rows[-1].items() if value is not None}, step=number)
         path = tuning_path(study, **vars(case))

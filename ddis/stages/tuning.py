@@ -12,7 +12,7 @@ from ddis.stages.layout import groups, tuning_path
 
 def run(study: Study) -> None:
     """Writes figures/tuning-<problem>-<observation>-<run>.png from the curves of `ddis tune`."""
-    with stage(study, "tuning"):
+    with stage(study, "tuning") as (tracker, _):
         for problem, observation in groups(study):
             for run_name in study.tuning.candidates:
                 cases = [c for c in study.cases() if (c.problem, c.observation, c.run) == (problem, observation, run_name)]
@@ -23,7 +23,9 @@ def run(study: Study) -> None:
                     label = f"{run_name}, {case.percent} %"
                     curves[label] = pd.read_csv(tuning_path(study, **vars(case)))
                     chosen[label] = chosen_weight(study, case)
-                save(figures.tuning(curves, chosen), study.folder / "figures" / f"tuning-{problem}-{observation}-{run_name}.png")
+                path = study.folder / "figures" / f"tuning-{problem}-{observation}-{run_name}.png"
+                save(figures.tuning(curves, chosen), path)
+                tracker.artifact(path)
 
 
 def chosen_weight(study: Study, case: Case) -> float:

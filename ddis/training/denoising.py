@@ -14,6 +14,8 @@ from ddis.fields.noise import Noise
 from ddis.models.denoiser import Denoiser
 from ddis.randomness import generator
 
+VALIDATION_DRAWS = 256
+
 
 def loss_weight(sigma: Tensor) -> Tensor:
     """λ(σ) = (σ² + σ_d²)/(σ σ_d)²."""
@@ -42,23 +44,22 @@ def training_loss(
 
 
 def validation_loss(
-    data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, fields: int = 256, batch: int = 64
+    data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, fields: int = VALIDATION_DRAWS, batch: int = 64
 ) -> Callable[[nn.Module], float]:
-    """Loss on `fields` validation draws, the same at every call; levels are the quantiles of ln σ, evenly spread."""
-    count = max(fields, len(data)) if len(data) < fields else fields
-    which = np.arange(count) % len(data)
-    normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(count) + 0.5) / count).numpy()
-    levels = np.exp(log_sigma[0] + log_sigma[1] * generator(seed, "validation").permutation(normal))
+    """Loss on `fields` draws from the first of the validation fields, the same at every call; levels: the quantiles of ln σ."""
+    which = np.arange(fields) % len(data)
+    normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(fields) + 0.5) / fields).numpy()
+    levels = np.exp(log_sigma[0] + log_sigma[1] * generator(seed, "validation levels").permutation(normal))
 
     def validate(model: nn.Module) -> float:
         total = 0.0
-        for start in range(0, count, batch):
+        for start in range(0, fields, batch):
             x = data[torch.from_numpy(which[start : start + batch]).to(data.device)]
             generators = [generator(seed, "validation", start + place) for place in range(len(x))]
             n = noise.sample(tuple(x.shape), generators).to(x)
             sigma = torch.from_numpy(levels[start : start + batch]).to(x)
             total += float(denoising_loss(model, x, sigma, n)) * len(x)
-        return total / count
+        return total / fields
 
     return validate
 

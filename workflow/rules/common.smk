@@ -24,7 +24,7 @@ os.environ.update(
 )
 
 # `logged FILE COMMAND ...` shows the command's output and keeps it in FILE. A signal to all processes (Ctrl-C, Slurm's time
-# limit) reaches the command, which writes its checkpoint and stops; the shell and tee wait for it.
+# limit) reaches the command, which stops and says so; the shell and tee wait for it.
 shell.prefix(
     "set -euo pipefail; trap : INT TERM; "
     'logged() {{ local log=$1; shift; "$@" 2>&1 | (trap \'\' INT TERM; exec tee "$log"); }}; '
