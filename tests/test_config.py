@@ -48,6 +48,18 @@ BAD = [
     ("study", "../elsewhere", r"study: .*pattern.*\(got '\.\./elsewhere'\)"),
     ("operator.at", {1: {"stepz": 3}}, r"operator\.at\.1: stepz: unknown key.*accepted here: steps"),
     ("tuning.candidates", {"exact": [1]}, r"tuning\.candidates: 'exact' is not a run with a weight"),
+    ("fractions", [0.1, 0.1], r"fractions \[0\.1, 0\.1\]: percents 10, 10; accepted: different ones"),
+    ("runs.ddis", 5, r"runs\.ddis: 5; accepted: settings such as"),
+    ("runs.ddis.method", 5, r"method 5; accepted: ddis, ddis-gn"),
+    ("runs.ddis.method", "os:path", r"method 'os:path' is no subclass of ddis\.sampling\.base\.Method"),
+    ("problems.poisson.pde", "os:path", r"pde 'os:path' is no subclass of ddis\.pde\.base\.Problem"),
+    ("operator.at", {50: {"steps": 3}}, r"operator\.at\.50: no model is trained at this percent; accepted: 1, 100"),
+    ("prior.at", {1: {"steps": 3}}, r"prior\.at\.1: no model is trained at this percent; accepted: none"),
+    ("noise", {"kernel": "gaussian", "length": 0.5}, r"noise\.length 0\.5 is too large"),
+    ("prior.backbone.blocks", [1, 1], r"3 channels and 2 blocks; accepted: one of each per level"),
+    ("prior.backbone.channels", [16, 40, 64], r"channels \[40\]; accepted: up to 16, or multiples of 16"),
+    ("operator.network.padding", 0.99, r"operator\.network\.padding 0\.99: reflects more nodes than there are"),
+    ("observations.sparse.noise", float("nan"), r"observations\.sparse\.noise: .*finite"),
     ("runs.ddis.problems", ["darcy"], r"runs\.ddis\.problems: darcy; accepted: poisson"),
 ]
 

@@ -187,6 +187,21 @@ def test_fundps_loss_has_one_value_a_field_and_its_own_observation():
     assert torch.allclose(finals[0][2:], finals[1], atol=1e-5)
 
 
+def test_fundps_guidance_is_multiplied_by_sigma_below_one_and_has_the_residual_only_there(monkeypatch):
+    """c = 1 for the observations and 0 for the equation while σ > 1, both σ below (FunDPS)."""
+    captured = []
+    monkeypatch.setattr("ddis.sampling.fundps.guided_ode", lambda task, channels, loss, levels: captured.append(loss) or iter(()))
+    task, x0_hat = make_task(), torch.randn(2, 2, SIZE, SIZE)
+    for residual_weight in (0.0, 3.0):
+        settings = run_settings("fundps", {"weight": 5.0, "residual_weight": residual_weight})
+        list(load_method("fundps")(settings).sample(task))
+    plain, full = captured
+    assert torch.allclose(plain(x0_hat, 0.1), 0.1 * plain(x0_hat, 1.0)) and torch.equal(plain(x0_hat, 7.0), plain(x0_hat, 1.0))
+    residual = (task.residual(x0_hat) ** 2).flatten(1).mean(dim=1)
+    assert torch.equal(full(x0_hat, 7.0), plain(x0_hat, 7.0))
+    assert torch.allclose(full(x0_hat, 0.1) - plain(x0_hat, 0.1), 0.1 * 3.0 * residual, rtol=1e-4)
+
+
 def test_costs_count_forward_and_vector_jacobian_products():
     task = make_task()
     task.operator = task.cost.count_operator(task.operator)
