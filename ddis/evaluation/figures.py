@@ -104,11 +104,11 @@ def spectra(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
             power = metrics.ring_power(finite).mean(axis=(0, 1))
             style = {"color": colours[samples.attributes["run"]], "ls": dash, "lw": 1.4}
             top.plot(wavenumbers, power, label=run_label(samples), **style)
-            bottom.loglog(wavenumbers, power / truth, **style)
+            bottom.semilogx(wavenumbers, power / truth, **style)
         top.set(ylabel="power  $|\\mathrm{FFT}\\,a|^2$, ring average", title=f"Spectra of samples, {_setting(runs[0])}")
         top.legend(fontsize=8)
         bottom.set(xlabel="wavenumber $|k|$, cycles per pixel", ylabel="power / truth")
-        _plain_ticks(bottom)
+        _plain_ticks(bottom, "x")
         figure.align_ylabels()
     return figure
 
@@ -280,7 +280,7 @@ def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, show: s
     seen = _sensors(axes[1, 0], first.observation[field], first.mask[field])
     part.colorbar(picture, ax=list(axes[0]), label="$a$ (dimensionless)", pad=0.01, extend="both")
     part.colorbar(wrong, ax=list(axes[1]), label="$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
-    part.colorbar(seen, ax=axes[1, 0], label="$y$ (dimensionless)", location="left", pad=0.02, format=_plain_number)
+    part.colorbar(seen, ax=axes[1, 0], label="$u$ (dimensionless)", location="left", pad=0.02, format=_plain_number)
     _outer_labels(axes)
     part.suptitle(f"Test field {field}, {_setting(first)}", fontsize=9)
 

@@ -1,7 +1,7 @@
 """Diffusion posterior sampling: Heun steps of the prior, each corrected by the gradient of a guidance loss.
 
-Source: Chung et al., arXiv 2209.14687; with the schedule and gradient of FunDPS, arXiv 2505.17004: one gradient per step, through
-the denoiser's last call in it, taken with respect to the step's starting point.
+Source: Chung et al., arXiv 2209.14687; with the schedule and gradient of FunDPS, arXiv 2505.17004: one gradient per step, of the
+denoiser's last output in it with respect to the step's starting point, so through all of its calls in the step.
 """
 
 from collections.abc import Callable, Iterator
