@@ -349,7 +349,7 @@ def _text_keys(value: Any) -> Any:
 
 def percent_key(key: Any) -> str:
     """A key as text, numbers as in file names (12.5, 100)."""
-    return f"{key:g}" if isinstance(key, float) else str(key)
+    return percent_label(key / 100) if isinstance(key, float) else str(key)
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:

@@ -91,4 +91,4 @@ class TuningSettings(Settings):
     """`ddis tune`: validation fields (at most the fraction's share), and for each run the values of its weight to try."""
 
     fields: int = Field(8, ge=1)
-    candidates: dict[Name, tuple[float, ...]] = {}
+    candidates: dict[Name, Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]] = {}

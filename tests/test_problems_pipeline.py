@@ -204,11 +204,12 @@ def test_the_spectrum_of_the_navier_stokes_prior_is_that_of_fourier_modes(study:
     assert abs(ratio.mean() - 1) < 0.15 and (ratio - 1).abs().max() < 0.75, ratio
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("operator", ["fno", "solver"])
+# The study has no trained operator for the log-normal problem.
+WITH_OPERATOR = [(p, o) for p in PROBLEMS for o in ("fno", "solver") if (p, o) != ("log-normal", "fno")]
+
+
+@pytest.mark.parametrize(("problem", "operator"), WITH_OPERATOR)
 def test_chains_that_diverge_are_failed_fields_and_not_the_end_of_the_run(study: Study, problem: str, operator: str) -> None:
-    if (problem, operator) == ("log-normal", "fno"):
-        pytest.skip("the study has no operator for it")
     wild = {"method": "ddis", "operator": operator, "steps": 4, "langevin_steps": 5, "weight": 1e15, "learning_rate": 1e6}
     other = Study.load({**CONFIGURATION, "runs": {"wild": wild}})
     sample.run(other, problem, "sparse", "wild", "100")

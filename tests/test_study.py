@@ -103,7 +103,7 @@ STAGES = {
     "sample": (
         ("sample", "--observation", "sparse", "--run", "ddis", "--percent", "100"),
         "samples/poisson/sparse/ddis-100.h5",
-        "sparse-ddis-100-*/0.safetensors",
+        "sample-sparse-ddis-100-*/0.safetensors",
     ),
 }
 
