@@ -128,12 +128,13 @@ class Study(Settings):
                 )
 
     def _check_training(self) -> None:
-        used = {case.percent for case in self.cases()}
+        fractions = [*self.fractions, *(f for run in self.runs.values() for f in run.fractions or ())]
+        used = {percent_label(fraction) for fraction in fractions}
         for part in ("prior", "joint", "operator"):
             for percent in getattr(self, part).at:
                 if part == "prior" or percent not in used:
                     accepted = "none, it sees all coefficients" if part == "prior" else ", ".join(sorted(used, key=float))
-                    raise InputError(f"{part}.at.{percent}: no model is trained at this percent; accepted: {accepted}")
+                    raise InputError(f"{part}.at.{percent}: no fraction of the study; accepted: {accepted}")
                 self.training(part, percent)
         pad = round(self.operator.network.padding * self.data.resolution)
         if pad >= self.data.resolution:
