@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from ddis.data.store import PAIRS, open_pairs, read_attributes
-from ddis.data.subsets import fraction_of, percent_label, subset_count
+from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_count
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import make_noise
@@ -350,7 +350,7 @@ def _text_keys(value: Any) -> Any:
 
 def percent_key(key: Any) -> str:
     """A key as text, numbers as in file names (12.5, 100)."""
-    return percent_label(key / 100) if isinstance(key, float) else str(key)
+    return percent_name(key) if isinstance(key, float) else str(key)
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:

@@ -4,10 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 
@@ -69,15 +66,6 @@ class Progress:
         head = f"{self.label}: {step}/{self.total} {self.unit} ({share} %)"
         numbers = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in self._numbers.items() if math.isfinite(value)]
         _log.info("%s", ", ".join([head, *numbers, ending]))
-
-
-def track(iterable: Iterable[T], total: int, label: str, start: int = 0, unit: str = "steps") -> Iterator[T]:
-    """Yield from `iterable` and log the progress; `start` of the `total` items were done before."""
-    progress = Progress(label, total, start, unit)
-    for step, item in enumerate(iterable, start + 1):
-        yield item
-        progress.update(step)
-    progress.finish()
 
 
 def format_seconds(seconds: float) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ddis.data.store import Samples
+from ddis.data.subsets import percent_name
 from ddis.evaluation import figures, table
 from ddis.evaluation.report import Model, Picture, render_report
 
@@ -155,7 +156,7 @@ def test_csv_has_the_stated_columns_and_comes_back_the_same(errors):
 
 
 def test_percent_has_no_trailing_zeros():
-    assert [table.percent_name(p) for p in (1, 1.0, 12.5, 100.0, 0.1)] == ["1", "1", "12.5", "100", "0.1"]
+    assert [percent_name(p) for p in (1, 1.0, 12.5, 100.0, 0.1)] == ["1", "1", "12.5", "100", "0.1"]
 
 
 class Cells(HTMLParser):

@@ -6,9 +6,14 @@ from ddis.errors import InputError
 from ddis.randomness import generator
 
 
+def percent_name(percent: float) -> str:
+    """A percent as it stands in file names and tables: without trailing zeros (1, 12.5, 100)."""
+    return f"{round(percent, 10):.10f}".rstrip("0").rstrip(".")
+
+
 def percent_label(fraction: float) -> str:
-    """Fraction in (0, 1] as percent without trailing zeros: 0.01 -> "1", 0.125 -> "12.5", 1.0 -> "100"."""
-    return f"{round(100 * fraction, 10):.10f}".rstrip("0").rstrip(".")
+    """The percent of a fraction in (0, 1]: 0.01 -> "1", 0.125 -> "12.5", 1.0 -> "100"."""
+    return percent_name(100 * fraction)
 
 
 def fraction_of(percent: str) -> float:

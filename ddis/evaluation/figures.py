@@ -21,8 +21,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ddis.data.store import Samples
+from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
-from ddis.evaluation.table import percent_name
 
 TRUTH = "black"
 LIMIT = "#6b6b6b"

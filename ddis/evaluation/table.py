@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ddis.data.store import Samples
+from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
 
 COLUMNS: dict[str, str] = {
@@ -132,11 +133,6 @@ def to_csv(table: pd.DataFrame) -> str:
 def from_csv(text: Any) -> pd.DataFrame:
     """The data frame of a table written by `to_csv`, from an open file or a path."""
     return pd.read_csv(text, dtype=COLUMNS)
-
-
-def percent_name(percent: float) -> str:
-    """A percent as it stands in file names and tables: without trailing zeros (1, 12.5, 100)."""
-    return f"{float(percent):.10g}"
 
 
 def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = ()) -> str:
