@@ -136,7 +136,7 @@ def solve_flux(coefficient: Tensor, source: Tensor, smooth: bool = False) -> Ten
     a = coefficient.reshape(-1, size, size).double()
     if not bool((a > 0).all() and a.isfinite().all()):
         field = int((~((a > 0) & a.isfinite())).flatten(1).any(dim=1).nonzero()[0])
-        low, high = float(a[field].min()), float(a[field].max())
+        low, high = a[field].min().item(), a[field].max().item()
         raise InputError(f"coefficient of field {field}: values from {low:.3g} to {high:.3g}; accepted: positive and finite")
     inner = source.expand_as(coefficient).reshape(-1, size, size)[:, 1:-1, 1:-1].double()
     solution: Tensor = _FluxSolve.apply(*face_means(a), inner, smooth)
