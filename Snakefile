@@ -19,8 +19,9 @@ wildcard_constraints:
     observation=one_of(study.observations),
     run=one_of(study.runs),
     percent=PERCENT,
+    shard=r"\d+",
     split="train|validation|test",
-    model=f"(joint|operator)-{PERCENT}",
+    model=f"(joint|joint-white|operator)-{PERCENT}",
 
 
 localrules:
@@ -31,7 +32,9 @@ localrules:
 # config.yaml is written before the first job, not by a rule: with an input that is to be made again, Snakemake would not look
 # at a job's own parameters, and would miss what a new configuration changes.
 onstart:
-    OWNER.write_text(f"{platform.node()} {os.getpid()}")
+    own_study()
+    check_study_folder()
+    cancel_left_jobs()
     shell(
         "mkdir -p {study.folder}/logs;"
         " logged {study.folder}/logs/study.log ddis study --settings {SETTINGS:q}"
@@ -40,7 +43,7 @@ onstart:
 
 rule all:
     input:
-        expand(f"{study.folder}/tables/errors.{{suffix}}", suffix=["csv", "md", "tex"]),
+        expand(f"{study.folder}/tables/{{name}}", name=TABLES),
         expand(f"{study.folder}/figures/{{name}}", name=figure_names(study)),
         expand(f"{study.folder}/data/{{problem}}/card.md", problem=study.problems),
         f"{study.folder}/report.html",

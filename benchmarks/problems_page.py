@@ -28,7 +28,8 @@ from matplotlib.figure import Figure
 from navier_stokes import PseudoSpectral, refined
 from torch import Tensor
 
-from ddis.evaluation.figures import pairs, to_png
+from ddis.evaluation.figures.fields import pairs
+from ddis.evaluation.figures.style import to_png
 from ddis.pde import make_problem
 from ddis.pde.darcy import solve_flux
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddis import __version__
 from ddis.errors import InputError
+from ddis.signals import Stopped
 from ddis.tracking import Terminated, install_sigterm_handler
 
 if TYPE_CHECKING:
@@ -26,7 +27,15 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 EPILOG = """Snakemake calls these commands: `snakemake --cores all` runs the default study. Each can be run by hand, for example
   ddis train --config results/quickstart/config.yaml --problem poisson --model operator-100
-and, like every stage, goes on where it was interrupted."""
+and, like every stage, goes on where it was interrupted.
+
+Exit status: 0 done, 1 `verify` found something (or a bug), 2 input that cannot be used, 130 interrupted by Ctrl-C, 143 by
+SIGTERM. After the last two the same command goes on. A training ends after the step that is under way and writes its checkpoint
+first; a second Ctrl-C or SIGTERM, more than two seconds later, ends it at once."""
+
+TRAIN_HELP = """Train a prior, a joint prior or an operator. On several GPUs of one machine, one process each:
+  torchrun --standalone --nproc-per-node 4 -m ddis train --config C --problem P --model M
+Each batch is divided among the processes; any number of them goes on from a checkpoint."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,9 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
             "problem": "name of a problem of the study",
             "split": "train, validation or test",
             "percent": "percent of the pairs, as in file names (1, 12.5, 100)",
-            "model": "prior, joint-<percent> or operator-<percent>",
+            "model": "prior, joint-<percent>, joint-white-<percent> or operator-<percent>",
             "observation": "name of an observation of the study",
             "run": "name of a run of the study",
+            "shard": "0 to `shards` - 1 of the configuration",
         }
         for option in options:
             sub.add_argument(f"--{option}", required=True, help=helps[option])
@@ -60,17 +70,27 @@ def build_parser() -> argparse.ArgumentParser:
     study.add_argument("--settings", metavar="JSON", help="the configuration as JSON, in place of --config")
     _add_generate(commands)
     _add_import(commands)
+    _add_solve(commands)
     command("card", "write the card of a dataset", "problem")
     command("pairs", "choose the paired fields at a percent", "problem", "percent")
-    command("train", "train a prior, a joint prior or an operator", "problem", "model")
+    train = command("train", "train a prior, a joint prior or an operator", "problem", "model")
+    train.description, train.formatter_class = TRAIN_HELP, argparse.RawDescriptionHelpFormatter
     command("sample", "draw the posterior samples of a run", "problem", "observation", "run", "percent")
+    command("draw", "draw one shard of a run, for `sample` to gather", "problem", "observation", "run", "percent", "shard")
     command("tune", "validation error of a run against its weight", "problem", "observation", "run", "percent")
     command("tables", "write the tables of errors from the sample files")
     command("figures", "draw the figures from the sample files")
     command("tuning", "draw the curves of `tune`")
     command("report", "write the report, one page")
     command("schema", "print the JSON schema of the configuration")
+    _add_runs(commands)
+    verify = commands.add_parser("verify", help="check every file of a study against its records", description=VERIFY_HELP)
+    verify.add_argument("study", metavar="STUDY", help="its name, or its folder")
     return parser
+
+
+VERIFY_HELP = """Says which files of a study are missing, damaged, stale or unknown, and what to type; exit status 1 if there are
+any, else 0. See docs/clusters.md."""
 
 
 GENERATE_HELP = """one split of a dataset. Two forms:
@@ -100,10 +120,65 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     sub.add_argument("inputs", nargs="+", metavar="INPUT", help="files, one after the other; .npy: coefficient, then solution")
 
 
+SOLVE_HELP = """The posterior of the coefficient, given your own observations of the solution, with the networks of a finished
+study: samples, mean and standard deviation (OUT.h5) and a picture (OUT.png). See docs/solve.md."""
+
+
+def _add_solve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sub = commands.add_parser("solve", help="the posterior of your own observations", description=SOLVE_HELP)
+    sub.add_argument("--model", required=True, type=Path, metavar="DIR", help="results/<study>/models/<problem>")
+    sub.add_argument("--percent", required=True, help="percent of the pairs, as in file names (1, 12.5, 100)")
+    columns = "CSV with columns x, y, value, and optionally noise (standard deviation)"
+    sub.add_argument("--observations", required=True, type=Path, metavar="FILE.csv", help=columns)
+    sub.add_argument("--samples", type=int, default=8, metavar="K", help="posterior samples, 2 or more (8)")
+    sub.add_argument("--output", required=True, type=Path, metavar="OUT.h5", help="the file to write, and OUT.png beside it")
+    sub.add_argument("--method", default="ddis-gn", help="a run of the study, or a method (ddis-gn)")
+    sub.add_argument("--seed", type=int, default=0, help="of the samples, 0 or more (0)")
+    sub.add_argument("--force", action="store_true", help="write over files that are there")
+
+
+def _solve(arguments: argparse.Namespace) -> None:
+    from ddis.stages import solve
+
+    solve.run_file(**{name: value for name, value in vars(arguments).items() if name != "command"})
+
+
 def _add_problem(sub: argparse.ArgumentParser, required: bool) -> None:
     sub.add_argument("--pde", required=required, help="a problem's name, or module:Class of your own")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the problem; repeatable")
     sub.add_argument("--output", required=required, metavar="FILE.h5", help="the file to write")
+
+
+RUNS_HELP = """what MLflow shows of the stages, put in order after a fault. The tracker is the one at MLFLOW_TRACKING_URI, by
+default ./mlflow.db; run these commands in the folder of results/."""
+SYNC_HELP = """send to MLflow what only the local records hold (results/STUDY/tracking/), because the tracker was down, slow or
+refused, or because DDIS_TRACKING=off: parameters, metrics, tags, files, status and times, exactly once, however often this is
+called or killed. Of a stage at work, what it has recorded so far is sent."""
+CLEAN_HELP = """end the runs that MLflow shows as RUNNING though their process is gone (kill -9, power cut): they become KILLED,
+or what their record says. On this host the process decides, on another its Slurm job; what cannot be seen from here is left alone
+and named."""
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    runs = commands.add_parser("runs", help="repair what MLflow shows: sync, clean", description=RUNS_HELP)
+    actions = runs.add_subparsers(dest="action", required=True, metavar="ACTION")
+    sync = actions.add_parser("sync", help="send what MLflow missed", description=SYNC_HELP)
+    clean = actions.add_parser("clean", help="end the runs of processes that are gone", description=CLEAN_HELP)
+    for action in (sync, clean):
+        action.add_argument("study", nargs="?", metavar="STUDY", help="name of a study (all)")
+    gone = "a host that will not come back: its processes count as ended; repeatable"
+    clean.add_argument("--gone", action="append", default=[], metavar="HOST", help=gone)
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    if arguments.action == "sync":
+        from ddis.tracking.sync import sync
+
+        sync(arguments.study)
+    else:
+        from ddis.tracking.clean import clean
+
+        clean(arguments.study, arguments.gone)
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -175,9 +250,14 @@ def dispatch(arguments: argparse.Namespace) -> None:
 
         print(json.dumps(json_schema(), indent=2))
         return
-    if arguments.command in ("generate", "import"):
-        {"generate": _generate, "import": _import}[arguments.command](arguments)
+    by_hand = {"generate": _generate, "import": _import, "solve": _solve, "runs": _runs}
+    if arguments.command in by_hand:
+        by_hand[arguments.command](arguments)
         return
+    if arguments.command == "verify":
+        from ddis.stages import verify
+
+        sys.exit(0 if verify.run(arguments.study) else 1)
     study = load_study(arguments)
     stage = import_module(f"ddis.stages.{arguments.command}")  # the others need not be imported
     what = {key: value for key, value in vars(arguments).items() if key not in ("command", "config", "settings")}
@@ -198,9 +278,10 @@ def _deliver_again(lost: "sys.UnraisableHookArgs") -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Exit status: 0, 2 (input that cannot be used), 130 (interrupted), 143 (terminated)."""
+    """Entry point; returns the exit status, see EPILOG."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    first = os.environ.get("RANK", "0") == "0"  # torchrun numbers its processes
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     install_sigterm_handler()
     sys.unraisablehook = _deliver_again
     try:
@@ -208,6 +289,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as reason:
+        if first:
+            print(f"{reason}; the same command goes on where this one stopped", file=sys.stderr)
+        return 128 + reason.number
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130

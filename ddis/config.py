@@ -6,13 +6,15 @@ accepted. `Study.inputs` says, stage by stage, what a result depends on; its dig
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from ddis.data.store import PAIRS, open_pairs, read_attributes
 from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_count
@@ -52,13 +54,19 @@ class Case:
 
 
 class Study(Settings):
-    """A whole study. See config/config.yaml for an example with comments."""
+    """A whole study. See config/config.yaml for an example with comments.
+
+    shards: jobs that the test fields of a run are divided among; no result depends on it.
+    training_processes: processes that share a training, one GPU each; results depend on it by the rounding of float32 alone.
+    """
 
     study: Name
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1)
     checkpoint_seconds: float = Field(20.0, ge=0)
+    shards: int = Field(1, ge=1)
+    training_processes: int = Field(1, ge=1)
     problems: dict[Name, ProblemSettings] = Field(min_length=1)
     data: DataSettings
     fractions: tuple[Fraction, ...] = Field(min_length=1)
@@ -69,6 +77,7 @@ class Study(Settings):
     operator: OperatorConfig = OperatorConfig()
     runs: dict[Name, SerializeAsAny[RunSettings]] = Field(min_length=1)
     tuning: TuningSettings = TuningSettings()
+    _folder: Path | None = PrivateAttr(None)
 
     @field_validator("runs", mode="before")
     @classmethod
@@ -96,11 +105,16 @@ class Study(Settings):
             unknown = set(run.problems or ()) - set(self.problems)
             if unknown:
                 raise InputError(f"runs.{name}.problems: {', '.join(unknown)}; accepted: {', '.join(self.problems)}")
+            try:
+                run.check_cases(list(self.problems), self.percents(name))
+            except InputError as error:
+                raise InputError(f"runs.{name}.{error}") from error
         for case in self.cases():
             try:
                 self.run_for(case)
             except InputError as error:
                 raise InputError(f"runs.{case.run}.{error}") from error
+        self._check_processes()
         for name in self.tuning.candidates:
             if name not in self.runs or load_method(self.runs[name].method).tuned is None:
                 raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(self.runs)}")
@@ -126,6 +140,11 @@ class Study(Settings):
                     f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
                     f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
                 )
+            if wanted:
+                try:
+                    load_method(run.method)(run).check(problem, size)
+                except InputError as error:
+                    raise InputError(f"runs.{label}.{error}") from error
 
     def _check_training(self) -> None:
         fractions = [*self.fractions, *(f for run in self.runs.values() for f in run.fractions or ())]
@@ -145,6 +164,18 @@ class Study(Settings):
                 make_noise(self.data.resolution, modes, **self.noise.model_dump())
             except ValueError as error:
                 raise InputError(str(error)) from error
+
+    def _check_processes(self) -> None:
+        names = dict.fromkeys(name for case in self.cases() for name in self.models_of(case.run, case.percent))
+        for name in names:
+            kind, percent = kind_and_percent(name)
+            part, count = kind.removesuffix("-white"), self.training_processes
+            batch = self.training(part, percent).batch
+            if batch % count:
+                raise InputError(
+                    f"{part}.training.batch {batch}: cannot be divided among training_processes {count}; "
+                    f"accepted: multiples of {count}"
+                )
 
     def _check_files(self) -> None:
         unknown = set(self.data.files) - set(self.problems)
@@ -209,7 +240,14 @@ class Study(Settings):
 
     @property
     def folder(self) -> Path:
-        return Path("results") / self.study
+        return self._folder or Path("results") / self.study
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "Study":
+        """The study whose files lie in `folder`, wherever that was moved to. Raises InputError."""
+        study = cls.load(folder / "config.yaml")
+        study._folder = folder
+        return study
 
     def make_problem(self, name: str) -> Problem:
         """The problem called `name` in the configuration. Raises InputError if there is none."""
@@ -230,10 +268,17 @@ class Study(Settings):
     def percents(self, run: str) -> list[str]:
         """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
         settings = self.runs[run]
-        method = load_method(settings.method)
-        if method.closed_form or (method.uses_operator and settings.operator == "solver"):
+        if load_method(settings.method).prior != "joint" and self.operator_of(run) != "fno":
             return ["100"]
         return [percent_label(f) for f in settings.fractions or self.fractions]
+
+    def operator_of(self, run: str) -> Literal["fno", "solver"] | None:
+        """The operator that guides a run; None for methods without one."""
+        settings = self.runs[run]
+        method = load_method(settings.method)
+        if not method.uses_operator:
+            return None
+        return "solver" if method.closed_form else settings.operator
 
     def cases(self) -> list[Case]:
         """Every row of the tables."""
@@ -256,10 +301,18 @@ class Study(Settings):
 
     def models_of(self, run: str, percent: str) -> list[str]:
         """Names of the trained models that a run needs."""
-        settings = self.runs[run]
-        method = load_method(settings.method)
-        prior = {"coefficient": ["prior"], "joint": [f"joint-{percent}"], None: []}[method.prior]
-        return prior + ([f"operator-{percent}"] if method.uses_operator and settings.operator == "fno" and method.prior else [])
+        method = load_method(self.runs[run].method)
+        joint = f"joint-white-{percent}" if method.noise == "white" else f"joint-{percent}"
+        prior = {"coefficient": ["prior"], "joint": [joint], None: []}[method.prior]
+        return prior + ([f"operator-{percent}"] if self.operator_of(run) == "fno" else [])
+
+    def shards_of(self, case: Case) -> list[range]:
+        """Test fields of each of a run's sampling jobs: whole batches, so that samples do not depend on `shards`."""
+        size = self.run_for(case).fields_per_batch
+        batches = math.ceil(self.data.test / size)
+        count = min(self.shards, batches)
+        edges = [size * (batches * shard // count) for shard in range(count)] + [self.data.test]
+        return [range(start, stop) for start, stop in pairwise(edges)]
 
     def share(self, percent: str, available: int) -> int:
         """Number of fields in a percent of `available`."""
@@ -294,16 +347,18 @@ class Study(Settings):
         return {"count": self.data.train, "fraction": fraction_of(percent), "seed": self.seed}
 
     def _train_inputs(self, problem: str, model: str) -> dict[str, Any]:
-        kind, _, percent = model.partition("-")
+        kind, percent = kind_and_percent(model)
         data = {split: self.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
-        if kind not in ("prior", "joint", "operator") or (kind == "prior") != (percent == ""):
-            raise InputError(f"model {model!r} is unknown; accepted: prior, joint-<percent>, operator-<percent>")
+        if kind not in ("prior", "joint", "joint-white", "operator") or (kind == "prior") != (percent == ""):
+            known = "prior, joint-<percent>, joint-white-<percent>, operator-<percent>"
+            raise InputError(f"model {model!r} is unknown; accepted: {known}")
         if percent:
             fraction_of(percent)
-        settings = getattr(self, kind).model_dump(mode="json", exclude={"at", "training"})
-        settings["training"] = self.training(kind, percent).model_dump(mode="json")
-        noise = {} if kind == "operator" else {"noise": self.noise.model_dump(mode="json")}
-        return {"data": data, "settings": settings, "seed": self.seed, **noise}
+        part = kind.removesuffix("-white")
+        settings = getattr(self, part).model_dump(mode="json", exclude={"at", "training"})
+        settings["training"] = self.training(part, percent).inputs()
+        noise = {"kernel": "white"} if kind == "joint-white" else self.noise.model_dump(mode="json")
+        return {"data": data, "settings": settings, "seed": self.seed, **({} if kind == "operator" else {"noise": noise})}
 
     def _sample_inputs(self, problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:
         settings = self.run_for(Case(problem, observation, run, percent))
@@ -315,6 +370,13 @@ class Study(Settings):
             "noise": self.noise.model_dump(mode="json"),
             "seed": self.seed,
         }
+
+    def _draw_inputs(self, problem: str, observation: str, run: str, percent: str, shard: str) -> dict[str, Any]:
+        shards = self.shards_of(Case(problem, observation, run, percent))
+        if shard not in map(str, range(len(shards))):
+            raise InputError(f"shard {shard!r} is not in the study; accepted: 0 to {len(shards) - 1}")
+        fields = shards[int(shard)]
+        return {**self._sample_inputs(problem, observation, run, percent), "fields": [fields.start, fields.stop]}
 
     def _tune_inputs(self, problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
         sample = self._sample_inputs(problem, observation, run, percent, split="validation")
@@ -336,6 +398,12 @@ class Study(Settings):
     def _tuning_inputs(self) -> dict[str, Any]:
         cases = [case for case in self.cases() if case.run in self.tuning.candidates]
         return {"curves": {"/".join(vars(c).values()): self.digest("tune", **vars(c)) for c in cases}}
+
+
+def kind_and_percent(model: str) -> tuple[str, str]:
+    """Kind and percent of a model's name: ("prior", ""), ("joint-white", "12.5")."""
+    kind, _, percent = model.rpartition("-")
+    return (kind, percent) if kind else (model, "")
 
 
 def _text_keys(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """Writing files so that a half-written one never stands under its final name."""
 
 import csv
+import errno
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +36,17 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from error
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> InputError:
+    """What a user is told of a file that cannot be written; of a full disk also where it is mounted and what is free."""
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):
+        return InputError(f"cannot write {path}: {reason}; make its folder writable, or work in another folder")
+    disk = next(parent for parent in path.absolute().parents if parent.is_mount())
+    free = shutil.disk_usage(disk).free / 2**20
+    return InputError(f"cannot write {path}: {reason}; disk {disk} has {free:.1f} MiB free: make space, the same command goes on")
 
 
 def remove_leftovers(path: Path) -> None:

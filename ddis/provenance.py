@@ -20,7 +20,10 @@ from typing import Any
 
 import ddis
 
-PACKAGES = ("torch", "numpy", "scipy", "h5py", "neuraloperator", "mlflow", "snakemake")
+PACKAGES = (
+    *("torch", "numpy", "scipy", "h5py", "neuraloperator", "azula", "safetensors", "pandas", "matplotlib"),
+    *("threadpoolctl", "mlflow", "snakemake"),
+)
 _PACKAGE_ROOT = Path(ddis.__file__).parent
 
 

@@ -11,8 +11,13 @@ import pytest
 
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
-from ddis.evaluation import figures, table
+from ddis.evaluation import limit as limits
+from ddis.evaluation import table
+from ddis.evaluation.figures import calibration, fields, limit, training
+from ddis.evaluation.figures import errors as error_figures
+from ddis.evaluation.figures.style import run_colours, run_label, to_png
 from ddis.evaluation.report import Model, Picture, render_report
+from ddis.evaluation.scores import field_scores
 
 SIDE, FIELDS = 16, 6
 ERRORS_CSV = (
@@ -56,7 +61,7 @@ def make_samples(
 
 def make_study() -> list[Samples]:
     return [
-        make_samples("exact", error=0.1, seed=10, operator=None, seconds_per_field=0.01),
+        make_samples("exact", error=0.1, seed=10, operator=None, pairs=None, seconds_per_field=0.01),
         make_samples("ddis-gn", error=0.15, seed=20),
         make_samples("ddis-gn", percent=1, error=0.25, seed=30),
         make_samples("ddis", size=1, error=0.3, seed=40),
@@ -231,8 +236,8 @@ def test_latex_escapes_what_latex_would_read():
 
 
 def test_runs_keep_their_colours():
-    colours = figures.run_colours(["zeta", "ddis", "exact", "alpha", "ddis"])
-    assert colours["ddis"] == figures.run_colours(["ddis"])["ddis"]
+    colours = run_colours(["zeta", "ddis", "exact", "alpha", "ddis"])
+    assert colours["ddis"] == run_colours(["ddis"])["ddis"]
     assert len(set(colours.values())) == len(colours) == 4
 
 
@@ -256,64 +261,96 @@ def quality() -> pd.DataFrame:
     return pd.DataFrame({"sigma": sigma, "error": 1.1 * optimal, "optimal_error": optimal, "excess": 0.1 * optimal})
 
 
+def limit_tables(study: list[Samples]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    scores = [field_scores(samples) for samples in study]
+    return pd.DataFrame(limits.ratio_rows(scores)), pd.DataFrame(limits.split_rows(scores))
+
+
 def every_figure(study: list[Samples], errors: pd.DataFrame) -> dict[str, Any]:
-    colours = figures.run_colours([samples.attributes["run"] for samples in study])
+    colours = run_colours([samples.attributes["run"] for samples in study])
     return {
-        "gallery": figures.gallery(study[:3], [0, 1]),
-        "gallery-sample": figures.gallery(study[3:5], [2], show="sample"),
-        "spectra": figures.spectra(study, colours),
-        "error": figures.error_against_fraction(errors, "poisson", "sparse", colours),
-        "calibration": figures.calibration(study, colours),
-        "no-calibration": figures.calibration(study[3:], colours),
-        "tuning": figures.tuning(
+        "gallery": fields.gallery(study[:3], [0, 1]),
+        "gallery-sample": fields.gallery(study[3:5], [2], show="sample"),
+        "spectra": error_figures.spectra(study, colours),
+        "error": error_figures.error_against_fraction(errors, "poisson", "sparse", colours),
+        "calibration": calibration.summary(study, colours),
+        "ranks": calibration.rank_histograms(study, colours),
+        "no-calibration": calibration.summary(study[3:], colours),
+        "no-ranks": calibration.rank_histograms(study[3:], colours),
+        "limit": limit.distance(*limit_tables(study), "poisson", "sparse", colours),
+        "tuning": training.tuning(
             {"ddis, 100 %": tuning_curve(), "fundps, 1 %": tuning_curve()[:3]}, {"ddis, 100 %": 100.0, "fundps, 1 %": 10.0}
         ),
-        "history": figures.training_history(dict.fromkeys(("prior", "operator-1", "operator-100", "joint-100"), history())),
-        "prior": figures.prior_quality({"prior": quality()}),
-        "pairs": figures.pairs(study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split"),
+        "history": training.training_history(dict.fromkeys(("prior", "operator-1", "operator-100", "joint-100"), history())),
+        "prior": training.prior_quality({"prior": quality()}),
+        "pairs": fields.pairs(study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split"),
     }
 
 
 @pytest.fixture(scope="module")
 def pictures(study: list[Samples], errors: pd.DataFrame) -> dict[str, bytes]:
-    return {name: figures.to_png(figure, dpi=40) for name, figure in every_figure(study, errors).items()}
+    return {name: to_png(figure, dpi=40) for name, figure in every_figure(study, errors).items()}
 
 
 def test_figures_render_the_same_every_time(study, errors, pictures):
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
-    again = figures.run_colours([samples.attributes["run"] for samples in study])
-    assert figures.to_png(figures.spectra(study, again), dpi=40) == pictures["spectra"]
+    again = run_colours([samples.attributes["run"] for samples in study])
+    assert to_png(error_figures.spectra(study, again), dpi=40) == pictures["spectra"]
 
 
 def test_figures_put_x_to_the_right():
     samples = make_samples(size=1)
     samples.coefficient_true[0] = np.linspace(0, 1, SIDE)[:, None]  # grows with x only
-    axes = figures.gallery([samples], [0]).axes[0]
+    axes = fields.gallery([samples], [0]).axes[0]
     shown = axes.images[0].get_array()
     assert np.ptp(shown, axis=0).max() == 0 and (np.diff(shown[0]) > 0).all() and axes.images[0].origin == "lower"
 
 
 def test_figures_show_the_numbers_of_the_table(study, errors):
-    colours = figures.run_colours([samples.attributes["run"] for samples in study])
-    figure = figures.error_against_fraction(errors, "poisson", "sparse", colours)
+    colours = run_colours([samples.attributes["run"] for samples in study])
+    figure = error_figures.error_against_fraction(errors, "poisson", "sparse", colours)
     heights = {line.get_label(): line.get_ydata()[0] for line in figure.axes[1].lines if len(set(line.get_ydata())) == 1}
     assert heights["limit (closed-form mean)"] == pytest.approx(table.closed_form_errors(study[0]).mean())
-    titles = [axes.get_title() for axes in figures.gallery(study[:1], [0]).axes]
+    titles = [axes.get_title() for axes in fields.gallery(study[:1], [0]).axes]
     mean = study[0].coefficient[0].astype(float).mean(axis=0)
     truth = study[0].coefficient_true[0]
     assert f"error, $l^2$ {100 * np.linalg.norm(mean - truth) / np.linalg.norm(truth):.1f} %" in titles
+
+
+def test_figures_of_calibration_show_the_numbers_of_the_table(study, errors):
+    colours = run_colours([samples.attributes["run"] for samples in study])
+    summary = calibration.summary(study, colours)
+    shown = [line.get_xdata()[0] for line in summary.axes[1].lines if line.get_marker() == "o"]
+    assert shown == pytest.approx(errors["coverage90"].dropna().to_numpy(float)[[1, 2, 0]])
+    labels = [label.get_text() for label in summary.axes[0].get_yticklabels()]
+    assert labels == ["exact, K = 8", "ddis-gn, 100 %, K = 8", "ddis-gn, 1 %, K = 8"]
+    panels = [axes for axes in calibration.rank_histograms(study, colours).axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == [run_label(samples) for samples in study[:3]]
+    heights = [bar.get_height() for bar in panels[0].containers[0]]
+    assert np.mean(heights) == pytest.approx(1)
+
+
+def test_figure_of_the_limit_stacks_its_parts(study):
+    """Bars end at the total, whose root is the label at the edge."""
+    colours = run_colours([samples.attributes["run"] for samples in study])
+    ratios, splits = limit_tables(study)
+    bars = limit.distance(ratios, splits, "poisson", "sparse", colours).axes[2]
+    first = [bar for bar in bars.patches if abs(bar.get_y() + bar.get_height() / 2) < 0.1]
+    total = splits[(splits["run"] == "ddis-gn") & (splits["percent"] == "100") & (splits["part"] == "total")]["l2_squared"].item()
+    assert sum(bar.get_width() for bar in first) == pytest.approx(total)
+    assert f"{np.sqrt(total):.1f} %" in [text.get_text() for text in bars.texts]
 
 
 def test_gallery_refuses_runs_on_other_fields_and_shows_failures():
     other = make_samples("fundps")
     other.coefficient_true = other.coefficient_true[::-1]
     with pytest.raises(ValueError, match="fundps, 100 %"):
-        figures.gallery([make_samples(), other], [0])
+        fields.gallery([make_samples(), other], [0])
     failed = make_samples()
     failed.coefficient[:] = np.nan
-    figure = figures.gallery([failed], [0])
+    figure = fields.gallery([failed], [0])
     assert "failed" in [axes.get_title() for axes in figure.axes]
-    assert figures.to_png(figure, dpi=40)
+    assert to_png(figure, dpi=40)
 
 
 def make_report(errors: pd.DataFrame, pictures: dict[str, bytes]) -> str:
@@ -322,6 +359,7 @@ def make_report(errors: pd.DataFrame, pictures: dict[str, bytes]) -> str:
         config={"study": "quickstart", "problems": {"poisson": {"pde": "poisson"}}, "fractions": (0.01, 1.0)},
         table=errors,
         caption=table.caption(errors, "quickstart", 0),
+        comparisons={"Claims": "| claim | verdict |\n|---|---|\n| a < b | yes |"},
         results=[Picture(name, pictures[name], f"Caption of {name}.") for name in ("gallery", "spectra", "error", "calibration")],
         cards={"poisson": "# Dataset poisson\n\n- **equation**: a < b\n\n| split | n |\n|---|---|\n| train | 10 |\n\n<script>"},
         data=[Picture("Pairs", pictures["pairs"], "Four pairs.")],
@@ -338,7 +376,7 @@ def test_report_is_complete_and_needs_nothing_from_outside(errors, pictures):
     assert "<script" not in page and "quickstart &lt;b&gt;" in page
     for part in ("Dataset poisson", "abc123", "numpy", "1234", "Quality by noise level", "Caption of spectra.", "fractions:"):
         assert part in page, part
-    assert table.to_html(errors) in page
+    assert table.to_html(errors) in page and "<td>a &lt; b</td>" in page
 
 
 def test_report_is_well_formed(errors, pictures):

@@ -1,5 +1,6 @@
 """A tiny real study through Snakemake: its files, its runs in MLflow, the second call; and stages killed with -9."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from ddis.config import Study
 from ddis.evaluation.table import COLUMNS
 from ddis.provenance import file_digest
+from ddis.stages.layout import figure_names
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -53,7 +56,7 @@ def test_study_writes_its_public_files(finished):
     assert table["l2_sample"].notna().all() and (table["n_failed"] == 0).all()
     for name in ("tables/errors.md", "tables/errors.tex", "report.html", "config.yaml", "data/poisson/card.yaml"):
         assert (results / name).stat().st_size > 0, name
-    assert len(list((results / "figures").glob("*.png"))) == 6
+    assert {path.name for path in (results / "figures").glob("*.png")} == set(figure_names(Study.load(results / "config.yaml")))
     assert not list((results / "work").rglob("*.safetensors"))
     assert yaml.safe_load((results / "config.yaml").read_text())["joint"]["training"]["steps"] == 12
     with h5py.File(results / "samples" / "poisson" / "sparse" / "ddis-gn-10.h5") as file:
@@ -70,6 +73,15 @@ def test_report_opens_from_disk_alone(finished):
 
 def test_second_call_does_nothing(finished):
     assert "Nothing to be done" in snakemake(finished)
+
+
+def test_every_file_has_a_record_and_is_well(finished):
+    """Also that the stages make what `records.outputs_of` says, and nothing else."""
+    done = subprocess.run([str(BIN / "ddis"), "verify", "tiny"], cwd=finished, env=ENVIRONMENT, text=True, capture_output=True)
+    assert done.returncode == 0 and done.stdout.count("\n") == 1 and done.stdout.endswith("all is well\n"), done.stdout
+    record = json.loads((finished / "results/tiny/provenance/train/poisson/prior.json").read_text())
+    assert record["command"].endswith("ddis train --config results/tiny/config.yaml --problem poisson --model prior")
+    assert set(record["inputs"]) == {"data/poisson/train.h5", "data/poisson/validation.h5"} and len(record["outputs"]) == 4
 
 
 def test_every_stage_is_a_run_in_mlflow(finished, monkeypatch):

@@ -14,7 +14,8 @@ import pytest
 
 from ddis import tracking
 from ddis.provenance import file_digest
-from ddis.tracking import Terminated, ensure_study, read_record, record_path, stage_run
+from ddis.tracking import Terminated, ensure_study, read_record, record_path, stage_run, tracker
+from ddis.tracking import run as at_work
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def _in_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name in ("MLFLOW_TRACKING_URI", "DDIS_TRACKING"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in tracking._ENVIRONMENT.items():
+    for name, value in tracker.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
 
@@ -107,7 +108,7 @@ def test_metrics_parameters_tags_and_artifacts_arrive(client, tmp_path, monkeypa
     table.write_text("run,l2_mean\nexact,1.5\n")
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(bytes(2000))
-    monkeypatch.setattr(tracking, "ARTIFACT_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(tracker, "ARTIFACT_LIMIT_BYTES", 1000)
     parameters = {"model": {"channels": [16, 32], "note": "x" * 7000}, "rate (%)": 0.5, "limit": None}
     parameters |= {f"p{i}": i for i in range(150)}
     with stage_run("whole", "train/poisson/prior", parameters, {"data": {"sha256": "ab"}}) as run:
@@ -198,9 +199,9 @@ def test_stage_killed_outright_continues_its_run(client):
 def test_lines_sent_twice_count_once(client):
     with stage_run("twice", "tables", {}) as run:
         run.metrics({"loss": 1.0}, 0)
-        again = list(run._metrics)
+        again = list(run._unsent)
         run._send()
-        run._metrics += again
+        run._unsent += again
     (got,) = stage_runs(client, "twice")
     assert len(client.get_metric_history(got.info.run_id, "loss")) == 1
 
@@ -211,7 +212,7 @@ def test_lines_sent_twice_count_once(client):
 def test_broken_tracker_warns_once(uri, monkeypatch, caplog, capfd):
     Path("text.db").write_text("This is no database, whatever its name says. " * 20)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(tracking, "SEND_SECONDS", 0.0)
+    monkeypatch.setattr(at_work, "SEND_SECONDS", 0.0)
     check_broken(f"broken-{uri[:4]}-{len(uri)}", caplog)
     assert "secret" not in caplog.text
     assert capfd.readouterr().err == ""
@@ -220,18 +221,18 @@ def test_broken_tracker_warns_once(uri, monkeypatch, caplog, capfd):
 def test_tracker_without_answer_warns_once(monkeypatch, caplog):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr(tracking, "OPEN_LIMIT_SECONDS", 0.5)
+        monkeypatch.setattr(at_work, "PATIENCE_SECONDS", 1.0)
         check_broken("silent", caplog)
-    assert "no answer within 0.5 s" in caplog.text
+    assert "no answer within 1 s" in caplog.text
 
 
 def test_tracker_that_fails_in_between_warns_once(client, monkeypatch, caplog):
-    monkeypatch.setattr(tracking, "SEND_SECONDS", 0.0)
+    monkeypatch.setattr(at_work, "SEND_SECONDS", 0.0)
     with stage_run("lost", "tables", {}) as run:
         for step in range(20):
             run.metrics({"loss": 1 / (step + 1)}, step)
             if step == 9:
-                monkeypatch.setattr(run._watcher.client, "log_batch", None)
+                monkeypatch.setattr(run._watcher.tracker.client, "log_batch", None)
     assert len(caplog.records) == 1
     lines = check_record("lost", "tables", 20, "FINISHED")
     # Steps 10 to 19 and the usage at the end were not sent.
@@ -316,12 +317,13 @@ def start_script(study, body, number=0):
     script = f"""
         import logging, os
         from ddis import tracking
+        from ddis.tracking import run as at_work
         logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
-        tracking.SEND_SECONDS = 0.1
+        at_work.SEND_SECONDS = 0.1
         with tracking.stage_run({json.dumps(study)}, "stage-{number}", {{"number": {number}}}) as run:
             {body}
     """
-    root = Path(tracking.__file__).parents[1]
+    root = Path(tracking.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

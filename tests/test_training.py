@@ -4,61 +4,27 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trainings import SETTINGS, denoiser_trainer, finish, load, operator_trainer, save
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
-from ddis.models.backbones import make_backbone
-from ddis.models.checkpoint import load_tensors, save_tensors
-from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
-from ddis.models.operator import FourierOperator
-from ddis.models.settings import BackboneSettings, OperatorSettings
-from ddis.training import denoising, regression
-from ddis.training.loop import Trainer, TrainingSettings, batch_indices
-
-SETTINGS = TrainingSettings(steps=9, batch=4, warmup=2, validate_every=3, learning_rate=1e-2)
-
-
-def denoiser_trainer() -> Trainer:
-    torch.manual_seed(0)
-    settings = BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8, dropout=0.1)
-    network, average = (EDMDenoiser(make_backbone(1, False, settings)) for _ in range(2))
-    data = 0.5 * torch.randn(10, 1, 16, 16)
-    noise = DiagonalNoise(RandomFieldNoise(16, "exponential", 0.1), basis("cosine", 16))
-    levels = (-1.2, 1.2)
-    loss = denoising.training_loss(network, data, noise, levels, seed=3)
-    return Trainer(network, loss, denoising.validation_loss(data[:4], noise, levels, 3, fields=8), 10, SETTINGS, 3, average)
-
-
-def operator_trainer() -> Trainer:
-    torch.manual_seed(0)
-    scale = Normalisation(0.0, 0.5)
-    settings = OperatorSettings(modes=4, width=4, layers=2)
-    network, average = (FourierOperator(settings, False, scale, scale) for _ in range(2))
-    a, u = torch.randn(10, 16, 16), torch.randn(10, 16, 16)
-    loss, validate = regression.training_loss(network, a, u), regression.validation_loss(a[:4], u[:4])
-    return Trainer(network, loss, validate, 10, SETTINGS, 3, average)
+from ddis.models.denoiser import GaussianDenoiser
+from ddis.training import denoising
+from ddis.training.loop import Trainer, batch_indices
 
 
 @pytest.mark.parametrize("make", [denoiser_trainer, operator_trainer])
 def test_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(make, tmp_path):
     torch.set_num_threads(1)
-    unbroken = make()
-    for _ in unbroken.run():
-        pass
+    unbroken = finish(make())
     for stop in (1, 4, 6):
         first = make()
         for record in first.run():
             if record.step == stop:
                 break
-        tensors, progress = first.state()
-        save_tensors(tmp_path / "checkpoint", tensors, {"progress": progress})
-        second = make()
-        tensors, metadata = load_tensors(tmp_path / "checkpoint")
-        second.load_state(tensors, metadata["progress"])
-        for _ in second.run():
-            pass
+        save(first, tmp_path / "checkpoint")
+        second = finish(load(make(), tmp_path / "checkpoint"))
         expected, found = unbroken.state()[0], second.state()[0]
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import yaml
 
 from ddis.config import Study
 from ddis.stages import code, modules
-from ddis.stages.layout import figure_names
+from ddis.stages.layout import TABLES, figure_names
+from ddis.tracking.process import process_start
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = """
@@ -41,8 +44,9 @@ FILES = {
     "card": "data/{problem}/card.md data/{problem}/card.yaml data/{problem}/pairs.png",
     "pairs": "data/{problem}/pairs-{percent}.csv",
     "train": " ".join("models/{problem}/{model}/" + name for name in TRAINED),
+    "draw": "",
     "sample": "samples/{problem}/{observation}/{run}-{percent}.h5",
-    "tables": "tables/errors.csv tables/errors.md tables/errors.tex",
+    "tables": "TABLES",
     "figures": "FIGURES",
     "report": "report.html",
 }
@@ -72,7 +76,8 @@ class Clone:
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / name, folder)
         figures = " ".join(f"figures/{name}" for name in figure_names(Study.load(ROOT / "config" / "config.yaml")))
-        (folder / "ddis" / "cli.py").write_text(STAND_IN.replace("FIGURES", figures))
+        tables = " ".join(f"tables/{name}" for name in TABLES)
+        (folder / "ddis" / "cli.py").write_text(STAND_IN.replace("FIGURES", figures).replace("TABLES", tables))
 
     def snakemake(self, *options: str) -> subprocess.CompletedProcess[str]:
         """The finished command; its output in stdout."""
@@ -167,18 +172,61 @@ def test_a_wrong_configuration_is_one_clear_message(clone: Clone) -> None:
     assert "Traceback" not in done.stdout
 
 
-def test_the_command_goes_on_after_snakemake_was_killed(clone: Clone) -> None:
+def start_of(pid: int) -> str:
+    """When a process began, as the owner of a study is written."""
+    return "-".join((process_start(pid) or "").split())
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_the_command_goes_on_after_snakemake_was_killed(clone: Clone, reused: bool) -> None:
+    """Its process id may be another process's by then."""
     state, report = clone.folder / ".snakemake", clone.folder / "results" / "quickstart" / "report.html"
     lock = state / "locks" / "0.output.lock"
     lock.parent.mkdir(exist_ok=True)
     lock.write_text("results/quickstart/report.html\n")
     with subprocess.Popen(["true"]) as ended:
         ended.wait()
-    (state / "quickstart.owner").write_text(f"{platform.node()} {ended.pid}")
+    owner = f"{os.getpid()} {start_of(os.getpid())}0" if reused else f"{ended.pid} {start_of(os.getpid())}"
+    (state / "quickstart.owner").write_text(f"{platform.node()} {owner} working")
     report.unlink()
     done = clone.snakemake("--cores", "2")
     assert done.returncode == 0, done.stdout
-    assert report.exists() and not lock.exists()
+    assert report.exists() and not lock.exists() and not (state / "quickstart.owner").exists()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_study_that_another_process_works_on_is_refused_until_unlocked(clone: Clone, elsewhere: bool) -> None:
+    """Without Snakemake's lock, which any call in the folder removes; processes of other machines cannot be seen."""
+    owner, report = clone.folder / ".snakemake" / "quickstart.owner", clone.folder / "results" / "quickstart" / "report.html"
+    node = "elsewhere" if elsewhere else platform.node()
+    owner.write_text(f"{node} {os.getpid()} {start_of(os.getpid())} working")
+    report.unlink()
+    assert clone.jobs() == {"report": 1, "all": 1}
+    done = clone.snakemake("--cores", "2")
+    assert done.returncode != 0 and f"process {os.getpid()} on {node} works on study quickstart" in done.stdout, done.stdout
+    assert not report.exists() and owner.exists()
+    assert clone.snakemake("--unlock").returncode == 0
+    assert clone.snakemake("--cores", "2").returncode == 0 and report.exists()
+
+
+def test_times_in_the_future_become_the_present(clone: Clone) -> None:
+    table = clone.folder / "results" / "quickstart" / "tables" / "errors.csv"
+    tomorrow = time.time() + 86400
+    os.utime(table, (tomorrow, tomorrow))
+    done = clone.snakemake("--cores", "2")
+    assert done.returncode == 0 and "1 files of results/quickstart have times in the future" in done.stdout, done.stdout
+    assert table.stat().st_mtime <= time.time() and clone.jobs() == {}
+
+
+def test_a_study_whose_folder_leads_elsewhere_is_refused(clone: Clone, tmp_path: Path) -> None:
+    link = clone.folder / "results" / "other"
+    link.symlink_to(tmp_path)
+    try:
+        done = clone.snakemake("--cores", "2", "--config", "study=other")
+    finally:
+        link.unlink()
+    assert done.returncode != 0 and "results/other is a link to" in done.stdout, done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_code_of_a_stage_is_what_it_imports() -> None:
@@ -186,3 +234,44 @@ def test_the_code_of_a_stage_is_what_it_imports() -> None:
     assert {"stages.sample", "stages.networks", "data.store", "sampling.base", "models.denoiser"} <= sample
     assert not {"sampling.fundps", "pde.poisson", "training.loop", "tracking", "config"} & sample
     assert code("sample", Clone) != code("sample")
+
+
+def test_sampling_in_parts_has_few_jobs_and_is_not_done_again(clone: Clone) -> None:
+    """12 test fields: 8 samples each in batches of 64 are two parts, one sample each are one batch, which no job shares."""
+    changed = ("--config", "shards=5")
+    new = clone.jobs("--forcerun", "sample", *changed)
+    assert new["draw"] == 3 * 2 and new["sample"] == 7
+    triggers = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())["rerun-triggers"]
+    # The report holds the whole configuration.
+    assert clone.jobs(*changed, "--rerun-triggers", *triggers) == {"report": 1, "all": 1}
+    done = clone.snakemake("--cores", "2", "--forcerun", "sample", *changed)
+    assert done.returncode == 0 and listed(done.stdout)["draw"] == 6, done.stdout
+    assert not list((clone.folder / "results" / "quickstart" / "work").rglob("*.drawn"))
+
+
+def test_jobs_that_want_a_gpu_take_turns_on_one_machine(tmp_path: Path) -> None:
+    clone = Clone(tmp_path)
+    for file, old, new in (
+        ("ddis/stages/common.py", "torch.cuda.is_available()", "True"),
+        ("ddis/cli.py", "def main():", "def main():\n    if sys.argv[1] in ('train', 'sample'):\n        wait()\n"),
+        ("ddis/cli.py", "import json, sys", "import json, sys, time"),
+    ):
+        path = clone.folder / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    with (clone.folder / "ddis" / "cli.py").open("a") as file:
+        file.write(WAIT)
+    done = clone.snakemake("--cores", "4")
+    assert done.returncode == 0, done.stdout
+    times = sorted(tuple(map(float, line.split())) for line in (clone.folder / "times.txt").read_text().splitlines())
+    assert len(times) == 5 + 7
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
+
+
+WAIT = """
+def wait():
+    begin = time.time()
+    time.sleep(0.3)
+    with open("times.txt", "a") as file:
+        file.write(f"{begin} {time.time()}\\n")
+"""

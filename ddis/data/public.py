@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from ddis.data.store import check_self_contained
 from ddis.errors import InputError
 
 OWN_KEYS = ("coefficient", "solution")
@@ -137,6 +138,7 @@ def _open_matlab(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Fie
 def _open_hdf5(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Field]]:
     path = files[0]
     with h5py.File(path, "r") as file:
+        check_self_contained(path, file)
         keys = _choose(path, pde, [name for name, item in file.items() if isinstance(item, h5py.Dataset)])
         matlab = file.userblock_size >= 512
         a, u = (_field(path, key, file[key], pde, matlab or "MATLAB_class" in file[key].attrs) for key in keys)

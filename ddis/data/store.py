@@ -152,11 +152,31 @@ def _open(path: Path, layout: str) -> h5py.File:
         file = h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"{path} is truncated or not an HDF5 file; delete it and run the same command again") from error
-    found = file.attrs.get("format")
-    if found != layout or file.attrs.get("format_version") != FORMAT_VERSION:
+    try:
+        check_self_contained(path, file)
+        found = file.attrs.get("format")
+        if found == layout and file.attrs.get("format_version") == FORMAT_VERSION:
+            return file
+        reason = f"is not a {layout} file of version {FORMAT_VERSION} (format: {found!r}); delete or rename it"
+    except (OSError, RuntimeError, KeyError) as error:
+        reason = f"cannot be read ({error}); delete it and run the same command again"
+    except InputError:
         file.close()
-        raise InputError(f"{path} is not a {layout} file of version {FORMAT_VERSION} (format: {found!r}); delete or rename it")
-    return file
+        raise
+    file.close()
+    raise InputError(f"{path} {reason}")
+
+
+def check_self_contained(path: Path, file: h5py.File) -> None:
+    """Raises InputError for a file whose top level takes data from elsewhere: a stranger's could have others on this disk read.
+
+    That is what links, external storage and virtual data sets do; a data set that was copied whole does none of it.
+    """
+    for name in file:
+        plain = file.id.links.get_info(name.encode("utf-8", "surrogateescape")).type == h5py.h5l.TYPE_HARD
+        item = file[name] if plain else None
+        if not plain or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
+            raise InputError(f"{path}: {name} takes its data from elsewhere, which is not accepted; store the data in the file")
 
 
 @contextmanager
@@ -329,10 +349,11 @@ def read_pairs(path: Path | str, resolution: int | None = None, count: int | Non
 
 
 def write_samples(path: Path | str, samples: Samples) -> str:
-    """Writes posterior samples; returns the digest of the arrays."""
+    """Writes posterior samples; returns the digest of the arrays. Raises InputError for shapes that do not fit together."""
     arrays = {name: getattr(samples, name) for name in _SAMPLE_FIELDS}
     if samples.solution is not None:
         arrays["solution"] = samples.solution
+    _check_sample_shapes(path, arrays)
     typed = {name: a if a.dtype == bool else a.astype(np.float32) for name, a in arrays.items()}
     return write_arrays(path, SAMPLES, typed, samples.attributes)
 
@@ -340,4 +361,14 @@ def write_samples(path: Path | str, samples: Samples) -> str:
 def read_samples(path: Path | str) -> Samples:
     """Reads posterior samples. Samples themselves may be non-finite: such a field counts as failed."""
     arrays, attributes = read_arrays(path, SAMPLES, _SAMPLE_FIELDS, optional=["solution"], finite=False)
+    _check_sample_shapes(path, arrays)
     return Samples(**arrays, attributes=attributes)
+
+
+def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
+    fields = arrays["coefficient_true"].shape
+    for name, array in arrays.items():
+        shape = array.shape[:1] + array.shape[2:] if name in FIELDS else array.shape
+        if shape != fields:
+            wanted = (*fields[:1], "K", *fields[1:]) if name in FIELDS else fields
+            raise InputError(f"{path}: {name} {array.shape} does not fit the fields {fields}; accepted: {wanted}")

@@ -2,46 +2,19 @@
 
 Shapes: n fields, K samples per field, S nodes per side. Errors are fractions here (0.1 is 10 %); the table turns them into
 percent. Nothing here repairs its input: fields with a sample that is not finite are found by `failed_fields` and left out
-by the caller.
-
-Calibration (coverage, CRPS, spread/skill, ranks) is per node, pooled over nodes and fields. A node that holds one and the
-same value in every truth and every sample (a boundary fixed by the problem) is known, not estimated: it would count as
-covered for free, so it is left out.
+by the caller. Calibration has a module of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Array = NDArray[np.float64]
 
-MIN_CALIBRATION_SAMPLES = 4
-"""Below this number of samples per field, calibration is not estimated."""
-
 _EPSILON = 1e-10
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well the spread of the samples tells the error that is made.
-
-    coverage50, coverage90: share of nodes inside the central 50 and 90 % interval; an exact posterior has 0.5 and 0.9.
-    crps: fair continuous ranked probability score, in units of the coefficient; smaller is better.
-    spread_skill: spread of the samples over the error of their mean; an exact posterior has 1, overconfidence is below.
-    ranks: [K + 1], counts of the rank of the truth among the samples; an exact posterior has equal counts.
-    """
-
-    coverage50: float
-    coverage90: float
-    crps: float
-    spread_skill: float | None
-    ranks: NDArray[np.int64]
 
 
 def relative_l2(estimate: ArrayLike, truth: ArrayLike) -> Array:
@@ -116,30 +89,6 @@ def standard_error(values: ArrayLike) -> float | None:
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
 
 
-def calibration(samples: ArrayLike, truth: ArrayLike) -> Calibration | None:
-    """Calibration of samples [n, K, S, S] against truth [n, S, S]; None when K is below 4 or every node is known."""
-    samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
-    if samples.shape[1] < MIN_CALIBRATION_SAMPLES:
-        return None
-    members, target = _estimated_nodes(samples, truth)
-    if target.size == 0:
-        return None
-    half, nine_tenths = _coverage(members, target, (0.5, 0.9))
-    return Calibration(half, nine_tenths, _crps(members, target), _spread_skill(members, target), _ranks(members, target))
-
-
-def coverage(samples: ArrayLike, truth: ArrayLike, levels: Sequence[float]) -> Array:
-    """Share of nodes whose truth lies in the central interval of each level, [len(levels)].
-
-    The interval is mean +- t_{K-1} sd sqrt(1 + 1/K), which a new draw of the same Gaussian hits with exactly that
-    probability, however small K is. samples [n, K, S, S], truth [n, S, S]. Raises ValueError when K is below 4.
-    """
-    samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
-    if samples.shape[1] < MIN_CALIBRATION_SAMPLES:
-        raise ValueError(f"{samples.shape[1]} samples per field: coverage needs at least {MIN_CALIBRATION_SAMPLES}")
-    return _coverage(*_estimated_nodes(samples, truth), levels)
-
-
 def _norm(field: Array) -> Array:
     return np.asarray(np.sqrt(np.square(field).sum(axis=(-2, -1))), np.float64)
 
@@ -156,42 +105,3 @@ def _rings(resolution: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray
     counts = np.bincount(ring[inside], minlength=half)[1:]
     starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.intp)
     return order, starts, counts
-
-
-def _estimated_nodes(samples: Array, truth: Array) -> tuple[Array, Array]:
-    """Samples [K, p] and truth [p] at the nodes that are not known beforehand, pooled over fields."""
-    lowest = np.minimum(samples.min(axis=(0, 1)), truth.min(axis=0))
-    highest = np.maximum(samples.max(axis=(0, 1)), truth.max(axis=0))
-    unknown = highest > lowest
-    return np.moveaxis(samples, 1, 0)[:, :, unknown].reshape(samples.shape[1], -1), truth[:, unknown].ravel()
-
-
-def _coverage(members: Array, target: Array, levels: Sequence[float]) -> Array:
-    size = len(members)
-    radius = members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / size)
-    distance = np.abs(target - members.mean(axis=0))
-    factors = [stats.t.ppf(0.5 * (1 + level), size - 1) for level in levels]
-    return np.array([(distance <= factor * radius).mean() for factor in factors])
-
-
-def _crps(members: Array, target: Array) -> float:
-    size = len(members)
-    # Sum over pairs of |x_i - x_j| from the sorted samples, in K instead of K^2 terms.
-    weights = 2.0 * np.arange(size) - size + 1
-    pairs = (weights[:, None] * np.sort(members, axis=0)).sum(axis=0)
-    return float((np.abs(members - target).mean(axis=0) - pairs / (size * (size - 1))).mean())
-
-
-def _spread_skill(members: Array, target: Array) -> float | None:
-    size = len(members)
-    spread = np.sqrt((size + 1) / size * members.var(axis=0, ddof=1).mean())
-    skill = np.sqrt(np.square(members.mean(axis=0) - target).mean())
-    return float(spread / skill) if skill > 0 else None
-
-
-def _ranks(members: Array, target: Array) -> NDArray[np.int64]:
-    below = (members < target).sum(axis=0)
-    ties = (members == target).sum(axis=0)
-    # Ties are shared out over the ranks they could take by the position of the node: even, and the same on every run.
-    rank = below + np.arange(target.size) % (ties + 1)
-    return np.bincount(rank, minlength=len(members) + 1).astype(np.int64)

@@ -45,6 +45,7 @@ def render_report(
     config: Mapping[str, Any],
     table: pd.DataFrame,
     caption: str,
+    comparisons: Mapping[str, str],
     results: Sequence[Picture],
     cards: Mapping[str, str],
     data: Sequence[Picture],
@@ -55,9 +56,9 @@ def render_report(
     """The page as text.
 
     study: its name. config: the resolved configuration. table, caption: the table of errors and `table.caption` of it.
-    results, data, training: figures of the sections on results, data sets and models. cards: problem -> dataset card in
-    Markdown. models: one entry per trained model. provenance: versions, commit, device, command ...; a mapping among its
-    values becomes a table of its own.
+    comparisons: title -> further tables, in Markdown. results, data, training: figures of the sections on results, data sets and
+    models. cards: problem -> dataset card in Markdown. models: one entry per trained model. provenance: versions, commit,
+    device, command ...; a mapping among its values becomes a table of its own.
     """
     environment = Environment(
         loader=PackageLoader("ddis.evaluation", "templates"),
@@ -73,6 +74,7 @@ def render_report(
         setting=_setting(table),
         table=Markup(to_html(table)),
         caption=caption,
+        comparisons={title: Markup(_markdown(text)) for title, text in comparisons.items()},
         has=table.notna().any().to_dict(),
         results=results,
         cards={problem: Markup(_markdown(card)) for problem, card in cards.items()},

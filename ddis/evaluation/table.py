@@ -17,6 +17,7 @@ import pandas as pd
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
+from ddis.evaluation.calibration import calibration
 
 COLUMNS: dict[str, str] = {
     "problem": "string",
@@ -294,7 +295,7 @@ def _errors(samples: Samples, kept: np.ndarray) -> dict[str, Any]:
 
 
 def _calibration(samples: Samples, kept: np.ndarray) -> dict[str, Any]:
-    result = metrics.calibration(samples.coefficient[kept], samples.coefficient_true[kept])
+    result = calibration(samples.coefficient[kept], samples.coefficient_true[kept])
     if result is None:
         return {}
     return {name: getattr(result, name) for name in ("coverage50", "coverage90", "crps", "spread_skill")}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ddis.fields.bases import Basis
+from ddis.fields.bases import basis as make_basis
 from ddis.randomness import Generators, white_noise
 
 
@@ -27,6 +28,9 @@ class Noise(Protocol):
     def spectrum(self, basis: Basis) -> Tensor:
         """Variance K [S, S] of the coefficients in `basis`, float64."""
 
+    def resized(self, size: int) -> "Noise":
+        """The same noise on another number of nodes per side."""
+
 
 class WhiteNoise:
     """Independent standard normal values at the nodes."""
@@ -36,6 +40,9 @@ class WhiteNoise:
 
     def spectrum(self, basis: Basis) -> Tensor:
         return torch.ones(basis.size, basis.size, dtype=torch.float64)
+
+    def resized(self, size: int) -> "WhiteNoise":
+        return self
 
 
 class RandomFieldNoise:
@@ -87,12 +94,15 @@ class RandomFieldNoise:
         covariance = self.covariance(lags[:, None], lags[None, :])
         return torch.from_numpy(np.maximum(autocorrelation @ covariance @ autocorrelation.T, 0.0))
 
+    def resized(self, size: int) -> "RandomFieldNoise":
+        return RandomFieldNoise(size, self.kernel, self.length, self.nugget, self.periodic)
+
 
 class DiagonalNoise:
     """Noise with independent coefficients in `basis`, of the variances that `stationary` has there."""
 
     def __init__(self, stationary: RandomFieldNoise, basis: Basis):
-        self.basis = basis
+        self.stationary, self.basis = stationary, basis
         self._spectrum = stationary.spectrum(basis)
         self._root = self._spectrum.sqrt().float()
 
@@ -103,6 +113,9 @@ class DiagonalNoise:
         if basis.name != self.basis.name:
             raise ValueError(f"noise is diagonal in the {self.basis.name} basis, not in the {basis.name} basis")
         return self._spectrum
+
+    def resized(self, size: int) -> "DiagonalNoise":
+        return DiagonalNoise(self.stationary.resized(size), make_basis(self.basis.name, size))
 
 
 def make_noise(size: int, basis: Basis, kernel: str, length: float, nugget: float, diagonal: bool) -> Noise:

@@ -1,12 +1,11 @@
 """Weights as safetensors, with what is needed to rebuild the model as JSON beside them. Nothing is ever unpickled."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ddis.errors import InputError
@@ -17,15 +16,8 @@ def save_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[st
     """Writes tensors and JSON-able metadata to one file, atomically."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(contiguous, temporary, metadata={"ddis": json.dumps(metadata)})
-        temporary.chmod(0o666 & ~current_umask())  # safetensors makes private files
-
-
-def current_umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        # Not save_file: its error on a full disk is no OSError.
+        temporary.write_bytes(save(contiguous, metadata={"ddis": json.dumps(metadata)}))
 
 
 def load_tensors(path: Path | str, digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,7 +32,8 @@ def load_tensors(path: Path | str, digest: str | None = None) -> tuple[dict[str,
             metadata = json.loads((file.metadata() or {})["ddis"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is truncated or not a checkpoint of ddis ({error}); delete it and train again") from error
+        reason = f"is truncated or not a checkpoint of ddis ({error}); delete it and run the same command again"
+        raise InputError(f"{path} {reason}") from error
     if digest is not None and metadata.get("configuration") != digest:
         raise InputError(
             f"{path} was made with another configuration ({metadata.get('configuration')}, the study's is {digest}); "

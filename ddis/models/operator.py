@@ -23,9 +23,14 @@ class HermitianSpectralConv(SpectralConv):
     neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
     of them is undefined, and on some GPUs shows as lines. Here an ordinary inverse transform over the first axis comes
     first; then the imaginary part of the columns that must be real is dropped; then a real transform over the last axis.
+    It computes in float32 at least, under autocast too: there are no transforms in bfloat16.
     """
 
     def forward(self, x: Tensor, output_shape: tuple[int, ...] | None = None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._convolve(x.float() if x.dtype == torch.bfloat16 else x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         spectrum = torch.fft.fftshift(torch.fft.rfft2(x, norm=self.fft_norm), dim=-2)
         weight = self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight

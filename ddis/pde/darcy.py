@@ -127,7 +127,7 @@ def solve_flux(coefficient: Tensor, source: Tensor, smooth: bool = False) -> Ten
         smooth: whether a has no jumps; then fewer iterations suffice. Changes the solution within the tolerance only.
 
     Returns:
-        u [..., S, S], in the dtype and on the device of `coefficient` (float64 inside), once differentiable.
+        u [..., S, S], in the dtype and on the device of `coefficient` (float64 inside); differentiable, any number of times.
 
     Raises:
         InputError: for coefficients that are not positive and finite, or of a contrast that the iteration cannot handle.
@@ -156,10 +156,9 @@ class _FluxSolve(torch.autograd.Function):
         return solution
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         faces_x, faces_y, solution = ctx.saved_tensors
-        adjoint = solve_faces(faces_x, faces_y, gradient, ctx.smooth)
+        adjoint: Tensor = _FluxSolve.apply(faces_x, faces_y, gradient, ctx.smooth)
         u, v = pad(solution, (1, 1, 1, 1)), pad(adjoint, (1, 1, 1, 1))
         scale = -float((u.shape[-1] - 1) ** 2)
         gradient_x = scale * u[..., 1:-1].diff(dim=-2) * v[..., 1:-1].diff(dim=-2)

@@ -1,9 +1,9 @@
 """What a sampler is given, what it yields, and what it is chosen by."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +18,10 @@ from ddis.randomness import Generators, white_noise
 from ddis.sampling.observation import Observation
 
 # A number for all cases, or by problem, or by problem and percent of the pairs.
-PerCase = float | dict[str, float | dict[str, float]]
+NonNegative = Annotated[float, Field(ge=0)]
+PerCase = NonNegative | dict[str, NonNegative | dict[str, NonNegative]]
+Positive = Annotated[float, Field(gt=0)]
+PositivePerCase = Positive | dict[str, Positive | dict[str, Positive]]
 
 
 def number(value: PerCase) -> float:
@@ -46,6 +49,23 @@ class RunSettings(BaseModel):
     fractions: tuple[float, ...] | None = None
     problems: tuple[str, ...] | None = None
     batch: int = Field(64, ge=1)
+
+    @property
+    def fields_per_batch(self) -> int:
+        """Fields whose samples are drawn together."""
+        return max(1, self.batch // self.samples)
+
+    def check_cases(self, problems: Collection[str], percents: Collection[str]) -> None:
+        """Raises InputError if a value is given for a problem or a percent that is not among those of the study."""
+        for name, value in self:
+            by_problem = value if isinstance(value, dict) else {}
+            for problem, part in by_problem.items():
+                if problem not in problems:
+                    raise InputError(f"{name}.{problem}: no problem of the study; accepted: {', '.join(problems)}")
+                unknown = set(part if isinstance(part, dict) else ()) - set(percents)
+                if unknown:
+                    key = f"{name}.{problem}.{min(unknown)}"
+                    raise InputError(f"{key}: no percent at which the run is made; accepted: {', '.join(percents)}")
 
     def for_case(self, problem: str, percent: str) -> "RunSettings":
         """These settings with every value per problem (and percent) replaced by the one that applies. Raises InputError."""
@@ -97,6 +117,8 @@ class Task:
     operator  normalised solution [B, S, S] of the normalised free field [B, S, S]: of G(P(b)), see Problem
     residual  residual of the equation, of normalised (coefficient, solution) [B, 2, S, S], in units of std(a)
     spectrum  variance C [S, S] of the coefficient's modes in `basis`
+    mean      [S, S] of the coefficient, for methods without a denoiser; None: zero
+    units     what 1 is worth in physical units, of the normalised coefficient and solution
     """
 
     problem: Problem
@@ -108,11 +130,19 @@ class Task:
     residual: Callable[[Tensor], Tensor]
     spectrum: Tensor
     prior: Denoiser | None = None
+    mean: Tensor | None = None
+    units: tuple[float, float] = (1.0, 1.0)
     cost: Cost = field(default_factory=Cost)
 
     @property
     def device(self) -> torch.device:
         return self.observation.values.device
+
+    @property
+    def prior_mean(self) -> Tensor:
+        """Mean [S, S] of the coefficient, float64, on the device."""
+        zero = torch.zeros(self.basis.size, self.basis.size)
+        return (zero if self.mean is None else self.mean).to(self.device).double()
 
     def draw_noise(self, channels: int = 1) -> Tensor:
         """Noise of the diffusion, [B, channels, S, S]."""
@@ -159,6 +189,9 @@ class Method(ABC):
 
     def __init__(self, settings: RunSettings):
         self.settings = settings
+
+    def check(self, problem: Problem, resolution: int) -> None:  # noqa: B027 (most methods fit everything)
+        """Raises InputError if the settings do not fit the problem on S = `resolution` nodes per side."""
 
     def prepare(self, task: Task) -> None:  # noqa: B027 (most methods have nothing to prepare)
         """Work shared by all batches; `task` holds the observations of all fields."""

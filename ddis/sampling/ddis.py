@@ -1,30 +1,32 @@
 """`ddis`: the paper's sampler. DAPS on the coefficient prior, Langevin steps through the neural operator.
 
-Source: DDIS, arXiv 2601.23280. The published weights w are for 128 x 128 and 500 observations.
+Source: DDIS, arXiv 2601.23280. The published weights w are for 128 x 128 and 500 observations. There the chain may start on a
+coarser grid: up-sampling of x0 after some levels, bilinear, and fresh noise of the next level on the finer grid.
 """
 
 from collections.abc import Iterator
 
 from pydantic import Field
 
-from ddis.sampling.base import Method, PerCase, RunSettings, State, Task, number
+from ddis.errors import InputError
+from ddis.pde.base import Problem
+from ddis.sampling.base import Method, PerCase, State, Task
 from ddis.sampling.daps import anneal
-from ddis.sampling.langevin import LangevinStep
+from ddis.sampling.langevin import LangevinSettings, LangevinStep
+from ddis.sampling.multiresolution import coarsen, upsample
 from ddis.sampling.schedules import karras_schedule
 
 
-class DDISSettings(RunSettings):
-    """steps, sigma_max, sigma_min: annealing; ode_steps: Heun steps of the ODE; the rest: the Langevin step."""
+class DDISSettings(LangevinSettings):
+    """Those of DAPS with Langevin steps, and the coarser grid.
 
-    weight: PerCase = 20.0
-    steps: int = Field(100, ge=1)
-    sigma_max: float = Field(10.0, gt=0)
-    sigma_min: float = Field(0.01, gt=0)
-    ode_steps: int = Field(5, ge=1)
-    tau: float = Field(1e-3, gt=0)
-    langevin_steps: int = Field(20, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    temperature: float = Field(0.1, ge=0)
+    start_resolution  nodes per side of the first levels; null: those of the study
+    upsample_at       levels on the coarse grid, and start_weight: w there (null: weight)
+    """
+
+    start_resolution: int | None = None
+    upsample_at: int = Field(50, ge=1)
+    start_weight: PerCase | None = None
 
 
 class DDIS(Method):
@@ -33,8 +35,29 @@ class DDIS(Method):
     uses_operator = True
     tuned = "weight"
 
+    def check(self, problem: Problem, resolution: int) -> None:
+        s = self.settings
+        assert isinstance(s, DDISSettings)
+        start = s.start_resolution
+        if start is None:
+            return
+        if start >= resolution:
+            raise InputError(f"start_resolution {start}: not coarser than the data; accepted: below {resolution}, or null")
+        if s.upsample_at >= s.steps:
+            raise InputError(f"upsample_at {s.upsample_at}: no step of {s.steps} is left for the fine grid; accepted: less")
+        try:
+            problem.check(start)
+        except InputError as error:
+            raise InputError(f"start_resolution {start}: {error}") from error
+
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
         assert isinstance(s, DDISSettings)
-        likelihood = LangevinStep(task, number(s.weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature)
-        yield from anneal(task, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps)
+        levels, begin, x0 = karras_schedule(s.sigma_max, s.sigma_min, s.steps), 0, None
+        if s.start_resolution is not None:
+            begin, coarse = s.upsample_at, coarsen(task, s.start_resolution)
+            weight = s.weight if s.start_weight is None else s.start_weight
+            for state in anneal(coarse, LangevinStep.of(coarse, s, weight), levels, s.ode_steps, end=begin):
+                yield state
+            x0 = upsample(state.x0, task.basis.size, task.basis.name == "fourier")[:, None]
+        yield from anneal(task, LangevinStep.of(task, s, s.weight), levels, s.ode_steps, begin=begin, x0=x0)

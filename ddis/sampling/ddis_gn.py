@@ -16,19 +16,28 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from ddis.sampling.base import Method, RunSettings, State, Task
 from ddis.sampling.daps import anneal
-from ddis.sampling.gauss_newton import GaussNewtonStep, SharedJacobian
+from ddis.sampling.gauss_newton import (
+    LEADING_MODES,
+    DenseUpdate,
+    GaussNewtonStep,
+    LeadingModes,
+    MatrixFreeUpdate,
+    SharedJacobian,
+)
 from ddis.sampling.schedules import karras_schedule
 
 
 class DDISGNSettings(RunSettings):
     """steps, sigma_max, sigma_min: annealing; ode_steps: 1 is the posterior mean, exact for a Gaussian prior.
 
-    jacobian     shared: once, at x = 0, for all fields (linear problems); own: at each chain's point, in every step;
-                 null: shared if the problem is linear
+    solver       dense: the Jacobian at x = 0 for all chains (linear problems); matrix-free: each chain's own, through products;
+                 null: the cheaper one for linear problems (see `dense_is_cheaper`), else matrix-free
     iterations   Gauss-Newton iterations per level
+    tolerance    of the matrix-free solver, in standard deviations of R
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     """
 
@@ -36,25 +45,42 @@ class DDISGNSettings(RunSettings):
     sigma_max: float = Field(10.0, gt=0)
     sigma_min: float = Field(0.01, gt=0)
     ode_steps: int = Field(1, ge=1)
-    jacobian: Literal["shared", "own"] | None = None
+    solver: Literal["dense", "matrix-free"] | None = None
     iterations: int = Field(1, ge=1)
+    tolerance: float = Field(0.3, gt=0)
     error_model: Literal["spectral", "white", "none"] = "spectral"
+
+
+def dense_is_cheaper(settings: DDISGNSettings, index: Tensor) -> bool:
+    """Whether m vector-Jacobian products for the field's K samples cost less than products at every level; nodes index [n, m].
+
+    The cost model, in evaluations per sample of N levels: dense 2 m / K + N; matrix-free 3 r / K + (3 + 2 c) N, with r leading
+    modes and c iterations per level, about 2 with the preconditioner. It does not ask how many fields share the rows, so that a
+    field's samples do not depend on what else is drawn.
+    """
+    m, k, levels = index.shape[1], settings.samples, settings.steps * settings.iterations
+    return 2 * m / k + levels <= 3 * LEADING_MODES / k + 7 * levels
 
 
 class DDISGN(Method):
     Settings = DDISGNSettings
     prior = "coefficient"
     uses_operator = True
-    _shared: SharedJacobian | None = None
+    _shared: SharedJacobian | LeadingModes
 
     def prepare(self, task: Task) -> None:
         s = self.settings
         assert isinstance(s, DDISGNSettings)
-        if s.jacobian == "shared" or (s.jacobian is None and task.problem.linear):
-            self._shared = SharedJacobian(task)
+        dense = s.solver == "dense" or (s.solver is None and task.problem.linear and dense_is_cheaper(s, task.observation.index))
+        self._shared = SharedJacobian(task) if dense else LeadingModes(task)
 
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
         assert isinstance(s, DDISGNSettings)
-        likelihood = GaussNewtonStep(task, self._shared, s.iterations)
+        update = (
+            DenseUpdate(task, self._shared)
+            if isinstance(self._shared, SharedJacobian)
+            else MatrixFreeUpdate(task, self._shared, s.tolerance)
+        )
+        likelihood = GaussNewtonStep(task, update, s.iterations)
         yield from anneal(task, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps)

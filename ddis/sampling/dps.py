@@ -5,16 +5,38 @@ denoiser's last output in it with respect to the step's starting point, so throu
 """
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ddis.sampling.base import State, Task
+from ddis.sampling.base import PerCase, PositivePerCase, RunSettings, State, Task
 from ddis.sampling.schedules import heun_step
 
 # (x0_hat [B, C, S, S], sigma) -> weighted loss of each chain [B]
 GuidanceLoss = Callable[[Tensor, float], Tensor]
+
+
+class DPSSettings(RunSettings):
+    """weight, loss: guidance by the observations, mean square or its root; steps, sigma_max, sigma_min: Heun steps of the ODE.
+
+    Below σ = 1 the guidance is multiplied by σ.
+
+    Each may be given per problem, as `{poisson: 3, helmholtz: 5}`, and numbers per problem and percent of the pairs.
+    """
+
+    weight: PerCase = 20000.0
+    loss: Literal["mse", "rms"] | dict[str, Literal["mse", "rms"]] = "mse"
+    steps: int = Field(500, ge=1)
+    sigma_max: PositivePerCase = 10.0
+    sigma_min: PositivePerCase = 0.01
+
+    def reduce(self, errors: Tensor) -> Tensor:
+        """The loss [B] of errors [B, ...]: their mean square, or its root."""
+        square = (errors**2).flatten(1).mean(dim=1)
+        return square if self.loss == "mse" else square.sqrt()
 
 
 def guided_ode(task: Task, channels: int, loss: GuidanceLoss, levels: np.ndarray) -> Iterator[State]:
@@ -32,7 +54,8 @@ def guided_ode(task: Task, channels: int, loss: GuidanceLoss, levels: np.ndarray
                 x, x0_hat = heun_step(task.prior, x, sigma, 0.0)
         else:
             start = x.detach().requires_grad_()
-            x_next, x0_hat = heun_step(task.prior, start, sigma, sigma_next)
-            gradient = torch.autograd.grad(loss(x0_hat, sigma).sum(), start)[0]
+            with torch.enable_grad():
+                x_next, x0_hat = heun_step(task.prior, start, sigma, sigma_next)
+                gradient = torch.autograd.grad(loss(x0_hat, sigma).sum(), start)[0]
             x = (x_next - gradient).detach()
         yield State(step + 1, steps, sigma, x[:, 0] if sigma_next == 0 else x0_hat.detach()[:, 0])

@@ -5,13 +5,21 @@ For y = M G(x) + e, e ~ N(0, R), linearised at x_0 (J the Jacobian of M G there)
 
     x0 = x~ + Σ Jᵀ (J Σ Jᵀ + R)⁻¹ (y + e - M G(x_0) - J (x~ - x_0)),    x~ ~ N(x0_hat, Σ),  e ~ N(0, R),
 
-repeated from x_0 <- x0 where G is not linear, with the same x~ and e.
+repeated from x_0 <- x0 where G is not linear, with the same x~ and e. There are two ways to the correction:
+
+- `DenseUpdate`: J once, at x = 0, for all fields, and an m x m factorisation per field and level. Exact for linear G. Masks
+  may differ from field to field: rows are computed once for the union of their nodes, at most S² of them.
+- `MatrixFreeUpdate`: J at every chain's own point, through products alone; it never asks for a row, whatever the masks.
 """
 
 import torch
 from torch import Tensor
 
 from ddis.sampling.base import Task
+from ddis.sampling.linearisation import Linearisation, conjugate_gradients
+
+LEADING_MODES = 256
+MOST_ITERATIONS = 200
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:
@@ -29,7 +37,7 @@ def jacobian_rows(task: Task, x: Tensor, index: Tensor, batch: int = 128) -> Ten
     for start in range(0, len(nodes), batch):
         part = slice(start, start + batch)
         point = x[owner[part]].detach().requires_grad_()
-        values = task.operator(point).flatten(1).gather(1, nodes[part, None])
+        values = task.observation.sensors(task.operator(point)).gather(1, nodes[part, None])
         rows.append(torch.autograd.grad(values.sum(), point)[0])
     return torch.cat(rows).reshape(groups, m, *x.shape[1:])
 
@@ -71,19 +79,106 @@ def draw_observation_noise(task: Task) -> Tensor:
     return task.draw_white(m).reshape(n, -1, m) @ root.transpose(1, 2)
 
 
+class DenseUpdate:
+    """The correction with one Jacobian for all chains of a field, factorised."""
+
+    def __init__(self, task: Task, shared: SharedJacobian):
+        self.task, self.basis = task, task.basis
+        self.covariance = task.observation.covariance.double()
+        self.rows = shared(task.observation.index)
+
+    def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+        """Σ Jᵀ z [n, K, S²] in the basis, from `point` [B, S, S]; x_tilde [B, S, S] in the basis, target [n, K, m]."""
+        n, m, modes = self.rows.shape
+        with torch.no_grad():
+            predicted = self.task.observation.take(self.task.operator(point)).double()
+        shift = (x_tilde - self.basis.forward(point.double())).reshape(n, -1, modes)
+        residual = target - predicted.reshape(n, -1, m) - shift @ self.rows.transpose(1, 2)
+        return gaussian_update(self.rows, variance.flatten(), self.covariance, residual)
+
+
+class LeadingModes:
+    """The operator's response, linearised at x = 0, to the modes of largest prior variance: r columns of its Jacobian.
+
+    The columns are whole fields, so that any mask takes its own from them.
+    """
+
+    def __init__(self, task: Task, count: int = LEADING_MODES, batch: int = 64):
+        size, spectrum = task.basis.size, task.spectrum.flatten()
+        order = spectrum.argsort(descending=True, stable=True)[:count]
+        self.modes = order[spectrum[order] > 0].to(task.device)
+        columns = []
+        for part in self.modes.split(batch):
+            unit = torch.zeros(len(part), size**2, dtype=torch.float64, device=task.device)
+            unit[torch.arange(len(part)), part] = 1.0
+            origin = torch.zeros(len(part), size, size, device=task.device)
+            linear = Linearisation(task, origin, task.observation.sensors)
+            columns.append(linear.push(task.basis.inverse(unit.reshape(-1, size, size))))
+        self.columns = torch.cat(columns)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Columns [n, m, r] at the observed places index [n, m]."""
+        return self.columns.T[index]
+
+
+class MatrixFreeUpdate:
+    """The correction with the Jacobian at each chain's own point, by conjugate gradients.
+
+    With R = L Lᵀ and W = L⁻¹ J, z solves (I + W Σ Wᵀ) Lᵀz = L⁻¹ r: the residual is then in standard deviations of R. The
+    preconditioner is this matrix with the leading columns at x = 0 for W, inverted by Woodbury's formula in r dimensions.
+
+    Args:
+        tolerance: root mean square of the residual, in standard deviations of R, at which a chain stops.
+    """
+
+    def __init__(self, task: Task, leading: LeadingModes, tolerance: float):
+        self.task, self.basis, self.tolerance = task, task.basis, tolerance
+        self.root = torch.linalg.cholesky(task.observation.covariance.double())
+        self.modes = leading.modes
+        self.columns = torch.linalg.solve_triangular(self.root, leading(task.observation.index), upper=False)
+
+    def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
+        """As DenseUpdate."""
+        linear = Linearisation(self.task, point, self.task.observation.take)
+        shift = self.basis.inverse(x_tilde - self.basis.forward(point.double()))
+        residual = target - (linear.value + linear.push(shift)).reshape(target.shape)
+
+        def weighted(z: Tensor) -> Tensor:
+            """Σ Wᵀz [B, S, S] in the basis, of whitened z [n, K, m]."""
+            return variance * self.basis.forward(linear.pull(self._whiten(z, transposed=True).flatten(0, 1)))
+
+        def apply(z: Tensor) -> Tensor:
+            return z + self._whiten(linear.push(self.basis.inverse(weighted(z))).reshape(z.shape))
+
+        columns = self.columns * variance.flatten()[self.modes].sqrt()
+        gram = columns.transpose(1, 2) @ columns
+        inner = torch.linalg.cholesky(torch.eye(len(self.modes), dtype=gram.dtype, device=gram.device) + gram)
+
+        def precondition(z: Tensor) -> Tensor:
+            known = torch.cholesky_solve((z @ columns).transpose(1, 2), inner).transpose(1, 2)
+            return z - known @ columns.transpose(1, 2)
+
+        z = conjugate_gradients(apply, self._whiten(residual), precondition, self.tolerance, MOST_ITERATIONS)
+        return weighted(z).reshape(*target.shape[:2], -1)
+
+    def _whiten(self, z: Tensor, transposed: bool = False) -> Tensor:
+        """L⁻¹ z, or L⁻ᵀ z, of z [n, K, m]."""
+        root = self.root.transpose(1, 2) if transposed else self.root
+        return torch.linalg.solve_triangular(root, z.transpose(1, 2), upper=transposed).transpose(1, 2)
+
+
 class GaussNewtonStep:
     """Draws x0 [B, S, S] given x0_hat [B, S, S]; float64 inside.
 
     Args:
-        shared: the Jacobian for all fields, or None to compute it at each chain's own point, in every step.
+        update: the way to the correction.
         iterations: Gauss-Newton iterations (1 is exact for linear operators).
     """
 
-    def __init__(self, task: Task, shared: SharedJacobian | None, iterations: int = 1):
-        self.task, self.basis, self.iterations = task, task.basis, iterations
+    def __init__(self, task: Task, update: DenseUpdate | MatrixFreeUpdate, iterations: int = 1):
+        self.task, self.basis, self.update, self.iterations = task, task.basis, update, iterations
         self.spectrum = task.spectrum.to(task.device).double()
         self.noise_spectrum = task.noise.spectrum(task.basis).to(task.device).double()
-        self.rows = shared(task.observation.index) if shared is not None else None
 
     def __call__(self, x0_hat: Tensor, sigma: float, progress: float) -> Tensor:
         variance = conditional_spectrum(self.spectrum, self.noise_spectrum, sigma)
@@ -92,24 +187,6 @@ class GaussNewtonStep:
         target = self.task.observation.values.double()[:, None] + draw_observation_noise(self.task)
         point = x0_hat
         for _ in range(self.iterations):
-            point = self._update(point, x_tilde, target, variance)
+            correction = self.update(point, x_tilde, target, variance)
+            point = self.basis.inverse(x_tilde + correction.reshape(x_tilde.shape)).to(x0_hat.dtype)
         return point
-
-    def _update(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
-        """One iterate [B, S, S], linearised at `point` [B, S, S]; x_tilde [B, S, S] in the basis, target [n, K, m]."""
-        rows = self.rows if self.rows is not None else self._own_rows(point)
-        groups, m, modes = rows.shape
-        with torch.no_grad():
-            predicted = self.task.observation.take(self.task.operator(point)).double()
-        shift = (x_tilde - self.basis.forward(point.double())).reshape(groups, -1, modes)
-        residual = target.reshape(groups, -1, m) - predicted.reshape(groups, -1, m) - shift @ rows.transpose(1, 2)
-        covariance = self.task.observation.covariance.double()
-        covariance = covariance.repeat_interleave(groups // len(covariance), dim=0)
-        update = gaussian_update(rows, variance.flatten(), covariance, residual)
-        return self.basis.inverse(x_tilde + update.reshape(x_tilde.shape)).to(point.dtype)
-
-    def _own_rows(self, x: Tensor) -> Tensor:
-        """The Jacobian [B, m, S²] in the basis at each chain's own point x [B, S, S]."""
-        index = self.task.observation.index
-        index = index.repeat_interleave(len(x) // len(index), dim=0)
-        return self.basis.forward(jacobian_rows(self.task, x, index).double()).flatten(2)

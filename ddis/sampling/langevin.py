@@ -1,14 +1,35 @@
 """Langevin likelihood step of DDIS (arXiv 2601.23280), for the isotropic approximation p(x0 | x_t) = N(x0_hat, σ² I).
 
 x <- x - lr ∇[ w L(x) / (2 τ²) + ||x - x0_hat||² / (2 σ²) ] + η sqrt(2 lr) n,    L(x) = (1/m) Σ |M (G(x) - u)|
+
+On a joint prior x has two channels, and L looks at the second instead of G(x).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ddis.sampling.base import Task
+from ddis.sampling.base import PerCase, RunSettings, Task, number
+
+
+class LangevinSettings(RunSettings):
+    """DAPS with Langevin steps. weight: w; steps, sigma_max, sigma_min: annealing; ode_steps: Heun steps of the ODE per level.
+
+    tau, langevin_steps, learning_rate, temperature: τ, the number per level, lr and η of the Langevin steps.
+    """
+
+    weight: PerCase = 20.0
+    steps: int = Field(100, ge=1)
+    sigma_max: float = Field(10.0, gt=0)
+    sigma_min: float = Field(0.01, gt=0)
+    ode_steps: int = Field(5, ge=1)
+    tau: float = Field(1e-3, gt=0)
+    langevin_steps: int = Field(20, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    temperature: float = Field(0.1, ge=0)
 
 
 class LangevinStep:
@@ -16,25 +37,42 @@ class LangevinStep:
 
     Args:
         weight, tau: w and τ of the likelihood; learning_rate: lr; temperature: η.
+        solution: normalised solution [B, S, S] of a state x; null: the task's operator.
     """
 
-    def __init__(self, task: Task, weight: float, tau: float, steps: int, learning_rate: float, temperature: float):
+    def __init__(
+        self,
+        task: Task,
+        weight: float,
+        tau: float,
+        steps: int,
+        learning_rate: float,
+        temperature: float,
+        solution: Callable[[Tensor], Tensor] | None = None,
+    ):
         self.task, self.weight, self.tau = task, weight, tau
         self.steps, self.learning_rate, self.temperature = steps, learning_rate, temperature
+        self.solution = task.operator if solution is None else solution
+
+    @classmethod
+    def of(
+        cls, task: Task, s: LangevinSettings, weight: PerCase, solution: Callable[[Tensor], Tensor] | None = None
+    ) -> "LangevinStep":
+        """The step that the settings of a run describe, with a weight of their own."""
+        return cls(task, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, solution)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """∇ w L(x) / (2 τ²) [B, S, S]."""
-        observation = self.task.observation
+        """∇ w L(x) / (2 τ²), of the shape of x: [B, S, S], or [B, C, S, S] of C channels."""
         x = x.detach().requires_grad_()
-        samples = len(x) // len(observation.values)
-        misfit = observation.take(self.task.operator(x)) - observation.values.to(x).repeat_interleave(samples, dim=0)
+        misfit = self.task.observation.misfit(self.solution(x))
         loss = misfit.abs().mean(dim=1).sum() * (self.weight / (2 * self.tau**2))
         return torch.autograd.grad(loss, x)[0]
 
     def __call__(self, x0_hat: Tensor, sigma: float, progress: float) -> Tensor:
         rate = self.learning_rate * (1 - 0.99 * progress)
-        x = x0_hat.clone()
+        x, channels = x0_hat.clone(), 1 if x0_hat.ndim == 3 else x0_hat.shape[1]
         for _ in range(self.steps):
             drift = self.gradient(x) + (x - x0_hat) / sigma**2
-            x = x - rate * drift + self.temperature * math.sqrt(2 * rate) * self.task.draw_noise()[:, 0]
+            noise = self.task.draw_noise(channels).reshape(x.shape)
+            x = x - rate * drift + self.temperature * math.sqrt(2 * rate) * noise
         return x

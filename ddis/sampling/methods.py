@@ -1,5 +1,6 @@
 """The methods. To add one: write its file beside this one, and add its line here."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,8 +15,13 @@ METHODS = Registry(
     {
         "ddis": "ddis.sampling.ddis:DDIS",
         "ddis-gn": "ddis.sampling.ddis_gn:DDISGN",
+        "ddis-dps": "ddis.sampling.ddis_dps:DDISDPS",
         "fundps": "ddis.sampling.fundps:FunDPS",
+        "diffusionpde": "ddis.sampling.diffusionpde:DiffusionPDE",
+        "joint-daps": "ddis.sampling.joint_daps:JointDAPS",
         "exact": "ddis.sampling.exact:Exact",
+        "prior-mean": "ddis.sampling.prior_mean:PriorMean",
+        "tikhonov": "ddis.sampling.tikhonov:Tikhonov",
     },
 )
 
@@ -35,7 +41,17 @@ def run_settings(run: str, values: dict[str, Any]) -> RunSettings:
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, ("runs", run, *first["loc"])))
+        # Of a union every member is tried: what fails deepest is the one that was meant.
+        first = max(error.errors(), key=lambda e: len(list(_keys(values, e["loc"]))))
+        key = ".".join(["runs", run, *_keys(values, first["loc"])])
         known = ", ".join(settings.model_fields)
         raise InputError(f"{key}: {first['msg']} (got {first['input']!r}); settings of {values['method']}: {known}") from error
+
+
+def _keys(values: dict[Any, Any], location: tuple[int | str, ...]) -> Iterator[str]:
+    """The keys on the way to an error; pydantic's location also names the member of a union that was tried."""
+    part: Any = values
+    for key in location:
+        if part is values or (isinstance(part, dict) and key in part):
+            yield str(key)
+            part = part.get(key)  # nothing lies below a key that is unknown

@@ -11,7 +11,10 @@ from ddis.provenance import code_digest, file_digest
 PACKAGE = Path(__file__).parents[1]
 # No result depends on these: they check, name, watch and report. What the configuration says is in the digests of `Study`.
 BESIDE = frozenset(
-    {"cli", "config", "errors", "pde", "progress", "provenance", "registry", "sampling.methods", "settings", "tracking"}
+    {
+        *("cli", "config", "errors", "pde", "progress", "provenance", "registry", "sampling.methods", "settings", "signals"),
+        *("stages.records", "stages.takeover", "stages.verify", "tracking"),
+    }
 )
 
 
@@ -34,7 +37,7 @@ def modules(*roots: str) -> set[str]:
     queue = list(roots)
     while queue:
         name = queue.pop()
-        if name not in found and name not in BESIDE:
+        if name not in found and name not in BESIDE and not name.startswith("tracking."):
             found.add(name)
             queue.extend(_imports(name))
     return found

@@ -8,8 +8,8 @@ import yaml
 from ddis.config import SPLITS, Study
 from ddis.data.card import card_data, card_markdown, field_digests, field_statistics, repetitions
 from ddis.data.residual import discretisation_error
-from ddis.evaluation.figures import pairs as pairs_figure
-from ddis.evaluation.figures import to_png
+from ddis.evaluation.figures.fields import pairs as pairs_figure
+from ddis.evaluation.figures.style import to_png
 from ddis.files import atomic_path, write_text
 from ddis.stages.common import load_pairs, stage
 from ddis.stages.layout import data_path

@@ -1,43 +1,51 @@
 """Stage `figures`: every picture of a study, from its sample files, histories and tables."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ddis.config import Study
 from ddis.data.store import Samples
-from ddis.evaluation import figures
+from ddis.evaluation.figures import calibration, errors, fields, limit, training
+from ddis.evaluation.figures.style import run_colours, to_png
 from ddis.evaluation.table import from_csv
 from ddis.files import atomic_path
 from ddis.stages.common import stage
-from ddis.stages.layout import groups, model_folder, models
+from ddis.stages.layout import groups, has_limit, model_folder, models
 from ddis.stages.tables import read_case
 
 
 def run(study: Study) -> None:
     """Writes figures/*.png."""
     with stage(study, "figures") as (tracker, _):
-        colours = figures.run_colours(list(study.runs))
-        table = from_csv(study.folder / "tables" / "errors.csv")
-        drawn: dict[str, Any] = {}
-        for problem, observation in groups(study):
-            runs = shown_runs(study, problem, observation)
-            key = f"{problem}-{observation}"
-            drawn[f"gallery-{key}"] = figures.gallery(runs, fields=[0, 1] if len(runs[0].mean) > 1 else [0])
-            drawn[f"spectra-{key}"] = figures.spectra(runs, colours)
-            drawn[f"fractions-{key}"] = figures.error_against_fraction(table, problem, observation, colours)
-            drawn[f"calibration-{key}"] = figures.calibration(runs, colours)
-        for problem in study.problems:
-            histories = {m: pd.read_csv(model_folder(study, problem, m) / "history.csv") for m in models(study, problem)}
-            if histories:
-                drawn[f"training-{problem}"] = figures.training_history(histories)
-            if "prior" in histories:
-                quality = pd.read_csv(model_folder(study, problem, "prior") / "denoising.csv")
-                drawn[f"prior-{problem}"] = figures.prior_quality({"prior": quality})
-        for name, figure in drawn.items():
+        for name, figure in draw(study, study.folder / "tables"):
             save(figure, study.folder / "figures" / f"{name}.png")
             tracker.artifact(study.folder / "figures" / f"{name}.png")
+
+
+def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of every picture of the study; `tables` is the folder of its tables."""
+    colours = run_colours(list(study.runs))
+    table = from_csv(tables / "errors.csv")
+    ratios, splits = (pd.read_csv(tables / name, dtype={"percent": str}) for name in ("limit.csv", "split.csv"))
+    for problem, observation in groups(study):
+        runs, key = shown_runs(study, problem, observation), f"{problem}-{observation}"
+        yield f"gallery-{key}", fields.gallery(runs, fields=[0, 1] if len(runs[0].mean) > 1 else [0])
+        yield f"spectra-{key}", errors.spectra(runs, colours)
+        yield f"fractions-{key}", errors.error_against_fraction(table, problem, observation, colours)
+        yield f"calibration-{key}", calibration.summary(runs, colours)
+        yield f"ranks-{key}", calibration.rank_histograms(runs, colours)
+        if has_limit(study, problem, observation):
+            yield f"limit-{key}", limit.distance(ratios, splits, problem, observation, colours)
+    for problem in study.problems:
+        histories = {m: pd.read_csv(model_folder(study, problem, m) / "history.csv") for m in models(study, problem)}
+        if histories:
+            yield f"training-{problem}", training.training_history(histories)
+        if "prior" in histories:
+            quality = pd.read_csv(model_folder(study, problem, "prior") / "denoising.csv")
+            yield f"prior-{problem}", training.prior_quality({"prior": quality})
 
 
 def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:
@@ -45,6 +53,6 @@ def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:
     return [read_case(study, case) for case in study.cases() if (case.problem, case.observation) == (problem, observation)]
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_bytes(figures.to_png(figure))
+        temporary.write_bytes(to_png(figure))

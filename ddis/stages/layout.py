@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ddis.config import Study
 
+TABLES = ("errors.csv", "errors.md", "errors.tex", "limit.csv", "limit.md", "split.csv", "claims.csv", "claims.md")
+
 
 def data_path(study: Study, problem: str, split: str) -> Path:
     return study.folder / "data" / problem / f"{split}.h5"
@@ -23,10 +25,17 @@ def tuning_path(study: Study, problem: str, observation: str, run: str, percent:
 
 def figure_names(study: Study) -> list[str]:
     """File names of the figures of a study."""
-    per_case = [f"{kind}-{p}-{o}" for p, o in groups(study) for kind in ("gallery", "spectra", "fractions", "calibration")]
+    kinds = ("gallery", "spectra", "fractions", "calibration", "ranks")
+    per_case = [f"{kind}-{p}-{o}" for p, o in groups(study) for kind in (*kinds, *["limit"] * has_limit(study, p, o))]
     per_problem = [f"training-{p}" for p in study.problems if models(study, p)]
     priors = [f"prior-{p}" for p in study.problems if "prior" in models(study, p)]
     return [f"{name}.png" for name in per_case + per_problem + priors]
+
+
+def has_limit(study: Study, problem: str, observation: str) -> bool:
+    """Whether exact samples are drawn there, to compare the others with."""
+    cases = [case for case in study.cases() if (case.problem, case.observation) == (problem, observation)]
+    return any(study.runs[case.run].method == "exact" for case in cases)
 
 
 def groups(study: Study) -> list[tuple[str, str]]:

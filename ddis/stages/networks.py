@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddis.config import Study
+from ddis.config import Study, kind_and_percent
 from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.models.backbones import make_backbone
@@ -17,9 +17,9 @@ from ddis.stages.layout import model_folder
 
 
 def build_denoiser(study: Study, problem: str, kind: str) -> EDMDenoiser:
-    """An untrained prior (kind "prior": 1 channel) or joint prior ("joint": 2 channels)."""
+    """An untrained prior (kind "prior": 1 channel) or joint prior ("joint", "joint-white": 2 channels)."""
     periodic = study.make_problem(problem).basis == "fourier"
-    return EDMDenoiser(make_backbone(1 if kind == "prior" else 2, periodic, getattr(study, kind).backbone))
+    return EDMDenoiser(make_backbone(1 if kind == "prior" else 2, periodic, getattr(study, kind.removesuffix("-white")).backbone))
 
 
 def build_operator(study: Study, problem: str, coefficient: Normalisation, solution: Normalisation) -> nn.Module:
@@ -60,7 +60,7 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
         spectrum, error_spectrum = (as_tensor(information.get(name)) for name in ("spectrum", "error_spectrum"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'model.json'} is missing or damaged ({error!r}); delete {folder} and train again") from error
-    kind = model.partition("-")[0]
+    kind, _ = kind_and_percent(model)
     if kind == "operator":
         network = build_operator(study, problem, normalisation["coefficient"], normalisation["solution"])
     else:

@@ -21,7 +21,22 @@ TITLES = {
     ),
     "spectra": ("Spectra", "Ring-averaged power of the samples beside that of the truth, averaged over the test fields."),
     "fractions": ("Error against the fraction of pairs", "Mean over the test fields with its standard error; lower is better."),
-    "calibration": ("Calibration", "Coverage of the intervals and rank histograms, for runs with at least four samples."),
+    "calibration": (
+        "Calibration",
+        "Coverage of the 50 and 90 % intervals, spread over error, and CRPS (smaller is better), for runs with at least four "
+        "samples; bars are bootstrap intervals over the test fields.",
+    ),
+    "ranks": (
+        "Rank histograms",
+        "How often the true value has each rank among the samples. Flat is calibrated, a bowl too narrow, a hill too wide. Nodes "
+        "of one field are correlated, so the grey band, where 95 % of calibrated ensembles would be, comes from exchanging truth "
+        "and samples of whole fields.",
+    ),
+    "limit": (
+        "Distance to the limit",
+        "Error of the mean and spectral error as ratios to exact samples at the same K; squared error of the mean, split into "
+        "what the limit, prior, operator and sampler contribute.",
+    ),
     "training": ("Training", "Training and validation loss of every network."),
     "prior": (
         "Prior against the optimal denoiser",
@@ -41,6 +56,10 @@ def run(study: Study) -> None:
             config=study.resolved(),
             table=table,
             caption=tables.caption(table, study.study, study.seed, notes(study)),
+            comparisons={
+                title: (study.folder / "tables" / name).read_text(encoding="utf-8")
+                for title, name in (("Distance to the limit", "limit.md"), ("Claims", "claims.md"))
+            },
             results=[p for p in pictures.values() if p not in training],
             cards={p: (study.folder / "data" / p / "card.md").read_text(encoding="utf-8") for p in study.problems},
             data=[

@@ -1,15 +1,21 @@
-"""Stage `tables`: errors.csv, .md and .tex from the sample files alone."""
+"""Stage `tables`: errors, distance to the limit and claims, from the sample files alone."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ddis.config import Case, Study
 from ddis.data.store import Samples, read_samples
 from ddis.errors import InputError
+from ddis.evaluation import claims, limit
 from ddis.evaluation import table as tables
+from ddis.evaluation.scores import Scores, field_scores
+from ddis.evaluation.text import csv_text
 from ddis.files import write_text
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
-from ddis.stages.layout import samples_path
+from ddis.stages.layout import TABLES, samples_path
 
 
 def read_case(study: Study, case: Case) -> Samples:
@@ -22,26 +28,44 @@ def read_case(study: Study, case: Case) -> Samples:
 
 
 def run(study: Study) -> None:
-    """Writes tables/errors.csv, errors.md and errors.tex."""
+    """Writes tables/ (see `layout.TABLES`)."""
     with stage(study, "tables") as (tracker, _):
-        rows, limits = [], closed_form_limits(study)
-        for case in study.cases():
-            rows.append(tables.error_row(read_case(study, case), limits.get((case.problem, case.observation))))
-        table = tables.error_table(rows)
-        caption = tables.caption(table, study.study, study.seed, notes(study))
-        folder = study.folder / "tables"
-        texts = {
-            "csv": tables.to_csv(table),
-            "md": tables.to_markdown(table, caption),
-            "tex": tables.to_latex(table, caption),
-        }
-        for suffix, text in texts.items():
-            write_text(folder / f"errors.{suffix}", text)
-            tracker.artifact(folder / f"errors.{suffix}")
+        rows, scores = read_all(study)
+        for name, text in make_tables(study, rows, scores).items():
+            write_text(study.folder / "tables" / name, text)
+            tracker.artifact(study.folder / "tables" / name)
         for case, row in zip(study.cases(), rows, strict=True):
             label = f"{case.problem}/{case.observation}/{case.run}-{case.percent}"
             names = ("l2_sample", "l2_mean", "spectral")
             tracker.metrics({f"{label}/{name}": row[name] for name in names if row[name] is not None})
+
+
+def read_all(study: Study) -> tuple[list[dict[str, Any]], list[Scores]]:
+    """Row of the table of errors and scores of every case; one file of samples in memory at a time."""
+    rows, scores, limits = [], [], closed_form_limits(study)
+    for case in study.cases():
+        samples = read_case(study, case)
+        rows.append(tables.error_row(samples, limits.get((case.problem, case.observation))))
+        scores.append(field_scores(samples))
+    return rows, scores
+
+
+def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> dict[str, str]:
+    """Text of every table, by file name."""
+    errors = tables.error_table(rows)
+    caption = tables.caption(errors, study.study, study.seed, notes(study))
+    ratios, splits, claimed = limit.ratio_rows(scores), limit.split_rows(scores), claims.claim_rows(scores)
+    texts = {
+        "errors.csv": tables.to_csv(errors),
+        "errors.md": tables.to_markdown(errors, caption),
+        "errors.tex": tables.to_latex(errors, caption),
+        "limit.csv": csv_text(ratios, limit.RATIO_COLUMNS),
+        "limit.md": limit.to_markdown(ratios, splits),
+        "split.csv": csv_text(splits, limit.SPLIT_COLUMNS),
+        "claims.csv": csv_text(claimed, claims.COLUMNS),
+        "claims.md": claims.to_markdown(claimed),
+    }
+    return {name: texts[name] for name in TABLES}
 
 
 def closed_form_limits(study: Study) -> dict[tuple[str, str], np.ndarray]:

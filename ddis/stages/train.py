@@ -1,4 +1,7 @@
-"""Stage `train`: a prior, a joint prior or an operator; resumes from its checkpoint."""
+"""Stage `train`: a prior, a joint prior or an operator; resumes from its checkpoint, and writes it when a signal comes.
+
+Under torchrun several processes share the steps; the first of them writes all files and is the one that tracking sees.
+"""
 
 import dataclasses
 import time
@@ -9,23 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddis.config import Study
+from ddis.config import Study, kind_and_percent
 from ddis.data.normalisation import SIGMA_DATA, Normalisation
 from ddis.data.store import Pairs
 from ddis.errors import InputError
 from ddis.fields.bases import Basis, basis
-from ddis.fields.noise import Noise, make_noise
+from ddis.fields.noise import Noise, WhiteNoise, make_noise
 from ddis.files import write_csv, write_json
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.sampling.observation import operator_error_spectrum
-from ddis.stages.common import fingerprint, load_pairs, resolve_device, stage, training_share, validation_share
+from ddis.signals import Stopped, StopRequest
+from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
 from ddis.stages.layout import model_folder
 from ddis.stages.networks import build_denoiser, build_operator
 from ddis.tracking import StageRun
 from ddis.training import denoising
+from ddis.training.acceleration import accelerate
+from ddis.training.distributed import Ranks, processes
 from ddis.training.loop import Record, Trainer
 
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -43,19 +49,22 @@ class Job:
 
 def run(study: Study, problem: str, model: str) -> None:
     """Writes models/<problem>/<model>/{weights.safetensors, model.json, history.csv} (and denoising.csv of a prior)."""
-    kind, _, percent = model.partition("-")
-    with stage(study, "train", problem=problem, model=model) as (tracker, record):
-        device = resolve_device(study.device)
-        torch.manual_seed(int(generator(study.seed, f"initialise {model}").integers(2**62)))
-        if kind == "operator":
-            job = operator_job(study, problem, percent, device)
+    with processes(resolve_device(study.device)) as ranks:
+        if ranks.rank == 0:
+            _lead(study, problem, model, ranks)
         else:
-            job = prior_job(study, problem, kind, percent, device)
-        digest = study.digest("train", problem=problem, model=model)
-        mark = fingerprint(study, problem, "train", digest)
-        checkpoint = study.folder / "work" / problem / f"{model}-{mark}.safetensors"
+            with settle(study):
+                train_to_end(study, problem, model, make_job(study, problem, model, ranks), None)
+
+
+def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
+    """The whole stage; other processes only take their part of the steps."""
+    kind, percent = kind_and_percent(model)
+    with stage(study, "train", problem=problem, model=model) as (tracker, record):
+        job = make_job(study, problem, model, ranks)
         tracker.tag("ddis.data_digest", load_pairs(study, problem, "train").attributes["digest"])
-        train_to_end(job.trainer, checkpoint, digest, f"{problem} {model}", tracker, study.checkpoint_seconds)
+        checkpoint = train_to_end(study, problem, model, job, tracker)
+        digest = study.digest("train", problem=problem, model=model)
         folder = model_folder(study, problem, model)
         information: dict[str, Any] = {
             "model": model,
@@ -64,6 +73,7 @@ def run(study: Study, problem: str, model: str) -> None:
             "parameters": sum(p.numel() for p in job.trainer.model.parameters()),
             "normalisation": {name: dataclasses.asdict(n) for name, n in job.normalisation.items()},
             **job.sizes,
+            "processes": ranks.size,
             "validation_loss": job.trainer.progress.best_loss,
         }
         best = job.trainer.average
@@ -85,32 +95,63 @@ def run(study: Study, problem: str, model: str) -> None:
         checkpoint.unlink(missing_ok=True)
 
 
-def train_to_end(trainer: Trainer, checkpoint: Path, digest: str, label: str, tracker: StageRun, interval: float) -> None:
-    """Runs the loop with progress, metrics and a checkpoint every `interval` seconds; goes on from one if it is there."""
+def make_job(study: Study, problem: str, model: str, ranks: Ranks) -> Job:
+    """The training of a model, from its first weights."""
+    kind, percent = kind_and_percent(model)
+    device = resolve_device(study.device)
+    torch.manual_seed(int(generator(study.seed, f"initialise {model}").integers(2**62)))
+    if kind == "operator":
+        return operator_job(study, problem, percent, device, ranks)
+    return prior_job(study, problem, kind, percent, device, ranks)
+
+
+def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: StageRun | None) -> Path:
+    """Runs the loop from the checkpoint that is there to the end; returns the checkpoint's path.
+
+    The process with a tracker logs progress and metrics, and writes a checkpoint every `checkpoint_seconds`. Raises Stopped after
+    a signal, when the checkpoint of the step that was under way is written.
+    """
+    trainer = job.trainer
+    digest = study.digest("train", problem=problem, model=model)
+    mark = fingerprint(study, problem, "train", digest)
+    checkpoint = study.folder / "work" / problem / f"{model}-{mark}.safetensors"
     if checkpoint.exists():
         tensors, metadata = load_tensors(checkpoint, digest)
         trainer.load_state(tensors, metadata["progress"])
-    progress = Progress(label, trainer.settings.steps, start=trainer.progress.step)
+
+    def save() -> float:
+        tensors, state = trainer.state()
+        save_tensors(checkpoint, tensors, {"configuration": digest, "progress": state})
+        return time.monotonic()
+
+    progress = Progress(f"{problem} {model}", trainer.settings.steps, start=trainer.progress.step)
     saved = time.monotonic()
-    for record in trainer.run():
-        progress.update(record.step, loss=record.train_loss, validation=trainer.progress.best_loss)
-        if record.validation_loss is not None:
-            values = {"train_loss": record.train_loss, "validation_loss": record.validation_loss}
-            tracker.metrics({**values, "learning_rate": record.learning_rate}, step=record.step)
-        if time.monotonic() - saved > interval:
-            tensors, state = trainer.state()
-            save_tensors(checkpoint, tensors, {"configuration": digest, "progress": state})
-            saved = time.monotonic()
-    progress.finish()
+    with StopRequest() as request:
+        for record in trainer.run(request.received):
+            if tracker is None:
+                continue
+            progress.update(record.step, loss=record.train_loss, validation=trainer.progress.best_loss)
+            if record.validation_loss is not None:
+                values = {"train_loss": record.train_loss, "validation_loss": record.validation_loss}
+                tracker.metrics({**values, "learning_rate": record.learning_rate}, step=record.step)
+            if trainer.stopped or time.monotonic() - saved > study.checkpoint_seconds:
+                saved = save()
+        if trainer.stopped:
+            raise Stopped(trainer.progress.step, trainer.stopped)
+    if tracker is not None:
+        progress.finish()
+    return checkpoint
 
 
-def diffusion_noise(study: Study, problem: str) -> tuple[Basis, Noise]:
-    """The problem's basis and the study's diffusion noise on its grid."""
+def diffusion_noise(study: Study, problem: str, kind: str) -> tuple[Basis, Noise]:
+    """The problem's basis, and the diffusion noise of a kind of prior on its grid: white for "joint-white", else the study's."""
     modes = basis(study.make_problem(problem).basis, study.data.resolution)
+    if kind == "joint-white":
+        return modes, WhiteNoise()
     return modes, make_noise(study.data.resolution, modes, **study.noise.model_dump())
 
 
-def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch.device) -> Job:
+def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch.device, ranks: Ranks) -> Job:
     """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields."""
     made = study.make_problem(problem)
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
@@ -129,25 +170,29 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
         return torch.stack(channels, dim=1).float().to(device)
 
     data, held = stacked(train, rows), stacked(validation, held_out)
-    modes, noise = diffusion_noise(study, problem)
-    settings = getattr(study, kind)
+    modes, noise = diffusion_noise(study, problem, kind)
+    part = kind.removesuffix("-white")
+    settings = getattr(study, part)
     log_sigma = (settings.log_sigma_mean, settings.log_sigma_std)
+    training = study.training(part, percent)
     network, average = (build_denoiser(study, problem, kind).to(device) for _ in range(2))
+    accelerate(network.backbone, training)
     trainer = Trainer(
         network,
-        denoising.training_loss(network, data, noise, log_sigma, study.seed),
+        denoising.training_loss(network, data, noise, log_sigma, study.seed, ranks.places(training.batch).start),
         denoising.validation_loss(held, noise, log_sigma, study.seed),
         len(rows),
-        study.training(kind, percent),
+        training,
         study.seed,
         average,
+        ranks,
     )
     spectrum = modes.forward(data[:, 0].cpu().double()).var(dim=0) if kind == "prior" else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
     return Job(trainer, normalisation, sizes, spectrum)
 
 
-def operator_job(study: Study, problem: str, percent: str, device: torch.device) -> Job:
+def operator_job(study: Study, problem: str, percent: str, device: torch.device, ranks: Ranks) -> Job:
     """Training of an operator on the pairs of a percent. The coefficient is normalised with all (unpaired) coefficients."""
     from ddis.models.operator import FourierOperator
     from ddis.training import regression
@@ -163,14 +208,17 @@ def operator_job(study: Study, problem: str, percent: str, device: torch.device)
 
     network, average = (build_operator(study, problem, coefficient, solution).to(device) for _ in range(2))
     assert isinstance(network, FourierOperator)
+    training = study.training("operator", percent)
+    accelerate(network.fno, training)
     trainer = Trainer(
         network,
         regression.training_loss(network, *normalised(train, rows)),
         regression.validation_loss(*normalised(validation, held_out)),
         len(rows),
-        study.training("operator", percent),
+        training,
         study.seed,
         average,
+        ranks,
     )
     sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
     return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
@@ -200,7 +248,7 @@ def operator_error(
     return {
         "relative_error": float((errors.flatten(1).norm(dim=1) / u.cpu().flatten(1).norm(dim=1)).mean()),
         "error_variance": float((errors**2).mean()),
-        "error_spectrum": operator_error_spectrum(errors, modes).tolist(),
+        "error_spectrum": operator_error_spectrum(errors, modes, u.cpu()).tolist(),
     }
 
 
@@ -211,7 +259,7 @@ def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> 
     closed form (then it is the best linear denoiser).
     """
     made, normalisation = study.make_problem(problem), job.normalisation["coefficient"]
-    modes, noise = diffusion_noise(study, problem)
+    modes, noise = diffusion_noise(study, problem, "prior")
     spectrum = made.prior_spectrum(study.data.resolution)
     spectrum = job.spectrum if spectrum is None else spectrum * (SIGMA_DATA / normalisation.std) ** 2
     assert spectrum is not None

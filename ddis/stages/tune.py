@@ -31,7 +31,9 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         for number, weight in enumerate(candidates):
             sampler = Sampler(study, case, settings.model_copy(update={name: weight, "samples": 1}))
             folder = sampler.work_folder("tune", digest)
-            result = sampler.draw(observed, "validation", folder / str(number))
+            work = folder / str(number)
+            sampler.draw(observed, "validation", work, range(len(fields)))
+            result = sampler.collect(observed, work)
             row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient))
             rows.append({"weight": weight, **row})
             tracker.metrics({name: value for name, value in rows[-1].items() if value is not None}, step=number)

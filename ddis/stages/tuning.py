@@ -1,9 +1,12 @@
 """Stage `tuning`: the curves of `ddis tune`, with the weights that the configuration sets."""
 
+from collections.abc import Iterator
+
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ddis.config import Case, Study
-from ddis.evaluation import figures
+from ddis.evaluation.figures.training import tuning
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
 from ddis.stages.figures import save
@@ -13,19 +16,22 @@ from ddis.stages.layout import groups, tuning_path
 def run(study: Study) -> None:
     """Writes figures/tuning-<problem>-<observation>-<run>.png from the curves of `ddis tune`."""
     with stage(study, "tuning") as (tracker, _):
-        for problem, observation in groups(study):
-            for run_name in study.tuning.candidates:
-                cases = [c for c in study.cases() if (c.problem, c.observation, c.run) == (problem, observation, run_name)]
-                if not cases:
-                    continue
-                curves, chosen = {}, {}
-                for case in cases:
-                    label = f"{run_name}, {case.percent} %"
-                    curves[label] = pd.read_csv(tuning_path(study, **vars(case)))
-                    chosen[label] = chosen_weight(study, case)
-                path = study.folder / "figures" / f"tuning-{problem}-{observation}-{run_name}.png"
-                save(figures.tuning(curves, chosen), path)
-                tracker.artifact(path)
+        for name, figure in draw(study):
+            save(figure, study.folder / "figures" / f"{name}.png")
+            tracker.artifact(study.folder / "figures" / f"{name}.png")
+
+
+def draw(study: Study) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of the curves of every tuned run."""
+    for problem, observation in groups(study):
+        for run_name in study.tuning.candidates:
+            cases = [c for c in study.cases() if (c.problem, c.observation, c.run) == (problem, observation, run_name)]
+            if cases:
+                labels = [f"{run_name}, {case.percent} %" for case in cases]
+                curves = [pd.read_csv(tuning_path(study, **vars(case))) for case in cases]
+                chosen = [chosen_weight(study, case) for case in cases]
+                figure = tuning(dict(zip(labels, curves, strict=True)), dict(zip(labels, chosen, strict=True)))
+                yield f"tuning-{problem}-{observation}-{run_name}", figure
 
 
 def chosen_weight(study: Study, case: Case) -> float:

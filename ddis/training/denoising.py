@@ -29,13 +29,16 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor) 
 
 
 def training_loss(
-    model: nn.Module, data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int
+    model: nn.Module, data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, first: int = 0
 ) -> Callable[[np.ndarray, int], Tensor]:
-    """The loss of a step on normalised fields `data` [N, C, S, S]; noise and levels depend on (seed, step, place in batch)."""
+    """The loss of a step on normalised fields `data` [N, C, S, S]; noise and levels depend on (seed, step, place in batch).
+
+    first: place in the batch of the first of the fields that the loss is asked for.
+    """
 
     def loss(indices: np.ndarray, step: int) -> Tensor:
         x = data[torch.from_numpy(indices).to(data.device)]
-        generators = [generator(seed, "diffusion", step, place) for place in range(len(indices))]
+        generators = [generator(seed, "diffusion", step, first + place) for place in range(len(indices))]
         levels = np.exp(log_sigma[0] + log_sigma[1] * np.array([rng.standard_normal() for rng in generators]))
         n = noise.sample(tuple(x.shape), generators).to(x)
         return denoising_loss(model, x, torch.from_numpy(levels).to(x), n)

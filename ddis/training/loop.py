@@ -1,7 +1,8 @@
 """The one training loop: Adam, warm-up, exponential moving average, validation, exact resume.
 
 Everything random in a step is a function of (seed, step), and the whole state is a flat dictionary of tensors with a small JSON
-record, so that a run that is stopped and resumed gives the weights of an unbroken run, bit for bit.
+record, so that a run that is stopped and resumed gives the weights of an unbroken run, bit for bit. Several processes may share
+the steps (ddis.training.distributed): each holds the whole state, and any number of them may resume it.
 """
 
 import math
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ddis.errors import InputError
 from ddis.models.checkpoint import weights
 from ddis.randomness import generator
+from ddis.training.distributed import Loss, Ranks
 
 
 class TrainingSettings(BaseModel):
@@ -31,6 +33,8 @@ class TrainingSettings(BaseModel):
     ema_half_life    half-life of the weights' moving average, in fields
     validate_every   steps between validations; the average with the smallest validation loss is kept
     clip             largest gradient norm, or null
+    precision        of the network's arithmetic: float32, or bfloat16 where torch's autocast uses it; weights stay float32
+    compile          torch.compile: quicker steps after a minute of compilation; needs a C++ compiler
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +46,13 @@ class TrainingSettings(BaseModel):
     ema_half_life: float = Field(2000, gt=0)
     validate_every: int = Field(100, ge=1)
     clip: float | None = Field(1.0, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+
+    def inputs(self) -> dict[str, Any]:
+        """What the weights depend on, as plain values: all settings, precision and compilation only where they are chosen."""
+        plain = {"precision": "float32", "compile": False}
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in plain or value != plain[key]}
 
 
 @dataclass(frozen=True)
@@ -80,23 +91,29 @@ class Trainer:
 
     Args:
         model: the module to train, on its device.
-        loss: (indices [batch], step) -> scalar loss of the model on those training fields.
+        loss: (indices [b], step) -> scalar loss of the model on those training fields, a process's part of the batch.
         validate: (model) -> validation loss, the same numbers at every call.
         count: number of training fields.
+        average: a module like `model`, for the moving average.
+        ranks: the processes that share the steps; all must call `run`.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[np.ndarray, int], Tensor],
+        loss: Loss,
         validate: Callable[[nn.Module], float],
         count: int,
         settings: TrainingSettings,
         seed: int,
         average: nn.Module,
+        ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     ):
-        self.model, self.loss, self.validate, self.count = model, loss, validate, count
-        self.settings, self.seed = settings, seed
+        self.model, self.validate, self.count = model, validate, count
+        self.settings, self.seed, self.ranks = settings, seed, ranks
+        self.places = ranks.places(settings.batch)
+        self.loss = ranks.parallel(model, loss)
+        self.stopped = 0
         self.average = average
         self.average.load_state_dict(weights(model))
         self.average.eval()
@@ -113,11 +130,15 @@ class Trainer:
         done = max(0, step - s.warmup) / max(1, s.steps - s.warmup)
         return s.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
-    def run(self) -> Iterator[Record]:
-        """Trains from where the state stands to the end; yields a record after every step."""
+    def run(self, signal: Callable[[], int] = lambda: 0) -> Iterator[Record]:
+        """Trains from where the state stands to the end; yields a record after every step.
+
+        `signal` is asked after every step. A number other than 0, in any of the processes, ends the run of all of them after that
+        step, with the number in `stopped`.
+        """
         p, s = self.progress, self.settings
         start = time.perf_counter() - p.seconds
-        while p.step < s.steps:
+        while p.step < s.steps and not self.stopped:
             rate, value = self._step()
             p.loss_sum, p.loss_count, p.step = p.loss_sum + value, p.loss_count + 1, p.step + 1
             validation = None
@@ -128,6 +149,7 @@ class Trainer:
             if validation is not None:
                 p.history.append(asdict(record))
                 p.loss_sum, p.loss_count = 0.0, 0
+            self.stopped = self.ranks.largest(signal())
             yield record
 
     def _step(self) -> tuple[float, float]:
@@ -137,16 +159,18 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         torch.manual_seed(int(generator(self.seed, "dropout", step).integers(2**62)))
-        loss = self.loss(batch_indices(self.seed, step, s.batch, self.count), step)
-        if not torch.isfinite(loss):
-            raise InputError(f"training loss is {loss.item()} at step {step}; lower training.learning_rate ({s.learning_rate})")
+        indices = batch_indices(self.seed, step, s.batch, self.count)
+        loss = self.loss(indices[self.places], step)
+        value = self.ranks.mean(loss)
+        if not torch.isfinite(value):
+            raise InputError(f"training loss is {value.item()} at step {step}; lower training.learning_rate ({s.learning_rate})")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if s.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         self.optimizer.step()
         self._update_average(step)
-        return rate, float(loss.detach())
+        return rate, float(value.detach())
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:

@@ -9,8 +9,8 @@ rule generate:
         "../../environment.yml"
     threads: study.data.workers
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=memory("generate"),
+        runtime=duration("generate"),
     params:
         settings=settings("generate"),
         code=problem_code("generate"),
@@ -39,8 +39,8 @@ rule card:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=memory("card"),
+        runtime=duration("card"),
     params:
         settings=settings("card"),
         code=problem_code("card"),
@@ -61,8 +61,8 @@ rule pairs:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory("pairs"),
+        runtime=duration("pairs"),
     params:
         settings=settings("pairs"),
         code=code("pairs"),

@@ -2,9 +2,7 @@ rule tables:
     input:
         samples=case_files("samples", ".h5", study.cases()),
     output:
-        "results/{study}/tables/errors.csv",
-        "results/{study}/tables/errors.md",
-        "results/{study}/tables/errors.tex",
+        expand("results/{{study}}/tables/{name}", name=TABLES),
     log:
         "results/{study}/logs/tables.log",
     benchmark:
@@ -13,20 +11,20 @@ rule tables:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=memory("tables"),
+        runtime=duration("tables"),
     params:
         settings=settings("tables"),
         code=code("tables"),
     message:
-        "{wildcards.study}: tables of errors"
+        "{wildcards.study}: tables"
     shell:
         "logged {log} ddis tables --config results/{wildcards.study}/config.yaml"
 
 
 rule figures:
     input:
-        table="results/{study}/tables/errors.csv",
+        tables=expand("results/{{study}}/tables/{name}", name=TABLES),
         samples=case_files("samples", ".h5", study.cases()),
         histories=model_files("history.csv"),
         denoising=prior_files("denoising.csv"),
@@ -40,8 +38,8 @@ rule figures:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=memory("figures"),
+        runtime=duration("figures"),
     params:
         settings=settings("figures"),
         code=code("figures"),
@@ -64,8 +62,8 @@ rule tuning_figures:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("tuning"),
+        runtime=duration("tuning"),
     params:
         settings=settings("tuning"),
         runs=[study.run_for(case).model_dump(mode="json") for case in TUNED],

@@ -1,6 +1,6 @@
 rule report:
     input:
-        table="results/{study}/tables/errors.csv",
+        tables=expand("results/{{study}}/tables/{name}", name=TABLES),
         figures=expand("results/{{study}}/figures/{name}", name=figure_names(study)),
         cards=expand(
             "results/{{study}}/data/{problem}/{name}",
@@ -19,8 +19,8 @@ rule report:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory("report"),
+        runtime=duration("report"),
     params:
         settings=settings("report"),
         code=code("report"),

@@ -3,6 +3,7 @@ rule sample:
         train="results/{study}/data/{problem}/train.h5",
         test="results/{study}/data/{problem}/test.h5",
         networks=networks,
+        drawn=shards,
     output:
         "results/{study}/samples/{problem}/{observation}/{run}-{percent}.h5",
     log:
@@ -13,8 +14,8 @@ rule sample:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=32000,
-        runtime=1440,
+        mem_mb=memory("sample"),
+        runtime=duration("sample"),
         gpu=GPU,
         local_gpu=LOCAL_GPU,
     params:
@@ -25,6 +26,40 @@ rule sample:
     shell:
         "logged {log} ddis sample --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
         " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent}"
+
+
+# A part of a run's test fields. The mark says that its batches are in the study's work folder; `sample` draws what is missing there.
+rule draw:
+    input:
+        train="results/{study}/data/{problem}/train.h5",
+        test="results/{study}/data/{problem}/test.h5",
+        networks=networks,
+    output:
+        temp(
+            touch(
+                "results/{study}/work/{problem}/{observation}/{run}-{percent}/{shard}.drawn"
+            )
+        ),
+    log:
+        "results/{study}/logs/draw/{problem}-{observation}-{run}-{percent}-{shard}.log",
+    benchmark:
+        "results/{study}/benchmarks/draw/{problem}-{observation}-{run}-{percent}-{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=memory("draw"),
+        runtime=duration("draw"),
+        gpu=GPU,
+        local_gpu=LOCAL_GPU,
+    params:
+        settings=settings("draw"),
+        code=run_code("sample"),
+    message:
+        "{wildcards.problem}, {wildcards.observation}: draw part {wildcards.shard} of {wildcards.run}, {wildcards.percent} %"
+    shell:
+        "logged {log} ddis draw --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
+        " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent} --shard {wildcards.shard}"
 
 
 rule tune_run:
@@ -42,8 +77,8 @@ rule tune_run:
         "../../environment.yml"
     threads: study.threads
     resources:
-        mem_mb=32000,
-        runtime=1440,
+        mem_mb=memory("tune"),
+        runtime=duration("tune"),
         gpu=GPU,
         local_gpu=LOCAL_GPU,
     params:

@@ -14,11 +14,12 @@ rule train_prior:
         "results/{study}/benchmarks/train/{problem}-prior.tsv"
     conda:
         "../../environment.yml"
-    threads: study.threads
+    threads: study.threads * PROCESSES
     resources:
-        mem_mb=32000,
-        runtime=1440,
-        gpu=GPU,
+        mem_mb=memory("train", model="prior"),
+        runtime=duration("train", model="prior"),
+        gpu=GPU * PROCESSES,
+        nodes=1,
         local_gpu=LOCAL_GPU,
     params:
         settings=settings("train", model="prior"),
@@ -26,7 +27,7 @@ rule train_prior:
     message:
         "{wildcards.problem}: train the prior"
     shell:
-        "logged {log} ddis train --config results/{wildcards.study}/config.yaml"
+        "logged {log} ddis_train --config results/{wildcards.study}/config.yaml"
         " --problem {wildcards.problem} --model prior"
 
 
@@ -47,11 +48,12 @@ rule train_on_pairs:
         "results/{study}/benchmarks/train/{problem}-{model}.tsv"
     conda:
         "../../environment.yml"
-    threads: study.threads
+    threads: study.threads * PROCESSES
     resources:
-        mem_mb=32000,
-        runtime=1440,
-        gpu=GPU,
+        mem_mb=memory("train"),
+        runtime=duration("train"),
+        gpu=GPU * PROCESSES,
+        nodes=1,
         local_gpu=LOCAL_GPU,
     params:
         settings=settings("train"),
@@ -59,5 +61,5 @@ rule train_on_pairs:
     message:
         "{wildcards.problem}: train {wildcards.model}"
     shell:
-        "logged {log} ddis train --config results/{wildcards.study}/config.yaml"
+        "logged {log} ddis_train --config results/{wildcards.study}/config.yaml"
         " --problem {wildcards.problem} --model {wildcards.model}"

@@ -1,0 +1,176 @@
+"""Error against cost: every method of a study at several budgets, on the same fields, one after the other on one machine.
+
+    python benchmarks/budget.py [--study results/reduced-64] [--tables]
+
+Takes the trained networks, settings and weights of a finished study at 100 % of the pairs, and draws samples of a few of its
+test fields with fewer or more steps; weights stay those that were chosen for the study's own number of steps. Costs are per
+sample of one field: evaluations as counted in every study, and seconds of one thread. What a method computes once for all fields
+(a Jacobian) is shared out over the samples drawn here, far fewer than in a study. Writes benchmarks/results/budget.json, and from
+it docs/samplers/budget.md and budget.png; --tables only does the latter. About 20 minutes on one core at 64 x 64.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ddis.config import Case, Study
+from ddis.evaluation import metrics
+from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_colours, to_png
+from ddis.evaluation.text import pipe_table
+from ddis.files import atomic_path, write_json, write_text
+from ddis.provenance import collect
+from ddis.stages.sample import Observed, Sampler, observe
+
+ROOT = Path(__file__).parents[1]
+RESULT, PAGE = ROOT / "benchmarks" / "results" / "budget.json", ROOT / "docs" / "samplers" / "budget.md"
+FIELDS, PERCENT = 8, "100"
+
+# Samples per field, and the numbers of steps that are tried. Cheap methods draw more, which costs little and shares the Jacobian.
+BUDGETS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "ddis": (1, (12, 25, 50)),
+    "ddis-gn": (4, (3, 5, 10, 20, 50, 100)),
+    "ddis-gn-solver": (4, (3, 5, 10, 20, 50, 100)),
+    "ddis-dps": (1, (50, 100, 200)),
+    "fundps": (1, (25, 50, 100, 200, 400)),
+    "diffusionpde": (1, (50, 100, 200, 400)),
+    "joint-daps": (1, (12, 25, 50, 100)),
+}
+CLOSED_FORM = ("tikhonov", "tikhonov-solver", "exact")
+COSTS = {
+    "prior_evaluations": "prior evaluations per sample",
+    "operator_evaluations": "operator evaluations per sample",
+    "seconds_per_sample": "seconds per sample",
+}
+
+
+def settings(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(run, changed settings) of every measurement, for the runs that the study has."""
+    for run, (samples, steps) in BUDGETS.items():
+        if run in study.runs:
+            yield from ((run, {"samples": samples, "steps": number}) for number in steps)
+    yield from ((run, {"samples": 4}) for run in CLOSED_FORM if run in study.runs)
+
+
+def measure(study: Study, case: Case, observed: Observed, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Error and cost of a run with changed settings."""
+    sampler = Sampler(study, case, study.run_for(case).model_copy(update=changes))
+    with tempfile.TemporaryDirectory() as folder:
+        sampler.draw(observed, "test", Path(folder), range(len(observed.coefficient)))
+        result = sampler.collect(observed, Path(folder))
+    truth = observed.coefficient[:, None]
+    errors = 100 * metrics.relative_l2(result.coefficient, truth).mean(axis=1)
+    size = result.coefficient.shape[1]
+    return {
+        "run": case.run,
+        "operator": study.operator_of(case.run),
+        **changes,
+        "l2_sample": float(errors.mean()),
+        "l2_sample_se": metrics.standard_error(errors),
+        "spectral": float(metrics.spectral_error(result.coefficient, truth).mean()),
+        "prior_evaluations": result.prior_evaluations,
+        "operator_evaluations": result.operator_evaluations,
+        "seconds_per_sample": result.seconds / (len(errors) * size),
+    }
+
+
+def measure_all(study: Study) -> dict[str, Any]:
+    """All measurements of a study's first problem and observation, and what they were made with."""
+    torch.set_num_threads(1)
+    problem, observation = next(iter(study.problems)), next(iter(study.observations))
+    observed, rows = None, []
+    for run, changes in settings(study):
+        case = Case(problem, observation, run, PERCENT)
+        observed = observed or observe(study, case, "test", np.arange(FIELDS))
+        rows.append(measure(study, case, observed, changes))
+        print(json.dumps(rows[-1]), flush=True)
+    machine = {key: value for key, value in collect({}, None).items() if key in ("versions", "python", "device", "git_commit")}
+    return {
+        "study": study.study,
+        "problem": problem,
+        "resolution": study.data.resolution,
+        "observations": study.observations[observation].count,
+        "fields": FIELDS,
+        "threads": 1,
+        **machine,
+        "rows": rows,
+    }
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """docs/samplers/budget.md."""
+    head = ["run", "steps", "K", "l2 of a sample, %", "E_s", "prior evaluations", "operator evaluations", "s per sample"]
+    side = result["resolution"]
+    setting = f"{result['problem']}, {side} x {side} nodes, {result['observations']} observations, {result['fields']} test fields"
+    return "\n\n".join(
+        [
+            "# Error against cost",
+            f"Written by `python benchmarks/budget.py` with the networks of the study `{result['study']}` at {PERCENT} % of the "
+            f"pairs: {setting}, one thread of {result['device']}. Costs are per sample of one field. The Jacobian of `ddis-gn`, "
+            "`tikhonov` and `exact` is shared out over the fields and samples drawn here; a study draws more of them, and each "
+            "then carries less of it. Weights are those of the study, chosen for its own number of steps.",
+            "![Error against cost](budget.png)",
+            pipe_table(head, (cells(row) for row in result["rows"])),
+            "",
+        ]
+    )
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    error = f"{row['l2_sample']:.1f} ± {row['l2_sample_se']:.1f}" if np.isfinite(row["l2_sample"]) else "not finite"
+    steps, spectral = str(row.get("steps", "")), f"{row['spectral']:.3f}" if np.isfinite(row["spectral"]) else ""
+    costs = (f"{row[name]:.3g}" if row[name] < 1000 else f"{row[name]:.0f}" for name in COSTS)
+    return [f"`{row['run']}`", steps, str(row["samples"]), error, spectral, *costs]
+
+
+def plot(result: Mapping[str, Any]) -> Figure:
+    """l2 of a sample against each cost, one line per run; what costs nothing of a kind is not in that panel."""
+    rows: Sequence[Mapping[str, Any]] = result["rows"]
+    colours = run_colours([row["run"] for row in rows])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(10.6, 4.2), layout="constrained")
+        axes = figure.subplots(1, len(COSTS), sharey=True)
+        for ax, (cost, label) in zip(axes, COSTS.items(), strict=True):
+            for run, group in groupby(rows, key=lambda row: row["run"]):
+                points = [(row[cost], row["l2_sample"]) for row in group if row[cost] > 0 and np.isfinite(row["l2_sample"])]
+                if run == "exact":
+                    ax.axhline(points[0][1], color=TRUTH, ls="--", lw=1.2, label="exact samples: the limit")
+                elif points:
+                    ax.plot(*zip(*points, strict=True), color=colours[run], marker="o", ms=4, lw=1.4, label=run)
+            ax.set(xscale="log", yscale="log", xlabel=label)
+            ax.set_ylim(top=min(200, ax.get_ylim()[1]))
+            plain_ticks(ax)
+        axes[0].set_ylabel("relative $l^2$ error of a sample, %")
+        handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
+        side = result["resolution"]
+        figure.suptitle(
+            f"{result['problem']}, {side} x {side} nodes, {result['observations']} observations, {result['fields']} test fields",
+            fontsize=9,
+        )
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("results/reduced-64"), help="folder of a finished study")
+    parser.add_argument("--tables", action="store_true", help="only the page and the plot, from the results that are there")
+    arguments = parser.parse_args()
+    if not arguments.tables:
+        write_json(RESULT, measure_all(Study.load(arguments.study / "config.yaml")))
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    write_text(PAGE, page(result))
+    with atomic_path(PAGE.with_suffix(".png")) as temporary:
+        temporary.write_bytes(to_png(plot(result)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A user's own observations of a solution: read and checked before any work.
+
+Columns of a CSV file or a data frame, in any order: x, y, value, and optionally noise, the standard deviation of the value (0
+where the column is missing). x and y are in units of the domain's side, value and noise in those of the solution.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ddis.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+REQUIRED, OPTIONAL = ("x", "y", "value"), ("noise",)
+SAME_PLACE = 1e-9  # of the domain's side
+
+
+@dataclass(frozen=True)
+class Observations:
+    """m observations at different points, each array [m]; noise is a standard deviation."""
+
+    x: Array
+    y: Array
+    value: Array
+    noise: Array
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def table(self) -> Array:
+        """Columns x, y, value, noise, [m, 4]."""
+        return np.stack([self.x, self.y, self.value, self.noise], axis=1)
+
+
+def read_observations(source: Any, resolution: int, periodic: bool) -> Observations:
+    """Observations of a problem on S = `resolution` nodes per side, in the order of their rows; equal rows are merged.
+
+    Args:
+        source: path of a CSV file; data frame; array [m, 3 or 4] of the columns above; or (mask, solution), arrays [S, S].
+
+    Raises InputError: what cannot be read or has other columns or shapes; points outside the domain; values that are not finite;
+    negative noise; one point with different values; no observation, or more of them than nodes.
+    """
+    table, label = _table(source, resolution, periodic)
+    values = _numbers(table, label)
+    _check_rows(values, label)
+    values[:, :2] = _wrapped(values[:, :2]) if periodic else values[:, :2]
+    values = _distinct(values, label)
+    nodes = resolution**2 if periodic else (resolution - 2) ** 2  # those whose solution is not given by the boundary
+    if not 1 <= len(values) <= nodes:
+        what = "no observation" if len(values) == 0 else f"{len(values)} observations are more than there are nodes"
+        raise InputError(f"{label}: {what}; accepted: 1 to {nodes} at {resolution} x {resolution} nodes")
+    return Observations(*np.ascontiguousarray(values.T))
+
+
+def _table(source: Any, resolution: int, periodic: bool) -> tuple[pd.DataFrame, str]:
+    """The columns as they are given, and what the source is called in messages."""
+    if isinstance(source, str | Path):
+        return _read_csv(Path(source)), str(source)
+    label = "observations"
+    if isinstance(source, pd.DataFrame):
+        return source, label
+    if isinstance(source, Mapping):
+        try:
+            return pd.DataFrame(dict(source)), label
+        except ValueError as error:
+            raise InputError(f"{label}: {error}; accepted: columns of one length") from error
+    if isinstance(source, tuple):
+        return _from_mask(source, resolution, periodic), label
+    array = np.asarray(source)
+    if array.ndim != 2 or array.shape[1] not in (3, 4):
+        raise InputError(f"{label}: array of shape {array.shape}; accepted: [m, 3] (x, y, value) or [m, 4] (and noise)")
+    return pd.DataFrame(array, columns=[*REQUIRED, *OPTIONAL][: array.shape[1]]), label
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, skipinitialspace=True)
+    except pd.errors.EmptyDataError as error:
+        raise InputError(
+            f"{path} is empty; accepted: a header x,y,value or x,y,value,noise, and one row per observation"
+        ) from error
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise InputError(f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _from_mask(source: tuple[Any, ...], resolution: int, periodic: bool) -> pd.DataFrame:
+    """Noiseless observations at the nodes of a mask, as in the files of samples."""
+    shapes = [np.shape(part) for part in source]
+    if shapes != [(resolution, resolution)] * 2:
+        raise InputError(f"observations: shapes {shapes}; accepted: mask and solution, both {(resolution, resolution)}")
+    mask, solution = (np.asarray(part) for part in source)
+    if mask.dtype != bool:
+        raise InputError(f"observations: a mask of {mask.dtype}; accepted: True where observed, else False")
+    i, j = np.nonzero(mask)
+    side = resolution if periodic else resolution - 1
+    return pd.DataFrame({"x": i / side, "y": j / side, "value": solution[mask]})
+
+
+def _numbers(table: pd.DataFrame, label: str) -> Array:
+    """The columns as numbers [m, 4]."""
+    names = [str(name).strip() for name in table.columns]
+    if len(set(names)) < len(names) or not set(REQUIRED) <= set(names) <= {*REQUIRED, *OPTIONAL}:
+        raise InputError(f"{label}: columns {', '.join(names) or 'none'}; accepted: x, y, value, and optionally noise")
+    columns = []
+    for name in (*REQUIRED, *OPTIONAL):
+        if name not in names:
+            columns.append(np.zeros(len(table)))
+            continue
+        given = table.iloc[:, names.index(name)]
+        numbers = pd.to_numeric(given, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        wrong = np.flatnonzero(~np.isfinite(numbers))
+        if wrong.size:
+            raise InputError(f"{label}: row {wrong[0] + 1}: {name} is {given.iloc[wrong[0]]}; accepted: a finite number")
+        columns.append(numbers)
+    return np.stack(columns, axis=1)
+
+
+def _check_rows(values: Array, label: str) -> None:
+    outside = np.flatnonzero(((values[:, :2] < 0) | (values[:, :2] > 1)).any(axis=1))
+    if outside.size:
+        x, y = values[outside[0], :2]
+        raise InputError(
+            f"{label}: row {outside[0] + 1}: point ({x:g}, {y:g}) is outside the domain ({outside.size} of {len(values)} are); "
+            "accepted: x and y from 0 to 1, in units of the domain's side"
+        )
+    negative = np.flatnonzero(values[:, 3] < 0)
+    if negative.size:
+        raise InputError(
+            f"{label}: row {negative[0] + 1}: noise {values[negative[0], 3]:g}; accepted: a standard deviation, 0 or more"
+        )
+
+
+def _wrapped(points: Array) -> Array:
+    return np.where(points > 1 - SAME_PLACE, 0.0, points)
+
+
+def _distinct(values: Array, label: str) -> Array:
+    """Without rows that repeat an earlier one. Raises InputError if one point has two values, or two noises."""
+    first: dict[tuple[float, ...], int] = {}
+    kept = []
+    for row, (place, rest) in enumerate(zip(np.round(values[:, :2] / SAME_PLACE), values[:, 2:], strict=True)):
+        before = first.setdefault(tuple(place), row)
+        if before == row:
+            kept.append(row)
+        elif not np.array_equal(rest, values[before, 2:]):
+            x, y = values[row, :2]
+            raise InputError(
+                f"{label}: rows {before + 1} and {row + 1} give different values or noise for the point ({x:g}, {y:g}); "
+                "accepted: one row per point (of n repeated measurements their mean, with noise / sqrt(n))"
+            )
+    if len(kept) < len(values):
+        _log.info("%s: %d rows that repeat another one are left out", label, len(values) - len(kept))
+    return values[kept]

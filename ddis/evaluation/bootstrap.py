@@ -1,0 +1,39 @@
+"""Bootstrap over test fields: how far a figure of merit would move with other fields of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SEED, DRAWS, LEVEL = 0, 5000, 0.95
+HOW = f"{100 * LEVEL:g} % percentile interval of a bootstrap over the test fields, {DRAWS} draws, seed {SEED}"
+
+Estimate = tuple[float, float | None, float | None]
+"""Value, lower and upper end of its interval; no ends where they cannot be known."""
+
+
+def estimate(function: Callable[..., Any], *values: ArrayLike) -> Estimate:
+    """`function` of the means over the fields of each of the `values` [n], and its interval under resampling of the fields.
+
+    Values of the same number of fields are resampled together: where entry i of all belongs to field i, the comparison is
+    paired. `function` must work on arrays as on numbers. No interval is given for fewer than two fields. Percentile method:
+    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    arrays = [np.asarray(value, np.float64) for value in values]
+    value = float(function(*(array.mean() for array in arrays)))
+    if min(array.size for array in arrays) < 2:
+        return value, None, None
+    draws = function(*(_weights(array.size) @ array for array in arrays))
+    low, high = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return value, float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _weights(count: int) -> NDArray[np.float64]:
+    """Weights [DRAWS, count] of the fields in each draw."""
+    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    return np.asarray(drawn / count, np.float64)

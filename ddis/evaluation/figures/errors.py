@@ -1,0 +1,95 @@
+"""How wrong samples are: their spectra, and their error against the percent of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from ddis.data.store import Samples
+from ddis.data.subsets import percent_name
+from ddis.evaluation import metrics
+from ddis.evaluation.figures.style import STYLE, TRUTH, dashes, plain_ticks, run_label, setting, wide
+
+
+def spectra(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
+    """Ring-averaged power of the truth and of every run's samples (mean over fields and samples), and their ratio."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 5.6), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        wavenumbers = metrics.ring_wavenumbers(runs[0].coefficient.shape[-1])
+        truth = metrics.ring_power(runs[0].coefficient_true).mean(axis=0)
+        top.loglog(wavenumbers, truth, color=TRUTH, lw=2.2, label="truth")
+        bottom.axhline(1, color=TRUTH, lw=1)
+        for samples, dash in zip(runs, dashes(runs), strict=True):
+            finite = samples.coefficient[~metrics.failed_fields(samples.coefficient)]
+            if not len(finite):
+                continue
+            power = metrics.ring_power(finite).mean(axis=(0, 1))
+            style = {"color": colours[samples.attributes["run"]], "ls": dash, "lw": 1.4}
+            top.plot(wavenumbers, power, label=run_label(samples), **style)
+            bottom.semilogx(wavenumbers, power / truth, **style)
+        top.set(ylabel="power  $|\\mathrm{FFT}\\,a|^2$, ring average", title=f"Spectra of samples, {setting(runs[0])}")
+        figure.legend(loc="outside right center", fontsize=8)
+        bottom.set(xlabel="wavenumber $|k|$, cycles per pixel", ylabel="power / truth")
+        if wide(pd.Series(np.concatenate([line.get_ydata() for line in bottom.lines]))):
+            bottom.set_yscale("log")
+        # What is further off, such as the flat mean of the prior, would hide how the others differ.
+        top.set_ylim(max(truth.min() / 20, top.get_ylim()[0]), min(20 * truth.max(), top.get_ylim()[1]))
+        bottom.set_ylim(max(0.05, bottom.get_ylim()[0]), min(20, bottom.get_ylim()[1]))
+        plain_ticks(bottom)
+        figure.align_ylabels()
+    return figure
+
+
+def error_against_fraction(table: pd.DataFrame, problem: str, observation: str, colours: Mapping[str, str]) -> Figure:
+    """Relative l2 of single samples and of the mean of K against the percent of pairs, with standard errors over fields.
+
+    table: the table of errors. Runs that exist at one percent only because they use no pairs (`exact`, the solver as operator)
+    are horizontal lines; the limit, the error of the closed-form mean, is one beside the means.
+    """
+    rows = table[(table["problem"] == problem) & (table["observation"] == observation)]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 4.0), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for ax, name, title in zip(axes, ("l2_sample", "l2_mean"), ("single samples", "mean of K samples"), strict=True):
+            _error_curves(ax, rows, name, colours)
+            ax.set(title=title, xlabel="share of the training pairs, %")
+        limits = rows["l2_limit"].dropna()
+        if len(limits):
+            axes[1].axhline(limits.iloc[0], color=TRUTH, ls=":", lw=1.2, label="limit (closed-form mean)")
+        axes[0].set_ylabel("relative $l^2$ error of $a$, %")
+        handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
+        count = "" if rows.empty else f"; bars: standard error over {rows['n_fields'].max()} fields"
+        figure.suptitle(f"{problem}, observation '{observation}'{count}", fontsize=9)
+    return figure
+
+
+def _error_curves(ax: Axes, rows: pd.DataFrame, name: str, colours: Mapping[str, str]) -> None:
+    for run, group in rows.dropna(subset=[name]).groupby("run", sort=False):
+        x, y = group["percent"].to_numpy(float), group[name].to_numpy(float)
+        bars = group[f"{name}_se"].fillna(0).to_numpy(float)
+        colour = colours[str(run)]
+        label = f"{run}, K = {group['n_samples'].iloc[0]}"
+        if group["pairs"].isna().all():
+            ax.axhline(y[0], color=colour, ls="--", lw=1.4, label=label)
+            ax.axhspan(y[0] - bars[0], y[0] + bars[0], color=colour, alpha=0.15, lw=0)
+        else:
+            ax.errorbar(x, y, yerr=bars, color=colour, marker="o", ms=4, lw=1.4, capsize=3, label=label)
+    ax.set_xscale("log")
+    if len(rows):
+        percents = sorted(set(rows["percent"].astype(float)))
+        ax.set_xticks(percents, [percent_name(percent) for percent in percents])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlim(percents[0] / 1.4, percents[-1] * 1.4)
+    if wide(rows[name]):
+        ax.set_yscale("log")
+        plain_ticks(ax, "y")
+    else:
+        ax.set_ylim(bottom=0)

@@ -1,0 +1,126 @@
+"""Pictures of fields: what was estimated beside the truth, and pairs of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+
+from ddis.data.store import Samples
+from ddis.evaluation import metrics
+from ddis.evaluation.figures.style import STYLE, plain_number, run_label, setting
+
+_COLUMNS = 8
+"""Pictures beside each other in a gallery; more go below."""
+
+
+def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean", "sample"] = "mean") -> Figure:
+    """Truth, observation, and per run an estimate with its error, for the given test fields.
+
+    show: the mean of the K samples, or the first sample. Colours are shared by truth and estimates, and by all errors, of one
+    field. Raises ValueError when the runs do not belong to the same test fields.
+    """
+    first = runs[0]
+    for samples in runs[1:]:
+        if not np.array_equal(samples.coefficient_true, first.coefficient_true):
+            raise ValueError(f"gallery: run {run_label(samples)!r} has other test fields than {run_label(first)!r}")
+    columns = min(len(runs) + 1, _COLUMNS)
+    blocks = -(-(len(runs) + 1) // columns)
+    with rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(1.5 * columns + 1.6, (0.4 + 3.5 * blocks) * len(fields)), layout="constrained")
+        parts = np.atleast_1d(np.asarray(figure.subfigures(len(fields), 1)))
+        for part, field in zip(parts, fields, strict=True):
+            _gallery_field(part, runs, field, show, (blocks, columns))
+    return figure
+
+
+def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str) -> Figure:
+    """Pairs of a data set side by side, coefficient above solution, arrays [n, S, S]; each row shares its colours."""
+    count = len(coefficient)
+    with rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(1.9 * count + 1.2, 4.4), layout="constrained")
+        axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey=True)
+        for row, fields, name in zip(axes, (coefficient, solution), ("coefficient $a$", "solution $u$"), strict=True):
+            scale = _scale(fields)
+            for ax, field in zip(row, fields, strict=True):
+                picture = _picture(ax, field, scale)
+            figure.colorbar(picture, ax=list(row), label=f"{name} (dimensionless)", pad=0.01, format=plain_number)
+        _outer_labels(axes)
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, show: str, shape: tuple[int, int]) -> None:
+    """Truth and observation, then every run, estimates above errors, in blocks of columns."""
+    first = runs[0]
+    truth = first.coefficient_true[field].astype(np.float64)
+    estimates = [_estimate(samples, field, show) for samples in runs]
+    blocks, columns = shape
+    grid = part.subplots(2 * blocks, columns, squeeze=False, sharex=True, sharey=True)
+    above, below = grid[::2].ravel(), grid[1::2].ravel()
+    scale = _scale(truth)
+    picture = _picture(above[0], truth, scale)
+    above[0].set_title("truth $a$")
+    largest = [np.abs(estimate - truth).max() for estimate in estimates if np.isfinite(estimate).all()]
+    # The middle run sets the scale: the worst would wash out the errors of the others.
+    top = min(float(np.median(largest)) if largest else 1.0, float(np.ptp(truth)))
+    errors = {"cmap": "magma", "vmin": 0.0, "vmax": top}
+    for place, (samples, estimate) in enumerate(zip(runs, estimates, strict=True), start=1):
+        _picture(above[place], estimate, scale)
+        wrong = _picture(below[place], np.abs(estimate - truth), errors)
+        size = samples.coefficient.shape[1]
+        name = f"mean of {size}" if show == "mean" and size > 1 else "one sample"
+        error = 100 * metrics.relative_l2(estimate, truth) if np.isfinite(estimate).all() else None
+        above[place].set_title(f"{run_label(samples)}\n{name}")
+        below[place].set_title("failed" if error is None else f"error, $l^2$ {error:.1f} %")
+    for ax in (*above[len(runs) + 1 :], *below[len(runs) + 1 :]):
+        ax.set_axis_off()
+    seen = _sensors(below[0], first.observation[field], first.mask[field])
+    part.colorbar(picture, ax=list(grid[0]), label="$a$ (dimensionless)", pad=0.01, extend="both")
+    part.colorbar(wrong, ax=list(grid[1]), label="$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
+    part.colorbar(seen, ax=below[0], label="$u$ (dimensionless)", location="left", pad=0.02, format=plain_number)
+    _outer_labels(grid)
+    part.suptitle(f"Test field {field}, {setting(first)}", fontsize=9)
+
+
+def _estimate(samples: Samples, field: int, show: str) -> NDArray[np.float64]:
+    members = samples.coefficient[field].astype(np.float64)
+    return np.asarray(members.mean(axis=0) if show == "mean" else members[0])
+
+
+def _picture(ax: Axes, field: NDArray[Any], scale: Mapping[str, Any]) -> Any:
+    half = 0.5 / (field.shape[-1] - 1)
+    extent = (-half, 1 + half, -half, 1 + half)
+    ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    ax.set_facecolor("0.8")
+    return ax.imshow(field.T, origin="lower", extent=extent, interpolation="nearest", **scale)
+
+
+def _sensors(ax: Axes, observation: NDArray[Any], mask: NDArray[Any]) -> Any:
+    i, j = np.nonzero(mask)
+    values = observation[mask].astype(np.float64)
+    side = mask.shape[-1] - 1
+    ax.set(aspect="equal", facecolor="0.92")
+    ax.set_title(f"observed $u$, {len(i)} nodes")
+    return ax.scatter(i / side, j / side, c=values, s=min(14.0, 2400 / len(i)), marker="s", linewidths=0, **_scale(values))
+
+
+def _scale(field: NDArray[Any]) -> dict[str, Any]:
+    """Colours about zero for fields of both signs, sequential ones for fields of one sign."""
+    low, high = float(np.min(field)), float(np.max(field))
+    if low < 0 < high:
+        top = max(-low, high)
+        return {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
+    return {"cmap": "viridis", "vmin": low, "vmax": high}
+
+
+def _outer_labels(axes: NDArray[Any]) -> None:
+    for ax in axes[-1]:
+        ax.set_xlabel("$x$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("$y$")

@@ -1,0 +1,105 @@
+"""How all figures look: colours and labels of runs, axes, and the bytes of a PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from itertools import cycle
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from ddis.data.store import Samples
+from ddis.data.subsets import percent_name
+
+TRUTH = "black"
+LIMIT = "#6b6b6b"
+_KNOWN = {
+    "ddis": "#0072B2",
+    "ddis-gn": "#009E73",
+    "fundps": "#D55E00",
+    "diffusionpde": "#CC79A7",
+    "joint-daps": "#E69F00",
+    "ddis-dps": "#56B4E9",
+    "exact": LIMIT,
+    "tikhonov": "#882255",
+    "prior-mean": "#999933",
+}
+_OTHERS = ("#332288", "#44AA99", "#AA4466", "#661100", "#6699CC", "#DDCC77")
+_DASHES = ("-", "--", ":", "-.")
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+def run_colours(runs: Sequence[str]) -> dict[str, str]:
+    """A colour per run name, told apart by colour-blind readers: the methods' own first, then others in the given order."""
+    others = cycle(_OTHERS)
+    return {run: _KNOWN[run] if run in _KNOWN else next(others) for run in dict.fromkeys(runs)}
+
+
+def run_label(samples: Samples) -> str:
+    """`run, percent %`, and the run alone where it uses no pairs (`exact`, `prior-mean`, the solver as operator)."""
+    run, percent = samples.attributes["run"], percent_name(samples.attributes["percent"])
+    return str(run) if samples.attributes.get("pairs") is None else f"{run}, {percent} %"
+
+
+def to_png(figure: Figure, dpi: int = 150) -> bytes:
+    """The figure as PNG; the same figure always gives the same bytes."""
+    buffer = BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def setting(samples: Samples) -> str:
+    side, known = samples.mask.shape[-1], samples.attributes
+    return f"{known['problem']}, {side} x {side} nodes, {int(samples.mask[0].sum())} observations"
+
+
+def dashes(runs: Sequence[Samples]) -> list[str]:
+    """A line style per run, by percent of pairs: solid for the most, then more and more broken."""
+    percents = sorted({float(samples.attributes["percent"]) for samples in runs}, reverse=True)
+    return [_DASHES[percents.index(float(samples.attributes["percent"])) % len(_DASHES)] for samples in runs]
+
+
+def wide(values: pd.Series[Any]) -> bool:
+    """Whether values differ so much that a linear axis would hide the small ones."""
+    values = values.dropna()
+    return bool(len(values) and values.min() > 0 and values.max() > 20 * values.min())
+
+
+def plain_ticks(ax: Axes, which: Literal["x", "y", "both"] = "both") -> None:
+    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers."""
+    for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        if axis.get_scale() == "log" and which in (name, "both"):
+            decades = np.ptp(np.log10(axis.get_view_interval()))
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+            axis.set_major_formatter(plain_number)
+            axis.set_minor_formatter(NullFormatter())
+
+
+def plain_number(value: float, _: float) -> str:
+    return f"{value:g}"
+
+
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.4, 3.1 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return figure, axes

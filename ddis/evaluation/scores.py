@@ -1,0 +1,82 @@
+"""Scores of a file of samples, field by field: what comparisons of runs need, at a thousandth of the size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddis.data.store import Samples
+from ddis.evaluation import metrics
+from ddis.evaluation.calibration import calibration
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of n test fields with K samples each. Fields with a value that is not finite, in samples or their solutions, failed: NaN.
+
+    attributes  those of the file
+    fields      digest of the true coefficients: only runs on the same fields may be compared
+    l2_sample   [n, K], relative l2 error of each sample, in percent
+    l2_mean     [n, K], of the mean of the first 1, 2 ... K samples, in percent
+    spectral    [n, K], E_s of each sample
+    covered90   [n], share of nodes inside the interval of 90 %; None below 4 samples
+    """
+
+    attributes: dict[str, Any]
+    fields: str
+    l2_sample: Array
+    l2_mean: Array
+    spectral: Array
+    covered90: Array | None
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Fields [n] that did not fail."""
+        return np.asarray(np.isfinite(self.l2_sample).all(axis=1))
+
+
+def field_scores(samples: Samples) -> Scores:
+    """Scores of one file of samples."""
+    derived = () if samples.solution is None else (samples.solution,)
+    finite = ~metrics.failed_fields(samples.coefficient, *derived)
+    members, truth = samples.coefficient[finite].astype(np.float64), samples.coefficient_true[finite].astype(np.float64)
+    means = members.cumsum(axis=1) / np.arange(1, members.shape[1] + 1)[:, None, None]
+    spread = calibration(members, truth) if finite.any() else None
+
+    def filled(values: Array) -> Array:
+        whole = np.full((len(finite), *values.shape[1:]), np.nan)
+        whole[finite] = values
+        return whole
+
+    return Scores(
+        attributes=samples.attributes,
+        fields=hashlib.sha256(samples.coefficient_true.tobytes()).hexdigest(),
+        l2_sample=filled(100 * metrics.relative_l2(members, truth[:, None])),
+        l2_mean=filled(100 * metrics.relative_l2(means, truth[:, None])),
+        spectral=filled(metrics.spectral_error(members, truth[:, None])),
+        covered90=None if spread is None else filled(spread.covered90),
+    )
+
+
+def find(scores: Sequence[Scores], **attributes: Any) -> Scores | None:
+    """The first run with these attributes of its file: method, operator (fno or solver), percent, problem ..."""
+    return next((s for s in scores if all(s.attributes.get(name) == value for name, value in attributes.items())), None)
+
+
+def common(*runs: Scores) -> tuple[NDArray[np.bool_], int]:
+    """Fields [n] that failed in none of the runs, and the number of samples that all of them have.
+
+    Raises ValueError if the runs do not belong to the same test fields.
+    """
+    for run in runs[1:]:
+        if run.fields != runs[0].fields:
+            names = [f"{r.attributes['run']} at {r.attributes['percent']:g} %" for r in (run, runs[0])]
+            raise ValueError(f"{names[0]} has other test fields than {names[1]}: they cannot be compared")
+    return np.logical_and.reduce([run.finite for run in runs]), min(run.l2_sample.shape[1] for run in runs)

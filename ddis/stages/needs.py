@@ -1,0 +1,194 @@
+"""Memory and time that the jobs of a study ask a cluster for, from the sizes in its configuration.
+
+Estimates on the safe side, not predictions. A job that is stopped at its limit goes on from its checkpoint when it is submitted
+again, so that a wrong estimate costs a start and no work. `study.device: cpu` means that networks are computed on the CPU.
+"""
+
+import math
+from collections.abc import Callable
+
+from ddis.config import Case, Study, kind_and_percent
+from ddis.data.store import FIELDS
+from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.sampling.base import RunSettings
+from ddis.sampling.methods import load_method
+from ddis.stages.layout import groups
+
+LONGEST_MINUTES = 24 * 60  # the limit of many partitions
+START_MINUTES = 10
+MARGIN = 2.0
+# Sustained speeds in FLOP/s, assumed: of one GPU in float32, and of one thread, where the quickstart reaches 2e10.
+GPU_SPEED, THREAD_SPEED = 5e12, 5e9
+CALL_SECONDS = 0.05  # of one network call, however small
+SOLVE_SECONDS = 0.1  # of one field of 128 x 128 nodes on one thread; navier-stokes, the slowest problem, takes 0.035
+READ_SPEED = 5e7  # bytes per second, of a busy file system
+# In MB: Python, torch and CUDA's libraries; one process that generates fields.
+BASE, WORKER = 3000, 1000
+# Tensors of the first level's width that a network keeps at most, forwards and backwards; fields of an operator's Jacobian.
+TENSORS, JACOBIAN_FIELDS = 100, 128
+
+
+def memory_mb(study: Study, stage: str, **what: str) -> int:
+    """Main memory in MB that a job of a stage asks for. Of a network on a GPU, activations are not in main memory."""
+    copies = {"generate": 0, "pairs": 0, "report": 0, "tuning": 0, "card": 3, "train": 6, "tune": 3, "draw": 3, "sample": 3}
+    total = BASE + copies.get(stage, 0) * _pairs_bytes(study, study.data.train) / 1e6
+    if stage == "generate":
+        total += study.data.workers * (WORKER + _pairs_bytes(study, 100) / 1e6)
+    if stage in ("train", "tune", "draw", "sample") and study.device == "cpu":
+        total += _activation_bytes(study) / 1e6
+    if stage == "train":
+        total *= study.training_processes
+    if stage in ("draw", "sample"):
+        case = Case(**{key: value for key, value in what.items() if key != "shard"})
+        total += (3 * _samples_bytes(study, case) + _jacobian_bytes(study, case)) / 1e6
+    if stage in ("tables", "figures"):  # one file after the other; all runs on an observation together
+        files = [[_samples_bytes(study, c) for c in study.cases() if (c.problem, c.observation) == g] for g in groups(study)]
+        total += max(3 * max(sizes) if stage == "tables" else 2 * sum(sizes) for sizes in files) / 1e6
+    return round(total)
+
+
+def minutes(study: Study, stage: str, **what: str) -> int:
+    """Time limit in minutes that a job of a stage asks for."""
+    estimates: dict[str, Callable[..., float]] = {
+        "generate": _generate_seconds,
+        "train": _train_seconds,
+        "tune": _tune_seconds,
+        "draw": _draw_seconds,
+        "sample": _sample_seconds,
+    }
+    estimate = estimates.get(stage, _report_seconds)
+    return min(LONGEST_MINUTES, START_MINUTES + math.ceil(MARGIN * estimate(study, **what) / 60))
+
+
+def backbone_flops(settings: BackboneSettings, resolution: int) -> float:
+    """Of one field through the U-Net: two 3 x 3 convolutions per block, on the way down and up."""
+    levels = zip(settings.channels, settings.blocks, strict=True)
+    return sum(4 * blocks * 18 * width**2 * (resolution / 2**level) ** 2 for level, (width, blocks) in enumerate(levels))
+
+
+def operator_flops(settings: OperatorSettings, resolution: int) -> float:
+    """Of one field through the FNO: per layer the transforms, the product of the modes, and three products of channels."""
+    nodes = ((1 + 2 * settings.padding) * resolution) ** 2
+    transforms = 2 * settings.width * 5 * nodes * math.log2(nodes)
+    modes = 8 * settings.modes**2 * settings.width**2
+    return settings.layers * (transforms + modes + 3 * 2 * nodes * settings.width**2)
+
+
+def evaluations(study: Study, case: Case) -> tuple[int, int]:
+    """Evaluations of prior and operator per sample of a run, at most; one with its gradient counts as three."""
+    settings = study.run_for(case)
+    method = load_method(settings.method)
+    steps = getattr(settings, "steps", 1)
+    prior = 3 * 2 * steps * getattr(settings, "ode_steps", 1) if method.prior else 0
+    inner = getattr(settings, "langevin_steps", getattr(settings, "iterations", 1))
+    rows = 0 if _shares_jacobian(study, case, settings) else study.observations[case.observation].count
+    return prior, 3 * steps * inner * (1 + rows) if method.uses_operator else 0
+
+
+def _shares_jacobian(study: Study, case: Case, settings: RunSettings) -> bool:
+    """Whether a run needs no Jacobian of its own for each chain."""
+    if not hasattr(settings, "iterations"):
+        return True
+    chosen = getattr(settings, "jacobian", None)
+    return chosen == "shared" or (chosen is None and study.make_problem(case.problem).linear)
+
+
+def _network_seconds(study: Study, calls: float, flops: float) -> float:
+    speed = study.threads * THREAD_SPEED if study.device == "cpu" else GPU_SPEED
+    return calls * CALL_SECONDS + flops / speed
+
+
+def _solve_seconds(study: Study, fields: int) -> float:
+    """Of the problem's solver, with one thread; the number of its steps grows with the resolution."""
+    return fields * SOLVE_SECONDS * (study.data.resolution / 128) ** 3
+
+
+def _generate_seconds(study: Study, problem: str, split: str) -> float:
+    return _solve_seconds(study, getattr(study.data, split)) / study.data.workers
+
+
+def _train_seconds(study: Study, problem: str, model: str) -> float:
+    kind, percent = kind_and_percent(model)
+    part = kind.removesuffix("-white")
+    settings, size = study.training(part, percent), study.data.resolution
+    network = operator_flops(study.operator.network, size) if part == "operator" else _prior_flops(study, part)
+    steps = settings.steps * (1 + 1 / settings.validate_every)
+    return _read_seconds(study) + _network_seconds(study, 3 * steps, 3 * network * steps * settings.batch)
+
+
+def _prior_flops(study: Study, part: str) -> float:
+    return backbone_flops(getattr(study, part).backbone, study.data.resolution)
+
+
+def _chain_seconds(study: Study, case: Case, fields: int, samples: int) -> float:
+    """Of drawing `samples` samples of each of `fields` fields."""
+    settings = study.run_for(case)
+    method = load_method(settings.method)
+    prior, operator = evaluations(study, case)
+    flops = operator * operator_flops(study.operator.network, study.data.resolution)
+    if method.prior:
+        flops += prior * _prior_flops(study, "prior" if method.prior == "coefficient" else "joint")
+    batches = math.ceil(fields * samples / settings.batch)
+    preparation = 3 * study.data.resolution**2 if method.uses_operator else 0
+    flops = fields * samples * flops + preparation * operator_flops(study.operator.network, study.data.resolution)
+    return _read_seconds(study) + _network_seconds(study, batches * (prior + operator), flops)
+
+
+def _draw_seconds(study: Study, problem: str, observation: str, run: str, percent: str, shard: str) -> float:
+    case = Case(problem, observation, run, percent)
+    return _chain_seconds(study, case, len(study.shards_of(case)[int(shard)]), study.run_for(case).samples)
+
+
+def _sample_seconds(study: Study, problem: str, observation: str, run: str, percent: str) -> float:
+    """Of drawing, unless shards have done it, and of solving the equation for every sample."""
+    case = Case(problem, observation, run, percent)
+    samples, fields = study.run_for(case).samples, study.data.test
+    drawn = len(study.shards_of(case)) > 1
+    return _solve_seconds(study, fields * samples) + (
+        _read_seconds(study) if drawn else _chain_seconds(study, case, fields, samples)
+    )
+
+
+def _tune_seconds(study: Study, problem: str, observation: str, run: str, percent: str) -> float:
+    case = Case(problem, observation, run, percent)
+    fields = min(study.tuning.fields, study.share(percent, study.data.validation))
+    return len(study.tuning.candidates[run]) * _chain_seconds(study, case, fields, 1)
+
+
+def _report_seconds(study: Study, **what: str) -> float:
+    """Of what reads data or samples and computes little."""
+    samples = sum(_samples_bytes(study, case) for case in study.cases())
+    return _read_seconds(study) + 3 * samples / READ_SPEED
+
+
+def _read_seconds(study: Study) -> float:
+    """Of the training split, three times: by its digest, its values and what is computed of them."""
+    return 3 * _pairs_bytes(study, study.data.train) / READ_SPEED
+
+
+def _pairs_bytes(study: Study, count: int) -> int:
+    return len(FIELDS) * 4 * count * study.data.resolution**2
+
+
+def _samples_bytes(study: Study, case: Case) -> int:
+    """Of a samples file: samples and their solutions, and seven fields per test field."""
+    return (2 * study.run_for(case).samples + 7) * 4 * study.data.test * study.data.resolution**2
+
+
+def _jacobian_bytes(study: Study, case: Case) -> int:
+    """Of the rows that all fields share, in double precision, at every node at most; and of those of one batch."""
+    settings = study.run_for(case)
+    if not load_method(settings.method).uses_operator or hasattr(settings, "langevin_steps"):
+        return 0
+    nodes = study.data.resolution**2
+    observed = study.observations[case.observation].count
+    fields = settings.fields_per_batch if _shares_jacobian(study, case, settings) else settings.batch
+    return 8 * nodes * (2 * min(nodes, observed * study.data.test) + 3 * observed * fields)
+
+
+def _activation_bytes(study: Study) -> int:
+    """Of the largest batch that goes through a network."""
+    widths = [study.prior.backbone.channels[0], study.joint.backbone.channels[0], study.operator.network.width]
+    batches = [study.training(part, None).batch for part in ("prior", "joint", "operator")]
+    batches += [run.batch for run in study.runs.values()] + [JACOBIAN_FIELDS]
+    return TENSORS * 4 * max(widths) * max(batches) * study.data.resolution**2

@@ -1,0 +1,191 @@
+"""What each stage of a study reads and writes, and the record it leaves of that: results/<study>/provenance/<stage>/....json.
+
+A record is written when all files of its stage are there. It holds what `provenance.collect` says (settings, seed, versions,
+commit, device, command), the resolved configuration, and the SHA-256 of the stage's inputs, taken before it began, and of its
+outputs. Files inside the study are named from its folder, others as the configuration names them.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ddis.config import SPLITS, Study
+from ddis.errors import InputError
+from ddis.files import write_error, write_json
+from ddis.provenance import file_digest
+from ddis.stages.layout import TABLES, data_path, figure_names, model_folder, models, samples_path, tuning_path
+
+RECORDS = "provenance"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a stage: its name, and its arguments as in `Study.inputs`."""
+
+    stage: str
+    what: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Such as `train/poisson/prior`, the name of its record too."""
+        return "/".join([self.stage, *self.what.values()])
+
+    def digest(self, study: Study) -> str:
+        """Digest of what its result depends on."""
+        return study.digest(self.stage, **self.what)
+
+
+def steps(study: Study) -> list[Step]:
+    """All that a finished study is made of, in the order of its making."""
+    made = [Step("study")]
+    for problem in study.problems:
+        made += [Step("generate", {"problem": problem, "split": split}) for split in SPLITS]
+        made.append(Step("card", {"problem": problem}))
+        names = models(study, problem)
+        percents = dict.fromkeys(percent for name in names if (percent := name.rpartition("-")[2]) != name)
+        made += [Step("pairs", {"problem": problem, "percent": percent}) for percent in percents]
+        made += [Step("train", {"problem": problem, "model": name}) for name in names]
+    made += [Step("sample", dict(vars(case))) for case in study.cases()]
+    return [*made, Step("tables"), Step("figures"), Step("report")]
+
+
+def tuning_steps(study: Study) -> list[Step]:
+    """What `snakemake tune` makes."""
+    tuned = [case for case in study.cases() if case.run in study.tuning.candidates]
+    return [Step("tune", dict(vars(case))) for case in tuned] + ([Step("tuning")] if tuned else [])
+
+
+def outputs_of(study: Study, step: Step) -> list[Path]:
+    """The files that a step writes."""
+    folder, what = study.folder, step.what
+    match step.stage:
+        case "study":
+            return [folder / "config.yaml"]
+        case "generate":
+            return [data_path(study, **what)]
+        case "card":
+            return [data_path(study, what["problem"], "train").with_name(n) for n in ("card.md", "card.yaml", "pairs.png")]
+        case "pairs":
+            return [data_path(study, what["problem"], "train").with_name(f"pairs-{what['percent']}.csv")]
+        case "train":
+            names = ["weights.safetensors", "model.json", "history.csv"] + ["denoising.csv"] * (what["model"] == "prior")
+            return [model_folder(study, **what) / name for name in names]
+        case "sample":
+            return [samples_path(study, **what)]
+        case "draw":
+            return []  # batches in the work folder, which `sample` takes
+        case "tune":
+            return [tuning_path(study, **what)]
+        case "tables":
+            return [folder / "tables" / name for name in TABLES]
+        case "figures":
+            return [folder / "figures" / name for name in figure_names(study)]
+        case "tuning":
+            runs = dict.fromkeys((s.what["problem"], s.what["observation"], s.what["run"]) for s in tuning_steps(study)[:-1])
+            return [folder / "figures" / f"tuning-{'-'.join(names)}.png" for names in runs]
+        case "report":
+            return [folder / "report.html"]
+        case "draw":  # batches for `sample`, which removes them
+            return []
+    raise ValueError(f"stage {step.stage!r}: its files are not listed in ddis/stages/records.py")
+
+
+def inputs_of(study: Study, step: Step) -> list[Path]:
+    """The files that a step reads."""
+    what = step.what
+    match step.stage:
+        case "generate":
+            source = study.data_file(**what)
+            return [] if source is None else [source]
+        case "card":
+            return [data_path(study, what["problem"], split) for split in SPLITS]
+        case "train":
+            return [data_path(study, what["problem"], split) for split in ("train", "validation")]
+        case "sample" | "draw" | "tune":
+            splits = ("train", "validation" if step.stage == "tune" else "test")
+            data = [data_path(study, what["problem"], split) for split in splits]
+            folders = [model_folder(study, what["problem"], name) for name in study.models_of(what["run"], what["percent"])]
+            return data + [folder / name for folder in folders for name in ("weights.safetensors", "model.json")]
+        case "tables":
+            return [samples_path(study, **vars(case)) for case in study.cases()]
+        case "figures":
+            return inputs_of(study, Step("tables")) + _tables(study) + _of_models(study, "history.csv", "denoising.csv")
+        case "tuning":
+            return [tuning_path(study, **s.what) for s in tuning_steps(study)[:-1]]
+        case "report":
+            cards = [path for p in study.problems for path in outputs_of(study, Step("card", {"problem": p}))]
+            shown = outputs_of(study, Step("figures")) + [path for path in cards if path.suffix != ".yaml"]
+            return _tables(study) + shown + _of_models(study, "model.json", "denoising.csv")
+    return []
+
+
+def _tables(study: Study) -> list[Path]:
+    return [path for path in outputs_of(study, Step("tables")) if path.suffix == ".csv"]
+
+
+def _of_models(study: Study, *names: str) -> list[Path]:
+    trained = [Step("train", {"problem": p, "model": name}) for p in study.problems for name in models(study, p)]
+    return [path for step in trained for path in outputs_of(study, step) if path.name in names]
+
+
+def name_of(study: Study, path: Path) -> str:
+    """A file's name in records."""
+    return path.relative_to(study.folder).as_posix() if path.is_relative_to(study.folder) else str(path)
+
+
+def record_name(step: Step) -> str:
+    """Where the record of a step is, from the study's folder."""
+    return f"{RECORDS}/{step.label}.json"
+
+
+def digests(study: Study, paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 by name of those files that are there."""
+    return {name_of(study, path): file_digest(path) for path in paths if path.is_file()}
+
+
+def write_record(study: Study, step: Step, made: dict[str, Any], read: dict[str, str]) -> None:
+    """Writes the record of a step; `made` is what `provenance.collect` told, `read` the digests of what was read."""
+    content = {
+        "stage": step.stage,
+        "arguments": step.what,
+        "configuration": None if step.stage == "study" else step.digest(study),
+        **made,
+        "study": study.resolved(),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "inputs": read,
+    }
+    written = outputs_of(study, step)
+    while written:
+        before = [path.stat() for path in written]
+        write_json(study.folder / record_name(step), content | {"outputs": digests(study, written)})
+        # Another process that makes the same files may have renamed its own into place.
+        after = [path.stat() for path in written]
+        if [(s.st_ino, s.st_mtime_ns) for s in before] == [(s.st_ino, s.st_mtime_ns) for s in after]:
+            return
+
+
+def check_folders(study: Study, step: Step) -> None:
+    """Raises InputError before any work if a step could not write its files, or would write outside the results folder."""
+    check_links(study.folder)
+    for folder in dict.fromkeys(path.parent for path in outputs_of(study, step)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"\0" * 4096)
+                file.flush()
+        except OSError as error:
+            raise write_error(folder, error) from error
+
+
+def check_links(folder: Path) -> None:
+    """Raises InputError if a symbolic link in a study's folder leads out of the results folder; that folder may be one itself."""
+    root = folder.parent.resolve()
+    inside = (Path(parent, name) for parent, folders, files in os.walk(folder) for name in folders + files)
+    for link in (path for path in (folder, *inside) if path.is_symlink()):
+        target = Path(os.path.realpath(link))
+        if not target.is_relative_to(root):
+            raise InputError(f"{link} is a link to {target}, outside {root}; remove it (only {folder.parent} itself may be one)")

@@ -1,0 +1,127 @@
+"""Puts every table and figure of a study under docs/: `python docs/reproduce.py results/STUDY TARGET`, at the repository root.
+
+Everything is computed anew from the study's sample files, models and tuning curves, so the study must be finished: `snakemake
+--cores all --configfile FILE`, and `tune` for the curves. The folder TARGET gets the resolved configuration, the tables, a table
+of the networks, the tuning curves, the figures, and a README.md that shows them all.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from refresh import networks, prior, tuning
+
+from ddis.config import Case, Study
+from ddis.errors import InputError
+from ddis.files import write_csv, write_text
+from ddis.stages import figures
+from ddis.stages import tuning as tuning_stage
+from ddis.stages.layout import TABLES, model_folder, models, tuning_path
+from ddis.stages.report import TITLES
+from ddis.stages.tables import make_tables, read_all
+
+NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
+
+
+def load(folder: Path) -> Study:
+    """The study of a folder of results. Raises InputError if it is none, or another study's."""
+    study = Study.load(folder / "config.yaml")
+    if study.folder.resolve() != folder.resolve():
+        raise InputError(f"{folder} is not {study.folder} here; run this at the root of the repository")
+    return study
+
+
+def network_rows(study: Study) -> list[dict[str, object]]:
+    """Size, data, loss and training time of every network."""
+    rows = []
+    for problem in study.problems:
+        for name in models(study, problem):
+            folder = model_folder(study, problem, name)
+            known = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            seconds = float(pd.read_csv(folder / "history.csv")["seconds"].max())
+            row = {"problem": problem, "network": name, "seconds": seconds}
+            rows.append(row | {key: known[key] for key in NETWORK_COLUMNS if key in known})
+    return rows
+
+
+def tuned_cases(study: Study) -> list[Case]:
+    """The cases with candidates for their weight. Raises InputError if one has no curve yet."""
+    cases = [case for case in study.cases() if case.run in study.tuning.candidates]
+    for case in cases:
+        if not tuning_path(study, **vars(case)).exists():
+            raise InputError(f"{tuning_path(study, **vars(case))} does not exist; run the study's `snakemake ... tune` first")
+    return cases
+
+
+def draw(study: Study, target: Path) -> Iterator[tuple[str, Figure]]:
+    yield from figures.draw(study, target)
+    yield from tuning_stage.draw(study)
+
+
+def page(study: Study, target: Path, pictures: list[str]) -> str:
+    """README.md of the folder: what was made from what, all tables, all figures."""
+    parts = [
+        f"# The study `{study.study}`, in numbers",
+        f"Tables and figures of `config.yaml`, made from `{study.folder}/` by",
+        f"    python docs/reproduce.py {study.folder} {target}",
+    ]
+    for title, name in (("Errors", "errors.md"), ("Distance to the limit", "limit.md"), ("Claims", "claims.md")):
+        parts += [f"## {title}", (target / name).read_text(encoding="utf-8").strip()]
+    for problem in study.problems:
+        folder = model_folder(study, problem, "prior").parent
+        parts += [f"## Networks, {problem}", networks(folder)]
+        if (folder / "prior" / "denoising.csv").exists():
+            parts += [f"## The prior against the optimal denoiser, {problem}", prior(folder)]
+    if study.tuning.candidates:
+        parts += ["## Weights, chosen on validation fields", tuning(study)]
+    parts.append("## Figures")
+    for name in pictures:
+        kind, _, rest = name.partition("-")
+        title, caption = TITLES.get(
+            kind, ("Weights", "Validation error against the weight; the dashed line is what the study uses.")
+        )
+        parts.append(f"### {title}: {rest}\n\n{caption}\n\n![{title}]({name}.png)")
+    return "\n\n".join(parts) + "\n"
+
+
+def reproduce(folder: Path, target: Path) -> None:
+    """Writes all files of the target folder."""
+    study = load(folder)
+    cases = tuned_cases(study)
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "config.yaml", target / "config.yaml")
+    texts = make_tables(study, *read_all(study))
+    for name in TABLES:
+        if not name.endswith(".tex"):
+            write_text(target / name, texts[name])
+    write_csv(target / "networks.csv", network_rows(study), NETWORK_COLUMNS)
+    for case in cases:
+        name = f"tuning-{case.problem}-{case.observation}-{case.run}-{case.percent}.csv"
+        shutil.copy(tuning_path(study, **vars(case)), target / name)
+    pictures = []
+    for name, figure in draw(study, target):
+        figures.save(figure, target / f"{name}.png")
+        pictures.append(name)
+    write_text(target / "README.md", page(study, target, pictures))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="folder of the finished study, results/<study>")
+    parser.add_argument("target", type=Path, help="folder to write, for example docs/reproduction/poisson-64")
+    arguments = parser.parse_args()
+    try:
+        reproduce(arguments.study, arguments.target)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

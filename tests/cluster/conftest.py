@@ -1,0 +1,62 @@
+"""The Slurm of these tests, and the study as it makes it."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from workplace import ROOT, Workplace
+
+from slurm import Slurm, missing_programs
+
+GPUS = 2
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    missing = missing_programs()
+    if missing:
+        pytest.fail(f"not installed: {', '.join(missing)}; tests/cluster/install.sh installs them", pytrace=False)
+    # Short and private: munge's socket lies in it.
+    with tempfile.TemporaryDirectory(prefix="ddis-slurm-") as folder, Slurm(Path(folder), GPUS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real profile with shorter waits, without retries, and with a signal that comes 55 s before the time limit."""
+    content = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
+    assert "--signal=TERM@120" in content["default-resources"]["slurm_extra"]
+    content["default-resources"]["slurm_extra"] = "'--signal=TERM@55'"
+    content |= {"jobs": 4, "retries": 0, "latency-wait": 10, "slurm-init-seconds-before-status-checks": 2}
+    folder = tmp_path_factory.mktemp("profile")
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm, profile: Path) -> Workplace:
+    """The study as the cluster made it."""
+    place = Workplace(tmp_path_factory.mktemp("cluster"), slurm, profile)
+    done = place.run()
+    assert done.returncode == 0, done.stdout[-5000:]
+    return place
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm, profile: Path) -> Workplace:
+    """The study as this machine makes it without Slurm."""
+    place = Workplace(tmp_path_factory.mktemp("local"), slurm, profile)
+    done = place.run_locally()
+    assert done.returncode == 0, done.stdout[-5000:]
+    return place
+
+
+@pytest.fixture
+def interrupted(finished: Workplace, tmp_path: Path) -> Workplace:
+    """The finished study without its prior, which is trained again, and all that follows with it."""
+    place = finished.copy(tmp_path / "study")
+    shutil.rmtree(place.results / "models" / "poisson" / "prior")
+    return place

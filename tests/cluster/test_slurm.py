@@ -1,0 +1,210 @@
+"""A real study through a real Slurm: what jobs ask for and get, and what each kind of mishap leaves to be done.
+
+The command that a user types after each mishap is the one of docs/clusters.md. A study is whole if all its files equal those of a
+local run: weights byte by byte, samples array by array, and the table but for times and memory.
+"""
+
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import h5py
+import pandas as pd
+import pytest
+from workplace import Workplace, end_of, wait_until
+
+from ddis.data.store import read_pairs, read_samples
+from ddis.errors import InputError
+from ddis.models.checkpoint import load_tensors
+from ddis.provenance import file_digest
+from ddis.tracking import read_record
+
+pytestmark = pytest.mark.cluster
+# Columns of the table that say how long a run took and what it ran on.
+MEASURED = ["seconds_per_field", "seconds_per_sample", "peak_memory_mb", "device"]
+GPU_STAGES = ("train", "draw", "sample")
+
+
+def digests(place: Workplace) -> dict[str, str]:
+    """Digests of all results of a study, after reading every file against the digest that it carries."""
+    found = {}
+    for path in place.results.glob("data/**/*.h5"):
+        found[path.name] = read_pairs(path).attributes["digest"]
+    for path in place.results.glob("samples/**/*.h5"):
+        found[path.name] = read_samples(path).attributes["digest"]
+    for path in place.results.glob("models/**/*.safetensors"):
+        load_tensors(path)
+        found[f"{path.parent.name}.safetensors"] = file_digest(path)
+    table = pd.read_csv(place.results / "tables" / "errors.csv").drop(columns=MEASURED)
+    return found | {"errors.csv": table.to_csv(index=False)}
+
+
+def assert_whole(place: Workplace, expected: Workplace) -> None:
+    assert digests(place) == digests(expected)
+    assert (place.results / "report.html").exists()
+    leftovers = [path for path in place.results.rglob("*") if path.is_file() and (path.suffix == ".tmp" or "work" in path.parts)]
+    assert not leftovers
+    assert "Nothing to be done" in place.run("--dry-run").stdout
+
+
+def attempts(place: Workplace, stage: str) -> list[dict[str, Any]]:
+    """Begin, end, tags and status of each attempt at a stage, from its local record."""
+    lines = read_record(place.results / "tracking" / f"{stage}.jsonl")
+    found: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        key = line["id"].rpartition("-")[0]
+        if line["kind"] == "start":
+            found[key] = {"begin": line["time"], "tags": line["tags"], "end": line["time"], "status": "RUNNING"}
+        if line["kind"] == "end":
+            found[key] |= {"end": line["time"], "status": line["status"]}
+    return list(found.values())
+
+
+def stages(place: Workplace) -> dict[str, dict[str, Any]]:
+    """The only attempt at each stage, by the stage's name."""
+    folder = place.results / "tracking"
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.jsonl")]
+    found = {name: attempts(place, name) for name in names}
+    assert all(len(tries) == 1 for tries in found.values())
+    return {name: tries[0] for name, tries in found.items()}
+
+
+def test_files_equal_those_of_a_local_run(finished: Workplace, local: Workplace) -> None:
+    assert_whole(finished, local)
+
+
+def test_jobs_that_overlap_see_different_gpus_and_other_jobs_see_none(finished: Workplace) -> None:
+    found = stages(finished)
+    seen = {name: attempt["tags"].get("cuda_visible_devices") for name, attempt in found.items()}
+    assert {name for name, devices in seen.items() if devices is not None} == {
+        name for name in found if name.startswith(GPU_STAGES)
+    }
+    on_gpu = [(name, found[name]) for name, devices in seen.items() if devices is not None]
+    together = [
+        (first, second)
+        for first, a in on_gpu
+        for second, b in on_gpu
+        if first < second and a["begin"] < b["end"] and b["begin"] < a["end"]
+    ]
+    assert together
+    assert all(seen[first] != seen[second] for first, second in together)
+    assert set(seen.values()) == {None, "0", "1"}
+
+
+def test_provenance_beside_the_results_names_gpu_and_job(finished: Workplace) -> None:
+    record = json.loads((finished.results / "models" / "poisson" / "prior" / "model.json").read_text())["provenance"]
+    assert record["cuda_visible_devices"] in ("0", "1") and record["slurm_job"].isdigit()
+
+
+def test_jobs_ask_for_what_their_stage_needs(finished: Workplace) -> None:
+    columns = "Comment:200,tres-per-job:40,MinMemory:20,TimeLimit:20,NumCPUs:10"
+    lines = [line.split() for line in finished.slurm.command("squeue", "--noheader", "--states=all", "-O", columns).splitlines()]
+    asked = {comment.removeprefix("rule_").partition("_wildcards")[0]: rest for comment, *rest in lines}
+    assert {"generate", "train_prior", "train_on_pairs", "draw", "sample", "tables", "report"} <= set(asked)
+    for rule, (gpus, memory, limit, processors) in asked.items():
+        assert ("gpu:1" in gpus) == rule.startswith(GPU_STAGES), (rule, gpus)
+        assert 2000 < int(memory.removesuffix("M")) < 8000 and processors == "1", (rule, memory, processors)
+        assert 10 < int(limit.partition(":")[0]) < 30, (rule, limit)
+
+
+def test_a_failed_job_goes_on_with_the_same_command(interrupted: Workplace, local: Workplace) -> None:
+    """The training is killed as for want of memory."""
+    snakemake = interrupted.start()
+    interrupted.checkpoint_of_prior()
+    os.kill(interrupted.process_of_prior(), signal.SIGKILL)
+    failed = end_of(snakemake)
+    assert failed.returncode != 0 and "train_prior" in failed.stdout and "slurm_logs" in failed.stdout
+    again = interrupted.run()
+    assert again.returncode == 0, again.stdout[-5000:]
+    assert_whole(interrupted, local)
+    assert [attempt["status"] for attempt in attempts(interrupted, "train/poisson/prior")][1:] == ["RUNNING", "FINISHED"]
+
+
+def test_a_cancelled_job_goes_on_with_the_same_command(interrupted: Workplace, local: Workplace) -> None:
+    snakemake = interrupted.start()
+    interrupted.checkpoint_of_prior()
+    interrupted.slurm.command("scancel", interrupted.job_of_prior())
+    failed = end_of(snakemake)
+    assert failed.returncode != 0 and "CANCELLED" in failed.stdout
+    assert interrupted.checkpoint_of_prior().exists()
+    again = interrupted.run()
+    assert again.returncode == 0, again.stdout[-5000:]
+    assert_whole(interrupted, local)
+    assert [attempt["status"] for attempt in attempts(interrupted, "train/poisson/prior")][1:] == ["KILLED", "FINISHED"]
+
+
+@pytest.mark.parametrize("warned", [True, False], ids=["warned", "hangs"])
+def test_a_job_out_of_time_goes_on_with_the_same_command(interrupted: Workplace, local: Workplace, warned: bool) -> None:
+    """A limit of one minute. Stopped for 40 s, the training finds Slurm's signal when it goes on; or it hangs until the limit."""
+    snakemake = interrupted.start("--set-resources", "train_prior:runtime=1")
+    interrupted.checkpoint_of_prior()
+    process, job = interrupted.process_of_prior(), interrupted.job_of_prior()
+    os.kill(process, signal.SIGSTOP)
+    if warned:
+        time.sleep(40)
+        os.kill(process, signal.SIGCONT)
+    failed = end_of(snakemake)
+    assert failed.returncode != 0
+    state = interrupted.slurm.command("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}").strip()
+    assert state == ("FAILED" if warned else "TIMEOUT")
+    again = interrupted.run()
+    assert again.returncode == 0, again.stdout[-5000:]
+    assert_whole(interrupted, local)
+    assert [attempt["status"] for attempt in attempts(interrupted, "train/poisson/prior")][1:] == ["KILLED", "FINISHED"]
+
+
+def kill_snakemake(place: Workplace) -> str:
+    """Kills Snakemake with -9 while the prior is in training; returns the id of the job that goes on without it."""
+    snakemake = place.start()
+    place.checkpoint_of_prior()
+    job = place.job_of_prior()
+    snakemake.kill()
+    snakemake.communicate()
+    assert job in place.slurm.jobs("R")
+    return job
+
+
+def test_after_kill_9_the_same_command_cancels_what_is_left_and_goes_on(interrupted: Workplace, local: Workplace) -> None:
+    job = kill_snakemake(interrupted)
+    again = interrupted.run()
+    assert again.returncode == 0, again.stdout[-5000:]
+    assert f"Cancelling Slurm jobs of an earlier Snakemake: {job}" in again.stdout
+    assert_whole(interrupted, local)
+
+
+def test_an_orphan_that_is_writing_ends_when_its_work_is_taken_over(interrupted: Workplace, local: Workplace) -> None:
+    """As if Snakemake were started again on another login node, where it cannot know that the first one is dead."""
+    job = kill_snakemake(interrupted)
+    for name in ("cluster.owner", "cluster.slurm"):
+        (interrupted.folder / ".snakemake" / name).unlink()
+    refused = interrupted.run()
+    assert refused.returncode != 0 and "--unlock" in refused.stdout
+    assert interrupted.run("--unlock").returncode == 0
+    orphan = interrupted.process_of_prior()
+    os.kill(orphan, signal.SIGSTOP)  # or it might be ready before the other one has begun
+    snakemake = interrupted.start()
+    wait_until(lambda: interrupted.process_of_prior() != orphan, "the second training has begun")
+    assert job in interrupted.slurm.jobs("R")
+    os.kill(orphan, signal.SIGCONT)
+    again = end_of(snakemake)
+    assert again.returncode == 0, again.stdout[-5000:]
+    wait_until(lambda: not interrupted.slurm.jobs(), "the orphan has ended")
+    assert_whole(interrupted, local)
+    [log] = interrupted.folder.glob(f".snakemake/slurm_logs/**/{job}.log")
+    assert "has taken this work over; this one ends" in log.read_text()
+
+
+def test_a_changed_byte_is_found(finished: Workplace) -> None:
+    """Negative control of `digests`."""
+    path = next(finished.results.glob("samples/**/exact-100.h5"))
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        place = file["coefficient"].id.get_offset()
+    try:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(InputError, match="is damaged"):
+            digests(finished)
+    finally:
+        path.write_bytes(content)

@@ -1,0 +1,82 @@
+"""A folder in which a study is made through Slurm, or without it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from slurm import Slurm
+
+ROOT = Path(__file__).parents[2]
+STUDY = Path(__file__).with_name("study.yaml")
+BIN = Path(sys.executable).parent
+WAIT_SECONDS = 300
+
+
+class Workplace:
+    """A folder in which Slurm jobs make the study."""
+
+    def __init__(self, folder: Path, slurm: Slurm, profile: Path):
+        self.folder, self.slurm, self.profile = folder, slurm, profile
+        self.results = folder / "results" / "cluster"
+        self.environment = slurm.environment | {
+            "PATH": f"{slurm.folder}/bin:{BIN}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "DDIS_TRACKING": "off",
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
+
+    def copy(self, folder: Path) -> "Workplace":
+        shutil.copytree(self.folder, folder)
+        return Workplace(folder, self.slurm, self.profile)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Snakemake on the cluster, running."""
+        return self._start("--profile", str(self.profile), *options)
+
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Snakemake on the cluster, finished."""
+        return end_of(self.start(*options))
+
+    def run_locally(self) -> subprocess.CompletedProcess[str]:
+        return end_of(self._start("--cores", "2"))
+
+    def _start(self, *options: str) -> subprocess.Popen[str]:
+        command = [str(BIN / "snakemake"), "-s", str(ROOT / "Snakefile"), "--configfile", str(STUDY)]
+        return subprocess.Popen(
+            [*command, "--directory", str(self.folder), *options],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def checkpoint_of_prior(self) -> Path:
+        """The checkpoint of the prior's training, once there is one."""
+        folder = self.results / "work" / "poisson"
+        wait_until(lambda: list(folder.glob("prior-*.safetensors")), "the training has written a checkpoint")
+        return next(folder.glob("prior-*.safetensors"))
+
+    def process_of_prior(self) -> int:
+        """Process id of the prior's training."""
+        return int((self.results / "work" / "running" / "train" / "poisson" / "prior").read_text().split()[1])
+
+    def job_of_prior(self) -> str:
+        """Id of its Slurm job."""
+        jobs = self.slurm.command("squeue", "--noheader", "--states=R", "--format=%i %k").splitlines()
+        return next(line.split()[0] for line in jobs if "rule_train_prior" in line)
+
+
+def end_of(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    output, _ = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def wait_until(ready: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.02)

@@ -1,0 +1,70 @@
+"""bfloat16 and torch.compile: the same training up to their rounding, with float32 weights; off unless chosen."""
+
+import shutil
+
+import pytest
+import torch
+from trainings import denoiser_trainer, finish, operator_trainer
+
+from ddis.errors import InputError
+from ddis.training.loop import Trainer, TrainingSettings
+
+LONGER = {"steps": 40, "batch": 4, "warmup": 2, "validate_every": 40, "learning_rate": 1e-2}
+PLAIN, HALF = (TrainingSettings(**LONGER, precision=precision) for precision in ("float32", "bfloat16"))
+COMPILED = TrainingSettings(steps=3, batch=4, warmup=2, validate_every=3, compile=True)
+
+
+def losses(trainer: Trainer) -> list[float]:
+    """Of every step."""
+    found = []
+    loss = trainer.loss
+    trainer.loss = lambda indices, step: (found.append(value := loss(indices, step)), value)[1]
+    finish(trainer)
+    return [float(value.detach()) for value in found]
+
+
+@pytest.mark.parametrize("make", [denoiser_trainer, operator_trainer])
+def test_bfloat16_trains_nearly_as_float32(make):
+    """Rounding of 2^-9 in the network; the sums of 40 losses within 5 %, and both trainings bring the loss down."""
+    torch.set_num_threads(1)
+    plain, half = make(settings=PLAIN), make(settings=HALF)
+    expected, found = losses(plain), losses(half)
+    assert found[0] != expected[0] and found[0] == pytest.approx(expected[0], rel=1e-2)
+    assert sum(found[-10:]) < sum(found[:10])
+    assert sum(found) == pytest.approx(sum(expected), rel=0.05)
+    tensors, _ = half.state()
+    assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32, torch.complex64}
+    for name, tensor in plain.model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            assert float((half.model.state_dict()[name] - tensor).norm()) < 0.2 * float(tensor.norm()), name
+
+
+def test_spectral_convolution_computes_in_float32_under_autocast():
+    convolution = operator_trainer().model.fno.fno_blocks.convs[0]
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolution(x)
+    assert found.dtype == torch.float32 and torch.equal(found, convolution(x.float()))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++")
+def test_a_compiled_training_is_the_same_up_to_rounding(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    plain, compiled = (
+        losses(operator_trainer(settings=COMPILED.model_copy(update={"compile": False}))),
+        operator_trainer(settings=COMPILED),
+    )
+    assert losses(compiled) == pytest.approx(plain, rel=1e-5)
+    assert not any("_orig_mod" in name for name in compiled.state()[0])
+
+
+def test_compilation_without_a_compiler_is_refused_before_the_training(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"training.compile: there is no C\+\+ compiler 'no-such-compiler'"):
+        operator_trainer(settings=COMPILED)
+
+
+def test_only_what_is_chosen_counts_for_the_digest():
+    """Weights from before there were these options stay good."""
+    assert not {"precision", "compile"} & PLAIN.inputs().keys()
+    assert HALF.inputs()["precision"] == "bfloat16" and COMPILED.inputs()["compile"] is True

@@ -1,0 +1,96 @@
+"""What happens to input that cannot be used, and to samples that become non-finite: one clear line, and the others go on."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from ddis.config import Study
+from ddis.data.store import SAMPLES, Samples, read_samples, write_arrays, write_samples
+from ddis.errors import InputError
+from ddis.evaluation.table import error_row
+from ddis.sampling.base import Method, State
+from ddis.stages import generate, sample, tables
+
+CONFIGURATION = {
+    "study": "bad",
+    "device": "cpu",
+    "problems": {"poisson": {"pde": "poisson"}},
+    "data": {"resolution": 12, "train": 32, "validation": 2, "test": 4},
+    "fractions": [0.5, 1.0],
+    "observations": {"sparse": {"count": 20, "noise": 0.01}},
+    "runs": {"broken": {"method": "test_bad_input:Broken", "samples": 4, "batch": 8}, "exact": {"samples": 4}},
+}
+
+
+class Broken(Method):
+    """Zero everywhere, but NaN in one sample of the third test field."""
+
+    prior = None
+
+    def sample(self, task):
+        size = task.basis.size
+        x0 = torch.zeros(len(task.generators), size, size)
+        third = (task.observation.values == THIRD[0]).all(dim=1).nonzero() if THIRD else torch.empty(0)
+        if len(third):
+            x0[4 * int(third[0]) + 1, 3, 3] = torch.nan
+        yield State(1, 1, 0.0, x0)
+
+
+THIRD: list[torch.Tensor] = []
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The study with its data, in its own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("bad"))
+        made = Study.load(CONFIGURATION)
+        for split in ("train", "validation", "test"):
+            generate.run(made, "poisson", split)
+        yield made
+
+
+def test_a_field_that_becomes_non_finite_is_named_and_the_others_go_on(study, caplog):
+    case = next(case for case in study.cases() if case.run == "broken")
+    observed = sample.observe(study, case, "test", np.arange(4))
+    THIRD[:] = [sample.Sampler(study, case, study.run_for(case))._observation(observed, 2, 3).values[0]]
+    with caplog.at_level(logging.WARNING):
+        for each in study.cases():
+            sample.run(study, **vars(each))
+    assert "poisson sparse broken-100: 1 of 4 test fields are not finite and count as failed: 2" in caplog.text
+    samples = read_samples(study.folder / "samples" / "poisson" / "sparse" / "broken-100.h5")
+    assert np.isnan(samples.coefficient[2, 1, 3, 3]) and np.isfinite(np.delete(samples.coefficient, 2, axis=0)).all()
+    row = error_row(samples, None)
+    assert row["n_failed"] == 1 and row["n_fields"] == 4 and row["l2_mean"] == pytest.approx(100)
+    tables.run(study)
+    text = (study.folder / "tables" / "errors.md").read_text()
+    assert "broken at 100 % of pairs (poisson, sparse): 1 of 4 fields failed and are left out." in text
+
+
+def test_samples_whose_mask_has_another_shape_are_refused(tmp_path):
+    fields, members = np.zeros((4, 12, 12)), np.zeros((4, 3, 12, 12))
+    arrays = dict.fromkeys(("mean", "std", "coefficient_true", "solution_true", "observation"), fields)
+    arrays |= {"coefficient": members, "mask": fields[:, :-1] > 0}
+    with pytest.raises(InputError, match=r"x\.h5: mask \(4, 11, 12\) does not fit the fields \(4, 12, 12\)"):
+        write_samples(tmp_path / "x.h5", Samples(**arrays))
+    write_arrays(tmp_path / "x.h5", SAMPLES, arrays, {})
+    with pytest.raises(InputError, match=r"x\.h5: mask \(4, 11, 12\)"):
+        read_samples(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (-1, r"runs\.ddis\.weight: Input should be greater than or equal to 0 \(got -1\)"),
+        ({"poisson": {50: -2, 100: 1}}, r"runs\.ddis\.weight\.poisson\.50: .*greater than or equal to 0 \(got -2\)"),
+        ({"poisson": {50: 2, 100: 1, 5: 3}}, r"runs\.ddis\.weight\.poisson\.5: no percent .*accepted: 50, 100"),
+        ({"poisson": 1, "helmholz": 2}, r"runs\.ddis\.weight\.helmholz: no problem of the study; accepted: poisson"),
+        ({"poisson": {100: 1}}, r"runs\.ddis\.weight has no value for problem 'poisson' at 50 %"),
+        ({"poisson": {50: "much", 100: 1}}, r"runs\.ddis\.weight\.poisson\.50: Input should be a valid number"),
+    ],
+)
+def test_weights_per_case_are_checked(weight, message):
+    with pytest.raises(InputError, match=message):
+        Study.load({**CONFIGURATION, "runs": {"ddis": {"weight": weight}}})

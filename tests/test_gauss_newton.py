@@ -1,0 +1,235 @@
+"""Products with Jacobians, conjugate gradients, and the matrix-free Gauss-Newton step against dense linear algebra."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddis.data.normalisation import Normalisation
+from ddis.fields.bases import basis
+from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
+from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.operator import FourierOperator
+from ddis.models.settings import OperatorSettings
+from ddis.pde import make_problem
+from ddis.randomness import generator
+from ddis.sampling.base import Task
+from ddis.sampling.daps import anneal
+from ddis.sampling.ddis_gn import DDISGNSettings, dense_is_cheaper
+from ddis.sampling.gauss_newton import (
+    DenseUpdate,
+    GaussNewtonStep,
+    LeadingModes,
+    MatrixFreeUpdate,
+    SharedJacobian,
+    conditional_spectrum,
+)
+from ddis.sampling.linearisation import Linearisation, conjugate_gradients
+from ddis.sampling.methods import load_method, run_settings
+from ddis.sampling.observation import Observation, draw_nodes, error_covariance
+from ddis.sampling.schedules import karras_schedule
+
+SIZE, OBSERVED = 8, 12
+
+
+def make_task(pde: str = "poisson", samples: int = 2, fields: int = 2, size: int = SIZE) -> Task:
+    """Observations of `fields` solutions with 2 % noise, different nodes for each; the exact denoiser of a Gaussian."""
+    torch.set_num_threads(1)
+    problem = make_problem(pde, {"coefficient": "log-normal"} if pde == "darcy" else {})
+    modes, spectrum = basis(problem.basis, size), problem.prior_spectrum(size)
+    assert spectrum is not None
+    coefficients, scale = problem.sample_coefficients(range(fields), size, 5), float(spectrum.mean().sqrt())
+    solutions = problem.solve(coefficients)
+    mean, unit = float(solutions.mean()), 2 * float(solutions.std())
+    index = torch.stack([torch.from_numpy(draw_nodes(size, OBSERVED, 3, f, problem.basis == "fourier")) for f in range(fields)])
+    noise = DiagonalNoise(RandomFieldNoise(size, "exponential", 0.1, periodic=problem.basis == "fourier"), modes)
+    normalised = spectrum / (4 * scale**2)
+    task = Task(
+        problem=problem,
+        observation=Observation(
+            index,
+            ((solutions - mean) / unit).flatten(1).gather(1, index),
+            error_covariance(index, 1e-4, modes, 1e-4 * normalised),
+        ),
+        generators=[generator(1, "chain", f, k) for f in range(fields) for k in range(samples)],
+        basis=modes,
+        noise=noise,
+        operator=lambda x: (problem.solve(problem.constrain(2 * scale * x.double())) - mean) / unit,
+        residual=lambda x: x,
+        spectrum=normalised,
+        prior=GaussianDenoiser(modes, normalised, noise.spectrum(modes)),
+    )
+    task.operator = task.cost.count_operator(task.operator)
+    return task
+
+
+def fno() -> FourierOperator:
+    torch.manual_seed(0)
+    unit = Normalisation(0.0, 0.5)
+    network = FourierOperator(OperatorSettings(modes=6, width=8, layers=2), False, unit, unit)
+    for parameter in network.parameters():  # .double() leaves complex weights alone
+        parameter.data = parameter.data.to(torch.complex128 if parameter.is_complex() else torch.float64)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("pde", ["poisson", "helmholtz", "darcy", "navier-stokes", "fno"])
+def test_products_with_the_jacobian(pde):
+    """J v against central differences (1e-6 of float64), and zᵀ(J v) = (Jᵀz)ᵀv to rounding (1e-9)."""
+    task = make_task("poisson" if pde == "fno" else pde)
+    if pde == "fno":
+        task.operator = fno()
+    torch.manual_seed(1)
+    x, v = (0.3 * torch.randn(4, SIZE, SIZE, dtype=torch.float64) for _ in range(2))
+    linear = Linearisation(task, x, task.observation.take)
+    pushed, h = linear.push(v), 1e-5
+    ahead, behind = (task.observation.take(task.operator(x + s * h * v)) for s in (1, -1))
+    assert torch.allclose(pushed, (ahead - behind) / (2 * h), atol=1e-6 * float(pushed.abs().max()))
+    z = torch.randn_like(pushed)
+    assert torch.allclose((z * pushed).sum(1), (linear.pull(z) * v).flatten(1).sum(1), rtol=1e-9)
+
+
+def test_costs_count_both_passes_and_every_product():
+    task = make_task()
+    linear = Linearisation(task, torch.zeros(4, SIZE, SIZE), task.observation.take)
+    assert task.cost.operator == 2 * 4
+    linear.push(torch.ones(4, SIZE, SIZE))
+    assert task.cost.operator == 3 * 4
+    linear.pull(torch.ones(4, OBSERVED))
+    assert task.cost.operator == 4 * 4
+
+
+def equations(chains: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(2)
+    roots = torch.randn(chains, 1, 30, 30, dtype=torch.float64)
+    return roots @ roots.transpose(-1, -2) + torch.eye(30), torch.randn(chains, 1, 30, dtype=torch.float64)
+
+
+def test_conjugate_gradients_against_a_dense_solve():
+    matrices, right = equations(3)
+    z = conjugate_gradients(lambda p: (matrices @ p[..., None])[..., 0], right, lambda r: 2 * r, 1e-10, 200)
+    assert torch.allclose(z, torch.linalg.solve(matrices, right[..., None])[..., 0], atol=1e-7)
+
+
+def test_a_chain_stops_by_itself_and_a_failed_one_leaves_the_others_alone():
+    matrices, right = equations(3)
+    right[1] *= 1e-3  # below the tolerance from the start
+    right[2, 0, 5] = torch.nan
+    calls = 0
+
+    def apply(p: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return (matrices[: len(p)] @ p[..., None])[..., 0]
+
+    together = conjugate_gradients(apply, right, lambda r: r, 0.05, 200)
+    alone = conjugate_gradients(apply, right[:1], lambda r: r, 0.05, 200)
+    assert torch.equal(together[0], alone[0]) and float(together[1].abs().max()) == 0 and bool(together[2].isnan().all())
+    residual = (matrices[0] @ together[0, ..., None])[..., 0] - right[0]
+    assert 0 < float(residual.square().mean().sqrt()) <= 0.05 and 2 < calls < 100
+
+
+@pytest.mark.parametrize("pde", ["poisson", "helmholtz"])
+def test_matrix_free_samples_agree_with_dense_ones_where_g_is_linear(pde):
+    """To 1e-4 of their size for a tolerance of 1e-3, and to 3e-2 for the default of 0.3 standard deviations of R."""
+
+    def samples(**settings) -> torch.Tensor:
+        task, method = make_task(pde), load_method("ddis-gn")(run_settings("ddis-gn", {"samples": 2, **settings}))
+        method.prepare(task)
+        *_, last = method.sample(task)
+        return last.x0
+
+    dense = samples(solver="dense")
+    for tolerance, allowed in ((1e-3, 1e-4), (0.3, 3e-2)):
+        difference = samples(solver="matrix-free", tolerance=tolerance) - dense
+        assert float(difference.norm() / dense.norm()) < allowed
+
+
+def test_matrix_free_update_is_that_of_the_chains_own_jacobian():
+    """Navier-Stokes: against (J Σ Jᵀ + R)⁻¹ with J by finite differences, chain by chain (1e-5)."""
+    task = make_task("navier-stokes")
+    torch.manual_seed(3)
+    point, x_tilde = (
+        task.basis.inverse(task.spectrum.sqrt() * torch.randn(4, SIZE, SIZE, dtype=torch.float64)) for _ in range(2)
+    )
+    x_tilde = task.basis.forward(x_tilde)
+    variance = conditional_spectrum(task.spectrum, task.noise.spectrum(task.basis), 1.0)
+    target = task.observation.values[:, None].expand(2, 2, OBSERVED).contiguous()
+    got = MatrixFreeUpdate(task, LeadingModes(task, count=20), tolerance=1e-7)(point, x_tilde, target, variance).reshape(4, -1)
+    units = task.basis.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE))
+    h = 1e-5
+    for chain in range(4):
+        nodes, covariance = task.observation.index[chain // 2], task.observation.covariance[chain // 2]
+        ahead, behind = (task.operator(point[chain] + s * h * units).flatten(1)[:, nodes] for s in (1, -1))
+        rows = ((ahead - behind) / (2 * h)).T
+        predicted = task.operator(point[chain : chain + 1]).flatten(1)[0, nodes]
+        shift = (x_tilde[chain] - task.basis.forward(point[chain])).flatten()
+        residual = target[chain // 2, chain % 2] - predicted - rows @ shift
+        weighted = rows * variance.flatten()
+        expected = weighted.T @ torch.linalg.solve(weighted @ rows.T + covariance, residual)
+        assert torch.allclose(got[chain], expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_one_jacobian_for_all_chains_is_wrong_where_g_is_not_linear():
+    """Negative control: at a point away from 0, the dense update of navier-stokes is off by more than a tenth."""
+    task = make_task("navier-stokes", samples=1, fields=1)
+    point = task.basis.inverse(task.spectrum.sqrt() * torch.from_numpy(np.random.default_rng(0).standard_normal((1, SIZE, SIZE))))
+    x_tilde = task.basis.forward(point)
+    variance = conditional_spectrum(task.spectrum, task.noise.spectrum(task.basis), 1.0)
+    target = task.observation.values[:, None]
+    own = MatrixFreeUpdate(task, LeadingModes(task), 1e-7)(point, x_tilde, target, variance)
+    shared = DenseUpdate(task, SharedJacobian(task))(point, x_tilde, target, variance)
+    assert float((own - shared).norm() / own.norm()) > 0.1
+
+
+def test_preconditioner_saves_iterations():
+    """Poisson, solver: with the leading modes at most half of the products that are needed with a single mode."""
+    costs = []
+    for count in (1, 64):
+        task = make_task(fields=1)
+        update = MatrixFreeUpdate(task, LeadingModes(task, count), tolerance=0.1)
+        task.cost.operator = 0
+        *_, last = anneal(task, GaussNewtonStep(task, update), karras_schedule(10.0, 0.01, 4), 1)
+        assert bool(last.x0.isfinite().all())
+        costs.append(task.cost.operator)
+    assert costs[1] <= costs[0] / 2
+
+
+def test_masks_that_differ_cost_no_products_in_the_leading_modes():
+    costs = []
+    for fields in (1, 4):
+        task = make_task(fields=fields)
+        columns = LeadingModes(task, 10)(task.observation.index)
+        assert columns.shape == (fields, OBSERVED, 10)
+        costs.append(task.cost.operator)
+    assert costs[0] == costs[1] == 3 * 10
+
+
+def test_a_failed_chain_is_not_finite_and_leaves_the_others_alone():
+    task, whole = make_task("navier-stokes"), make_task("navier-stokes")
+    operator = task.operator
+
+    def failing(x: torch.Tensor) -> torch.Tensor:
+        bad = torch.arange(len(x)) == 1 if len(x) == 4 else torch.zeros(len(x), dtype=torch.bool)
+        return operator(x) + torch.where(bad, torch.nan, 0.0)[:, None, None]
+
+    finals = []
+    for made, solve in ((task, failing), (whole, whole.operator)):
+        leading = LeadingModes(made, 10)
+        made.operator = solve
+        step = GaussNewtonStep(made, MatrixFreeUpdate(made, leading, 0.1))
+        finals.append(step(torch.zeros(4, SIZE, SIZE), 1.0, 0.0))
+    assert not bool(finals[0][1].isfinite().any())
+    keep = [0, 2, 3]
+    assert torch.allclose(finals[0][keep], finals[1][keep], atol=1e-6)
+
+
+def test_cost_model_takes_products_for_many_observations_of_one_field():
+    settings = DDISGNSettings(method="ddis-gn", samples=8)
+    few, many = (torch.zeros(4, m, dtype=torch.int64) for m in (125, 2000))
+    assert dense_is_cheaper(settings, few) and not dense_is_cheaper(settings, many)
+
+
+@pytest.mark.parametrize(("pde", "kind"), [("poisson", SharedJacobian), ("navier-stokes", LeadingModes)])
+def test_default_solver_is_dense_for_linear_problems_only(pde, kind):
+    task, method = make_task(pde), load_method("ddis-gn")(run_settings("ddis-gn", {"samples": 2}))
+    method.prepare(task)
+    assert isinstance(method._shared, kind)

@@ -1,0 +1,105 @@
+"""Sampling in parts: the same fields in the same batches, the same bytes, costs that add up; and what jobs ask a cluster for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from ddis.config import Case, Study
+from ddis.data.store import Samples, read_samples
+from ddis.errors import InputError
+from ddis.stages import draw, generate, needs, sample
+from ddis.stages.layout import samples_path
+
+ROOT = Path(__file__).parents[1]
+
+
+def study(**changes: Any) -> Study:
+    content = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
+    return Study.load({key: value for key, value in (content | changes).items() if value is not None})
+
+
+# 7 fields in batches of 2: 4 batches.
+CASE = Case("poisson", "sparse", "exact", "100")
+SETTINGS = {"data": {"resolution": 16, "train": 32, "validation": 4, "test": 7}, "runs": {"exact": {"samples": 4, "batch": 8}}}
+
+
+@pytest.mark.parametrize(
+    ("shards", "expected"),
+    [
+        (1, [range(0, 7)]),
+        (2, [range(0, 4), range(4, 7)]),
+        (3, [range(0, 2), range(2, 4), range(4, 7)]),
+        (9, [range(0, 2), range(2, 4), range(4, 6), range(6, 7)]),
+    ],
+)
+def test_shards_are_whole_batches(shards: int, expected: list[range]) -> None:
+    assert study(**SETTINGS, tuning=None, shards=shards).shards_of(CASE) == expected
+
+
+def test_samples_and_evaluations_do_not_depend_on_the_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: dict[int, Samples] = {}
+    for shards in (1, 3):
+        made = study(**SETTINGS, tuning=None, shards=shards, study=f"in-{shards}")
+        for split in ("train", "test"):
+            generate.run(made, "poisson", split)
+        for shard in reversed(range(shards)):  # in any order
+            draw.run(made, **vars(CASE), shard=str(shard))
+            assert not samples_path(made, **vars(CASE)).exists()
+        sample.run(made, **vars(CASE))
+        found[shards] = read_samples(samples_path(made, **vars(CASE)))
+        assert not list((made.folder / "work").rglob("*.safetensors"))
+    whole, parts = found[1], found[3]
+    assert whole.attributes["digest"] == parts.attributes["digest"]
+    # A row of the Jacobian costs the solver and its gradient: 2 at each node that any of the fields observes.
+    nodes = int(whole.mask.any(axis=0).sum())
+    assert whole.attributes["operator_evaluations"] == parts.attributes["operator_evaluations"] == 2 * nodes / (7 * 4)
+    assert parts.attributes["seconds_per_field"] > 0
+
+
+def test_a_shard_that_is_missing_is_drawn_when_gathering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = study(**SETTINGS, tuning=None, shards=3)
+    for split in ("train", "test"):
+        generate.run(made, "poisson", split)
+    draw.run(made, **vars(CASE), shard="1")
+    sample.run(made, **vars(CASE))
+    assert np.isfinite(read_samples(samples_path(made, **vars(CASE))).coefficient).all()
+    with pytest.raises(InputError, match="shard '3' is not in the study; accepted: 0 to 2"):
+        draw.run(made, **vars(CASE), shard="3")
+
+
+def test_what_a_job_asks_for_grows_with_the_study() -> None:
+    small, large = Study.load(ROOT / "config" / "config.yaml"), Study.load(ROOT / "config" / "paper.yaml")
+    case = vars(Case("poisson", "sparse", "ddis", "100"))
+    for stage, what in {
+        "generate": {"problem": "poisson", "split": "train"},
+        "train": {"problem": "poisson", "model": "prior"},
+        "sample": case,
+        "draw": {**case, "shard": "0"},
+        "figures": {},
+    }.items():
+        assert needs.memory_mb(small, stage, **what) < needs.memory_mb(large, stage, **what) < 100_000, stage
+        assert needs.minutes(small, stage, **what) < needs.minutes(large, stage, **what) <= needs.LONGEST_MINUTES, stage
+    split = large.model_copy(update={"shards": 16})
+    assert needs.minutes(split, "draw", **case, shard="0") < needs.minutes(large, "draw", **case, shard="0")
+    assert needs.memory_mb(small, "train", problem="poisson", model="prior") < needs.memory_mb(
+        small.model_copy(update={"device": "cpu"}), "train", problem="poisson", model="prior"
+    )
+
+
+def test_flops_of_the_backbone_are_those_of_its_convolutions() -> None:
+    """Against torch's own count of the U-Net's convolutions, within a factor of 2: the formula leaves out the smaller parts."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ddis.models.backbones import make_backbone
+
+    settings = Study.load(ROOT / "config" / "config.yaml").prior.backbone
+    network = make_backbone(1, False, settings)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, 32, 32), torch.ones(1))
+    assert 0.5 < needs.backbone_flops(settings, 32) / counter.get_total_flops() < 2

@@ -1,0 +1,454 @@
+"""`ddis solve` and `ddis.solve`: interpolation, the posterior of points between nodes, input that is refused, and docs/solve.md.
+
+Networks are those of the tiny study, which learn nothing in 12 steps; what must be right about the posterior is tested with the
+closed form (`exact`) and with the solver as operator. Seeds are stated where used.
+"""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import ddis
+from ddis.cli import main
+from ddis.config import Study
+from ddis.data.observations import read_observations
+from ddis.errors import InputError
+from ddis.fields.bases import basis
+from ddis.fields.noise import WhiteNoise
+from ddis.pde import make_problem
+from ddis.randomness import generator
+from ddis.sampling.base import Method, State, Task
+from ddis.sampling.gauss_newton import SharedJacobian
+from ddis.sampling.methods import load_method, run_settings
+from ddis.sampling.observation import Observation, draw_nodes, error_covariance, node_functions
+from ddis.sampling.points import PointObservation, interpolation, interpolation_variance, point_covariance
+from ddis.stages import generate, train
+
+ROOT = Path(__file__).parents[1]
+SIZE = 16
+sys.path.append(str(ROOT / "docs" / "solve"))
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[ModuleType]:
+    """docs/solve/example.py, with the resolution of the tiny study."""
+    import example as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SIZE", SIZE)
+        yield module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """results/tiny of a study with networks for 10 and 100 % of the pairs, in the working directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("solve"))
+        patch.setenv("DDIS_TRACKING", "off")
+        content = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
+        content["problems"] = {
+            "poisson": {"pde": "poisson"},
+            "helmholtz": {"pde": "helmholtz"},
+            "darcy": {"pde": "darcy"},
+            "navier-stokes": {"pde": "navier-stokes"},
+        }
+        content["runs"] |= {
+            "exact": {"problems": ["poisson", "helmholtz"]},
+            "kriging": {"method": "tikhonov", "operator": "solver"},
+            "failing": {"method": "test_solve:Failing"},
+        }
+        study = Study.load(content)
+        (study.folder).mkdir(parents=True)
+        (study.folder / "config.yaml").write_text(yaml.safe_dump(study.resolved()))
+        for problem in study.problems:
+            for split in ("train", "validation"):
+                generate.run(study, problem, split)
+        for model in ("prior", "operator-10", "operator-100", "joint-100"):
+            train.run(study, "poisson", model)
+        for problem in ("helmholtz", "darcy", "navier-stokes"):  # kriging through the solver needs no network
+            (study.folder / "models" / problem).mkdir(parents=True)
+        yield study.folder
+
+
+class Failing(Method):
+    """Draws white noise; every other chain is NaN, and all are where the first value is negative."""
+
+    prior = None
+
+    def sample(self, task: Task) -> Iterator[State]:
+        x0 = task.draw_white(task.basis.size, task.basis.size).float()
+        negative = bool((task.observation.misfit(torch.zeros_like(x0)) > 0).any())
+        x0[1 :: 1 if negative else 2] = torch.nan
+        yield State(1, 1, 0.0, x0)
+
+
+def points(count: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.random.default_rng(seed).uniform(0.02, 0.98, (2, count))
+    return x, y
+
+
+# Interpolation
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_interpolation_is_exact_for_bilinear_fields_and_at_nodes(periodic: bool):
+    side = SIZE if periodic else SIZE - 1
+    node = np.arange(SIZE) / side
+    field = torch.from_numpy(1 + 2 * node[:, None] - 3 * node[None, :] + 5 * node[:, None] * node[None, :])[None]
+    x, y = points(200)
+    inside = (x <= node[-1]) & (y <= node[-1])  # beyond, a periodic field goes back to its first node
+    found = interpolation(x, y, SIZE, periodic)(field)[0].numpy()
+    assert np.allclose(found[inside], (1 + 2 * x - 3 * y + 5 * x * y)[inside], atol=1e-12)
+    places = interpolation(np.repeat(node, SIZE), np.tile(node, SIZE), SIZE, periodic)
+    assert torch.equal(places(field)[0], field.flatten())
+
+
+def test_interpolation_on_a_periodic_domain_ends_at_the_first_node():
+    field = torch.zeros(1, SIZE, SIZE, dtype=torch.float64)
+    field[0, 0, 3], field[0, -1, 3] = 1.0, 3.0
+    places = interpolation(np.array([1.0, (SIZE - 0.75) / SIZE]), np.array([3 / SIZE] * 2), SIZE, periodic=True)
+    assert places(field)[0].tolist() == pytest.approx([1.0, 0.75 * 3 + 0.25 * 1])
+
+
+def test_the_error_of_interpolation_is_estimated(example):
+    """64 solutions, 400 points: the true error, against the sine series, and its estimate agree within 15 % on average."""
+    problem = make_problem("poisson", {})
+    solutions = problem.solve(problem.sample_coefficients(range(64), SIZE, 3))
+    x, y = points(400)
+    places = interpolation(x, y, SIZE, periodic=False)
+    truth = np.stack([example.sine_series(u.numpy(), x, y) for u in solutions])
+    error = ((places(solutions).numpy() - truth) ** 2).mean(axis=0)
+    estimate = interpolation_variance(places, solutions, periodic=False).numpy()
+    assert estimate.mean() == pytest.approx(error.mean(), rel=0.15)
+    assert np.corrcoef(np.log(estimate), np.log(error))[0, 1] > 0.9
+    assert interpolation_variance(interpolation(np.array([1 / 15]), np.array([2 / 15]), SIZE, False), solutions, False) == 0
+
+
+def make_task(observation: Observation, chains: int) -> Task:
+    problem, modes = make_problem("poisson", {}), basis("cosine", SIZE)
+    return Task(
+        problem=problem,
+        observation=observation,
+        generators=[generator(1, "chain", number) for number in range(chains)],
+        basis=modes,
+        noise=WhiteNoise(),
+        operator=lambda x: 100 * problem.solve(x),
+        residual=lambda x: x,
+        spectrum=problem.prior_spectrum(SIZE),
+    )
+
+
+def test_points_at_nodes_are_the_nodes():
+    """The same covariance, Jacobian and samples as an observation of the nodes; seed 4."""
+    index = torch.from_numpy(draw_nodes(SIZE, 12, 4, 0, periodic=False))[None]
+    values, modes = torch.from_numpy(np.random.default_rng(4).standard_normal((1, 12))), basis("cosine", SIZE)
+    spectrum = torch.full((SIZE, SIZE), 0.1, dtype=torch.float64)
+    nodes = Observation(index, values, error_covariance(index, 0.01, modes, spectrum))
+    row, column = (part[0].numpy() / (SIZE - 1) for part in (index // SIZE, index % SIZE))
+    places = interpolation(row, column, SIZE, periodic=False)
+    covariance = point_covariance(places, torch.full((12,), 0.01, dtype=torch.float64), modes, spectrum)
+    same = PointObservation(torch.arange(12)[None], values, covariance, places)
+    assert torch.allclose(nodes.covariance, same.covariance, atol=1e-12)
+    samples = []
+    for observation in (nodes, same):
+        task = make_task(observation, 3)
+        method = load_method("tikhonov")(run_settings("tikhonov", {"samples": 3}))
+        method.prepare(task)
+        *_, last = method.sample(task)
+        samples.append(last.x0)
+    assert torch.allclose(*samples, atol=1e-5)
+
+
+def test_the_jacobian_at_a_point_is_the_mean_of_those_at_its_corners():
+    places = interpolation(*points(5), SIZE, periodic=False)
+    observation = PointObservation(torch.arange(5)[None], torch.zeros(1, 5), torch.zeros(1, 5, 5), places)
+    at_points = SharedJacobian(make_task(observation, 1))(observation.index)[0]
+    corners = Observation(places.corners.reshape(1, -1), torch.zeros(1, 20), torch.zeros(1, 20, 20))
+    at_nodes = SharedJacobian(make_task(corners, 1))(corners.index)[0].reshape(5, 4, -1)
+    assert torch.allclose(at_points, (at_nodes * places.weights[..., None]).sum(dim=1), atol=1e-5 * float(at_nodes.abs().max()))
+    functions = (node_functions(basis("cosine", SIZE), places.corners) * places.weights[..., None, None]).sum(dim=1)
+    fields = torch.from_numpy(np.random.default_rng(1).standard_normal((SIZE, SIZE)))
+    values = (functions * basis("cosine", SIZE).forward(fields)).sum(dim=(1, 2))
+    assert torch.allclose(values, places(fields[None])[0])
+
+
+# The posterior
+
+
+def observed(example: ModuleType, count: int, noise: float, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A true coefficient [S, S], and rows x, y, value, noise of its solution; noise in units of the solution's deviation."""
+    problem = make_problem("poisson", {})
+    coefficient = problem.sample_coefficients([0], SIZE, seed)
+    solution = problem.solve(coefficient)[0].numpy()
+    x, y = points(count, seed)
+    sigma = noise * solution.std()
+    value = example.sine_series(solution, x, y) + sigma * np.random.default_rng(seed).standard_normal(count)
+    return coefficient[0].numpy(), np.stack([x, y, value, np.full(count, sigma)], axis=1)
+
+
+def test_the_exact_posterior_of_points_between_nodes_covers_the_truth(folder, example):
+    """16 fields, 30 points, noiseless: 90 % intervals cover, and the misfit is explained, as it is not without that term."""
+    from scipy import stats
+
+    covered, ratios = [], []
+    for seed in range(16):
+        truth, rows = observed(example, 30, 0.0, seed)
+        found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method="exact", samples=8)
+        width = stats.t.ppf(0.95, 7) * found.std * np.sqrt(1 + 1 / 8)
+        covered.append(np.mean(np.abs(found.mean - truth) <= width))
+        ratios.append(found.misfit.ratio)
+        assert found.misfit.explained
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
+    assert min(ratios) > 0.8 and max(ratios) < 1.2
+
+
+def test_a_misfit_that_noise_does_not_explain_is_reported(folder, example, tmp_path, caplog):
+    """100 points with 30 % noise: as stated, stated as a tenth of it, and with one value of the wrong sign."""
+    model, (_, rows) = folder / "models" / "poisson", observed(example, 100, 0.3)
+    honest = ddis.solve(model, rows, percent=100, method="exact")
+    assert honest.misfit.explained and honest.misfit.ratio == pytest.approx(1, abs=0.3)
+    bold = rows * [1, 1, 1, 0.1]
+    wrong = ddis.solve(model, bold, percent=100, method="exact")
+    assert not wrong.misfit.explained and wrong.misfit.ratio > 2
+    outlier = rows.copy()
+    largest = int(np.abs(rows[:, 2]).argmax())
+    outlier[largest, 2] *= -1
+    found = ddis.solve(model, outlier, percent=100, method="exact")
+    assert not found.misfit.explained and found.misfit.worst == largest
+    pd.DataFrame(outlier, columns=["x", "y", "value", "noise"]).to_csv(tmp_path / "outlier.csv", index=False)
+    assert main(solve_command(folder, tmp_path / "outlier.csv", tmp_path / "outlier.h5", "--method", "exact")) == 0
+    assert re.search(r"warning: misfit is [\d.]+ times what noise and operator error explain \(chi-square \d+", caplog.text)
+    assert f"Largest in row {largest + 1}, at (" in caplog.text
+
+
+def solve_command(folder: Path, observations: Path, output: Path, *more: str, percent: str = "100") -> list[str]:
+    model = folder / "models" / "poisson"
+    fixed = ["solve", "--model", str(model), "--observations", str(observations), "--output", str(output)]
+    return [*fixed, "--percent", percent, "--samples", "4", *more]
+
+
+def test_constrained_coefficients_and_periodic_domains(folder):
+    """Every sample is admissible: darcy within its two values, helmholtz zero on the boundary; navier-stokes near the seam."""
+    rng = np.random.default_rng(2)
+    rows = np.stack([*points(12), 1e-3 * rng.standard_normal(12)], axis=1)
+    for problem in ("darcy", "helmholtz", "navier-stokes"):
+        rows[0, :2] = (1.0, 0.99) if problem == "navier-stokes" else (0.5, 0.5)
+        found = ddis.solve(folder / "models" / problem, rows, percent=100, method="kriging", samples=3)
+        assert found.samples.shape == (3, SIZE, SIZE) and np.isfinite(found.samples).all()
+        if problem == "darcy":
+            assert found.samples.min() >= 3 and found.samples.max() <= 12
+        if problem == "helmholtz":
+            assert (found.samples[:, 0] == 0).all() and (found.samples[:, :, -1] == 0).all() and found.std[3, 3] > 0
+        if problem == "navier-stokes":
+            assert found.x[-1] == np.float32((SIZE - 1) / SIZE) and found.observations.x[0] == 0
+
+
+def test_almost_coincident_points_without_noise_are_no_singular_system(folder, example):
+    _, rows = observed(example, 10, 0.0)
+    rows = np.concatenate([rows, rows + np.array([1e-7, 0, 0, 0])])
+    found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method="exact")
+    assert np.isfinite(found.samples).all() and found.misfit.explained
+
+
+@pytest.mark.parametrize("method", ["ddis", "ddis-gn", "tikhonov", "fundps"])
+def test_methods_with_an_operator_or_a_joint_prior(folder, example, method):
+    _, rows = observed(example, 10, 0.01)
+    found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method=method, samples=2)
+    assert np.isfinite(found.mean).all() and found.predicted.shape == (2, 10)
+    known = found.attributes
+    assert (
+        known["run"] == method
+        and known["pairs"] == 64
+        and set(known["models"])
+        == set({"fundps": ["joint-100"], "tikhonov": ["operator-100"]}.get(method, ["prior", "operator-100"]))
+    )
+
+
+def test_samples_that_are_not_finite_are_left_out(folder, caplog):
+    rows = np.array([[0.5, 0.5, 1.0], [0.25, 0.5, 1.0]])
+    found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method="failing", samples=6)
+    assert len(found.samples) == 3 and found.attributes["n_failed"] == 3 and np.isfinite(found.std).all()
+    assert "3 of 6 samples are not finite and are left out" in caplog.text
+    with pytest.raises(InputError, match="5 of 6 samples are not finite"):
+        ddis.solve(folder / "models" / "poisson", -rows * [-1, -1, 1], percent=100, method="failing", samples=6)
+
+
+# Files and forms
+
+
+def test_forms_of_observations_agree(folder, example, tmp_path):
+    model, (_, rows) = folder / "models" / "poisson", observed(example, 9, 0.01)
+    rows[-1] = rows[0]
+    table = pd.DataFrame(rows, columns=["x", "y", "value", "noise"])
+    table[["noise", "value", "y", "x"]].to_csv(tmp_path / "points.csv", index=False)
+    forms = [rows, rows.tolist(), table, dict(table), tmp_path / "points.csv", str(tmp_path / "points.csv")]
+    percents = ["100", 100, 100.0] * 2
+    found = [ddis.solve(model, f, percent=p, samples=2, method="exact") for f, p in zip(forms, percents, strict=True)]
+    assert len(found[0].observations) == 8
+    for other in found[1:]:
+        assert np.allclose(other.samples, found[0].samples, atol=1e-5)
+    different = ddis.solve(model, rows, percent=100, samples=2, method="exact", seed=1)
+    assert np.abs(different.samples - found[0].samples).max() > 0.01
+
+
+def test_a_mask_as_in_the_files_of_samples(folder):
+    mask, field = np.zeros((SIZE, SIZE), dtype=bool), np.ones((SIZE, SIZE))
+    mask[3, 7] = mask[9, 2] = True
+    data = read_observations((mask, field), SIZE, periodic=False)
+    assert data.table()[:, :2] * (SIZE - 1) == pytest.approx(np.array([[3, 7], [9, 2]])) and (data.value == 1).all()
+    for wrong in ((mask[:-1], field[:-1]), (mask,), (mask, field[None])):
+        with pytest.raises(InputError, match=r"observations: shapes .*accepted: mask and solution, both \(16, 16\)"):
+            ddis.solve(folder / "models" / "poisson", wrong, percent=100)
+    with pytest.raises(InputError, match="a mask of int64"):
+        ddis.solve(folder / "models" / "poisson", (mask.astype(int), field), percent=100)
+
+
+def test_the_same_command_gives_the_same_arrays_and_does_not_write_over_them(folder, example, tmp_path, capsys):
+    _, rows = observed(example, 10, 0.01)
+    pd.DataFrame(rows, columns=["x", "y", "value", "noise"]).to_csv(tmp_path / "points.csv", index=False)
+    output = tmp_path / "new" / "out.h5"
+    command = solve_command(folder, tmp_path / "points.csv", output, percent="10")
+    assert main(command) == 0
+    with h5py.File(output) as file:
+        first = file.attrs["digest"]
+        shapes = {name: file[name].shape for name in file}
+        assert file.attrs["format"] == "ddis-solution" and file.attrs["percent"] == 10 and file.attrs["pairs"] == 6
+        assert "git_commit" in file.attrs["provenance"] and file.attrs["operator"] == "fno"
+    grid = (SIZE, SIZE)
+    expected = {"mean": grid, "std": grid, "samples": (4, *grid), "x": (SIZE,), "y": (SIZE,)}
+    assert shapes == expected | {"observations": (10, 4), "predicted": (4, 10)}
+    assert (tmp_path / "new" / "out.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(command) == 2
+    assert "out.h5 is there already; choose another --output, or write over it with --force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    with h5py.File(output) as file:
+        assert file.attrs["digest"] == first
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.h5", "out.png"]
+
+
+def test_a_study_that_was_moved_needs_only_its_configuration_and_models(folder, example, tmp_path, monkeypatch):
+    _, rows = observed(example, 10, 0.01)
+    here = ddis.solve(folder / "models" / "poisson", rows, percent=10, samples=2)
+    shutil.copytree(folder / "models", tmp_path / "elsewhere" / "models")
+    shutil.copy(folder / "config.yaml", tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path / "elsewhere" / "models")
+    for model in ("poisson", Path("../models/poisson/")):
+        there = ddis.solve(model, rows, percent=10, samples=2)
+        assert np.array_equal(there.samples, here.samples)
+
+
+# Input that is refused
+
+GOOD = "x,y,value,noise\n0.5,0.5,1,0.1\n0.25,0.5,2,0.1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"points\.csv is empty; accepted: a header x,y,value"),
+        ("x,y,value\n", r"no observation; accepted: 1 to 196 at 16 x 16 nodes"),
+        ("x,y,u\n0.5,0.5,1\n", r"columns x, y, u; accepted: x, y, value, and optionally noise"),
+        ("x,y,value,time\n0.5,0.5,1,0\n", r"columns x, y, value, time"),
+        ("x,y,value\n0.5,0.5,1\n0.5,1.5,1\n", r"row 2: point \(0\.5, 1\.5\) is outside the domain \(1 of 2 are\)"),
+        ("x,y,value\n-0.1,0.5,1\n", r"row 1: point \(-0\.1, 0\.5\) is outside the domain"),
+        ("x,y,value\n0.5,0.5,1\n0.2,0.5,nan\n", r"row 2: value is nan; accepted: a finite number"),
+        ("x,y,value\n0.5,0.5,inf\n", r"row 1: value is inf"),
+        ("x,y,value\n0.5,,1\n", r"row 1: y is nan"),
+        ("x,y,value\n0.5,0.5,much\n", r"row 1: value is much"),
+        (GOOD + "0.5,0.5,3,0.1\n", r"rows 1 and 3 give different values or noise for the point \(0\.5, 0\.5\)"),
+        (GOOD + "0.5,0.5,1,0.2\n", r"rows 1 and 3 give different values or noise"),
+        ("x,y,value,noise\n0.5,0.5,1,-0.1\n", r"row 1: noise -0\.1; accepted: a standard deviation, 0 or more"),
+        ("x,y,value\n0.5,0.5\n0.1,0.1,1,1,1\n", r"points\.csv cannot be read as CSV"),
+    ],
+)
+def test_observations_that_cannot_be_used(folder, tmp_path, capsys, text, message):
+    (tmp_path / "points.csv").write_text(text)
+    assert main(solve_command(folder, tmp_path / "points.csv", tmp_path / "out.h5")) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error and not (tmp_path / "out.h5").exists()
+
+
+def test_more_observations_than_nodes_and_wrong_shapes(folder):
+    many = np.random.default_rng(0).uniform(0.1, 0.9, (197, 3))
+    with pytest.raises(InputError, match="197 observations are more than there are nodes; accepted: 1 to 196"):
+        ddis.solve(folder / "models" / "poisson", many, percent=100)
+    for wrong in (many[:, :2], many[0], np.zeros((3, 5))):
+        with pytest.raises(InputError, match=r"array of shape .*accepted: \[m, 3\]"):
+            ddis.solve(folder / "models" / "poisson", wrong, percent=100)
+    with pytest.raises(InputError, match="accepted: columns of one length"):
+        ddis.solve(folder / "models" / "poisson", {"x": [0.1, 0.2], "y": [0.1], "value": [1.0]}, percent=100)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--percent": "5"}, r"percent 5: ddis-gn has no network for it in .*poisson; percents there: 10, 100"),
+        ({"--percent": "0"}, r"percent '0'; accepted"),
+        ({"--samples": "1"}, r"samples 1; accepted: 2 or more"),
+        ({"--seed": "-1"}, r"seed -1; accepted: 0 or more"),
+        ({"--method": "nonsense"}, r"method 'nonsense' is unknown; accepted: ddis, ddis-gn"),
+        ({"--method": "prior-mean"}, r"samples: Input should be less than or equal to 1"),
+        ({"--output": "out.txt"}, r"--output out\.txt; accepted: a name that ends with \.h5"),
+        ({"--observations": "nowhere.csv"}, r"nowhere\.csv cannot be read as CSV: No such file"),
+        (
+            {"--model": "results/tiny/models/burgers"},
+            r"model results/tiny/models/burgers; accepted: results/<study>/models/<problem>",
+        ),
+        ({"--model": "results/tiny"}, r"model results/tiny; accepted"),
+        (
+            {"--method": "fundps", "--percent": "10"},
+            r"percent 10: fundps has no network for it in .*poisson; percents there: 100",
+        ),
+    ],
+)
+def test_other_input_that_cannot_be_used(folder, tmp_path, capsys, change, message):
+    (tmp_path / "points.csv").write_text(GOOD)
+    command = [*solve_command(folder, tmp_path / "points.csv", tmp_path / "out.h5"), "--seed", "0", "--method", "ddis-gn"]
+    for name, value in change.items():
+        command[command.index(name) + 1] = value
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error
+
+
+# The documentation
+
+
+def test_the_commands_of_the_page(folder, example, tmp_path, monkeypatch, capsys):
+    """Every command of docs/solve.md that begins with `ddis` or `python`, on the tiny study; and its Python."""
+    page, finished = (ROOT / "docs" / "solve.md").read_text(encoding="utf-8"), folder.absolute()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "quickstart").symlink_to(finished)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    commands = re.findall(r"^    (ddis solve .*|python docs/solve/example\.py .*)$", page, re.MULTILINE)
+    assert len(commands) >= 2
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "ddis":
+            assert main(arguments) == 0
+        else:
+            monkeypatch.setattr(sys, "argv", arguments)
+            example.main()
+            assert "relative l2 error of the mean" in capsys.readouterr().out
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "docs/solve.md", "exec"), {})
+
+
+def test_the_committed_observations_are_those_of_the_script(tmp_path, monkeypatch):
+    import example as module
+
+    monkeypatch.setattr(module, "SIZE", 32)
+    committed = np.loadtxt(ROOT / "docs" / "solve" / "observations.csv", delimiter=",", skiprows=1)
+    assert np.allclose(committed, module.observations(), rtol=1e-5)

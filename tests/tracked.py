@@ -1,0 +1,128 @@
+"""What the tests of tracking share: what MLflow's SQLite database holds; stages in other processes; broken servers."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from ddis import tracking
+from ddis.tracking import read_record, record_path
+
+
+def stages(database: Path | str, study: str) -> dict[str, list[dict]]:
+    """The stages of a study in MLflow, by name: status, times, parameters, tags, and every metric with its count."""
+    connection = sqlite3.connect(database)
+    connection.row_factory = sqlite3.Row
+
+    def rows(query: str, *values: str) -> list[sqlite3.Row]:
+        return connection.execute(query, values).fetchall()
+
+    found: dict[str, list[dict]] = {}
+    query = """select r.* from runs r join experiments e using (experiment_id)
+        where e.name = ? and r.lifecycle_stage = 'active' order by r.start_time"""
+    for run in rows(query, study):
+        number = run["run_uuid"]
+        tags = dict(tuple(row) for row in rows("select key, value from tags where run_uuid = ?", number))
+        if tags.get("ddis.kind") != "stage":
+            continue
+        metrics = rows("select key, step, iif(is_nan, 'nan', value), timestamp from metrics where run_uuid = ?", number)
+        content = {
+            "id": number,
+            "status": run["status"],
+            "times": (run["start_time"], run["end_time"]),
+            "parameters": dict(tuple(row) for row in rows("select key, value from params where run_uuid = ?", number)),
+            "tags": tags,
+            "metrics": Counter(tuple(row) for row in metrics),
+            "artifacts": run["artifact_uri"],
+        }
+        found.setdefault(run["name"], []).append(content)
+    connection.close()
+    return found
+
+
+def recorded(study: str, stage: str) -> Counter:
+    """Every metric of a local record with its count, as in `stages`: the database has no infinity, and NaN is a flag."""
+    special = {"nan": "nan", "inf": sys.float_info.max, "-inf": -sys.float_info.max}
+    lines = [line for line in read_record(record_path(study, stage)) if line["kind"] == "metrics"]
+    return Counter((n, line["step"], special.get(v, v), line["time"]) for line in lines for n, v in line["values"].items())
+
+
+def start_script(study: str, body: str, number: int = 0) -> subprocess.Popen:
+    """A process with a stage `stage-<number>` whose block is `body`; a batch every 0.1 s."""
+    script = f"""
+        import logging, os, sys, time
+        from ddis import tracking
+        from ddis.tracking import run as at_work
+        logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
+        at_work.SEND_SECONDS = 0.1
+        with tracking.stage_run({study!r}, "stage-{number}", {{"number": {number}}}) as run:
+            {body}
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[2])}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run_script(study: str, body: str, returncode: int) -> None:
+    """`start_script`, to its end."""
+    process = start_script(study, body)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == returncode, errors
+
+
+@contextmanager
+def broken_server(fault: str) -> Iterator[str]:
+    """Address of a server: `refuses-<status>`, `hangs` (no answer), `drips` (a byte every 0.2 s), `down` (nobody there)."""
+    if fault == "down":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+        return
+    stop = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            if fault.startswith("refuses"):
+                self.send_error(int(fault.partition("-")[2]))
+            elif fault == "drips":
+                self.send_response(200)
+                self.send_header("Content-Length", "1000000")
+                self.end_headers()
+            while not fault.startswith("refuses") and not stop.wait(0.2):
+                if fault == "drips":
+                    self.wfile.write(b" ")
+
+        do_GET = do_POST = do_PUT = do_PATCH = answer
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        stop.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    """Until `condition()` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)

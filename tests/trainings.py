@@ -1,0 +1,91 @@
+"""Two tiny trainings, and what test_distributed.py runs under torchrun with them: `trainings.py FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from ddis.data.normalisation import Normalisation
+from ddis.fields.bases import basis
+from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
+from ddis.models.backbones import make_backbone
+from ddis.models.checkpoint import load_tensors, save_tensors
+from ddis.models.denoiser import EDMDenoiser
+from ddis.models.operator import FourierOperator
+from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.training import denoising, regression
+from ddis.training.acceleration import accelerate
+from ddis.training.distributed import Ranks, processes
+from ddis.training.loop import Trainer, TrainingSettings
+
+SETTINGS = TrainingSettings(steps=9, batch=4, warmup=2, validate_every=3, learning_rate=1e-2)
+
+
+def denoiser_trainer(
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    dtype: torch.dtype = torch.float32,
+    settings: TrainingSettings = SETTINGS,
+) -> Trainer:
+    torch.manual_seed(0)
+    size = BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8, dropout=0.1)
+    network, average = (EDMDenoiser(make_backbone(1, False, size)).to(dtype) for _ in range(2))
+    accelerate(network.backbone, settings)
+    data = (0.5 * torch.randn(10, 1, 16, 16)).to(dtype)
+    noise = DiagonalNoise(RandomFieldNoise(16, "exponential", 0.1), basis("cosine", 16))
+    levels = (-1.2, 1.2)
+    loss = denoising.training_loss(network, data, noise, levels, seed=3, first=ranks.places(settings.batch).start)
+    validate = denoising.validation_loss(data[:4], noise, levels, 3, fields=8)
+    return Trainer(network, loss, validate, 10, settings, 3, average, ranks)
+
+
+def operator_trainer(
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    settings: TrainingSettings = SETTINGS,
+) -> Trainer:
+    torch.manual_seed(0)
+    scale, size = Normalisation(0.0, 0.5), OperatorSettings(modes=4, width=4, layers=2)
+    network, average = (FourierOperator(size, False, scale, scale) for _ in range(2))
+    accelerate(network.fno, settings)
+    a, u = torch.randn(10, 16, 16), torch.randn(10, 16, 16)
+    loss, validate = regression.training_loss(network, a, u), regression.validation_loss(a[:4], u[:4])
+    return Trainer(network, loss, validate, 10, settings, 3, average, ranks)
+
+
+def finish(trainer: Trainer) -> Trainer:
+    for _ in trainer.run():
+        pass
+    return trainer
+
+
+def save(trainer: Trainer, path: Path) -> None:
+    tensors, progress = trainer.state()
+    save_tensors(path, tensors, {"progress": progress})
+
+
+def load(trainer: Trainer, path: Path) -> Trainer:
+    tensors, metadata = load_tensors(path)
+    trainer.load_state(tensors, metadata["progress"])
+    return trainer
+
+
+def all_ways(folder: Path, ranks: Ranks) -> None:
+    """Trainings in the number of processes that there are; each process saves its own state."""
+    ends = {
+        "double": finish(denoiser_trainer(ranks, torch.float64)),
+        "denoiser": finish(denoiser_trainer(ranks)),
+        "operator": finish(operator_trainer(ranks)),
+        "resumed": finish(load(denoiser_trainer(ranks), folder / "one-process")),
+        "stopped": denoiser_trainer(ranks),
+    }
+    stopped = ends["stopped"]
+    # The signal comes to the last process, after four steps.
+    for _ in stopped.run(lambda: 15 if ranks.rank == ranks.size - 1 and stopped.progress.step == 4 else 0):
+        pass
+    for name, trainer in ends.items():
+        save(trainer, folder / f"{name}-{ranks.rank}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with processes(torch.device("cpu")) as ranks:
+        all_ways(Path(sys.argv[1]), ranks)
