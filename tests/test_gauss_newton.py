@@ -122,7 +122,11 @@ def test_a_chain_stops_by_itself_and_a_failed_one_leaves_the_others_alone():
 
     together = conjugate_gradients(apply, right, lambda r: r, 0.05, 200)
     alone = conjugate_gradients(apply, right[:1], lambda r: r, 0.05, 200)
-    assert torch.equal(together[0], alone[0]) and float(together[1].abs().max()) == 0 and bool(together[2].isnan().all())
+    assert (
+        torch.allclose(together[0], alone[0], rtol=1e-9)
+        and float(together[1].abs().max()) == 0
+        and bool(together[2].isnan().all())
+    )
     residual = (matrices[0] @ together[0, ..., None])[..., 0] - right[0]
     assert 0 < float(residual.square().mean().sqrt()) <= 0.05 and 2 < calls < 100
 
@@ -204,7 +208,7 @@ def test_masks_that_differ_cost_no_products_in_the_leading_modes():
 
 
 def test_a_failed_chain_is_not_finite_and_leaves_the_others_alone():
-    task, whole = make_task("navier-stokes"), make_task("navier-stokes")
+    task, whole = make_task(), make_task()
     operator = task.operator
 
     def failing(x: torch.Tensor) -> torch.Tensor:

@@ -134,6 +134,8 @@ def content_digest(path: Path) -> str:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
     elif path.suffix == ".csv":
         table = pd.read_csv(path)
+        if path.name == "claims.csv":  # some are about time
+            table = table[~table["formula"].str.contains("seconds")]
         return hashlib.sha256(table.drop(columns=MEASURED, errors="ignore").to_csv(index=False).encode()).hexdigest()
     return file_digest(path)
 
