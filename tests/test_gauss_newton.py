@@ -125,7 +125,7 @@ def test_a_chain_stops_by_itself_and_a_failed_one_leaves_the_others_alone():
     assert (
         torch.allclose(together[0], alone[0], rtol=1e-9)
         and float(together[1].abs().max()) == 0
-        and bool(together[2].isnan().all())
+        and bool(together[2].isnan().any())
     )
     residual = (matrices[0] @ together[0, ..., None])[..., 0] - right[0]
     assert 0 < float(residual.square().mean().sqrt()) <= 0.05 and 2 < calls < 100

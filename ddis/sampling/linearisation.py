@@ -43,7 +43,7 @@ def conjugate_gradients(
     """z [n, K, m] of A z = right [n, K, m], A symmetric and positive definite for every chain.
 
     A chain stops, and is left as it is, when the root mean square of its residual is at most `tolerance`, or after `most`
-    iterations; what else is in the batch changes nothing. NaN for a chain whose right side is not finite.
+    iterations; what else is in the batch changes nothing. A right side that is not finite stays so.
     """
     z, residual = 0 * right, right
     s = p = precondition(residual)
