@@ -36,13 +36,13 @@ FIELDS, PERCENT = 8, "100"
 
 # Samples per field, and the numbers of steps that are tried. Cheap methods draw more, which costs little and shares the Jacobian.
 BUDGETS: dict[str, tuple[int, tuple[int, ...]]] = {
-    "ddis": (1, (12, 25, 50)),
+    "ddis": (1, (6, 12, 25, 50)),
     "ddis-gn": (4, (3, 5, 10, 20, 50, 100)),
     "ddis-gn-solver": (4, (3, 5, 10, 20, 50, 100)),
-    "ddis-dps": (1, (50, 100, 200)),
-    "fundps": (1, (25, 50, 100, 200, 400)),
-    "diffusionpde": (1, (50, 100, 200, 400)),
-    "joint-daps": (1, (12, 25, 50, 100)),
+    "ddis-dps": (1, (50, 125, 250)),
+    "fundps": (1, (25, 50, 125, 250)),
+    "diffusionpde": (1, (50, 125, 250, 500)),
+    "joint-daps": (1, (6, 12, 25, 50)),
 }
 CLOSED_FORM = ("tikhonov", "tikhonov-solver", "exact")
 COSTS = {
@@ -60,25 +60,21 @@ def settings(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from ((run, {"samples": 4}) for run in CLOSED_FORM if run in study.runs)
 
 
-def measure(study: Study, case: Case, observed: Observed, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Error and cost of a run with changed settings."""
-    sampler = Sampler(study, case, study.run_for(case).model_copy(update=changes))
+def measure(sampler: Sampler, observed: Observed) -> dict[str, Any]:
+    """Error and cost of a run."""
     with tempfile.TemporaryDirectory() as folder:
         sampler.draw(observed, "test", Path(folder), range(len(observed.coefficient)))
         result = sampler.collect(observed, Path(folder))
     truth = observed.coefficient[:, None]
+    failed = bool(metrics.failed_fields(result.coefficient).any())
     errors = 100 * metrics.relative_l2(result.coefficient, truth).mean(axis=1)
-    size = result.coefficient.shape[1]
     return {
-        "run": case.run,
-        "operator": study.operator_of(case.run),
-        **changes,
-        "l2_sample": float(errors.mean()),
-        "l2_sample_se": metrics.standard_error(errors),
-        "spectral": float(metrics.spectral_error(result.coefficient, truth).mean()),
+        "l2_sample": None if failed else float(errors.mean()),
+        "l2_sample_se": None if failed else metrics.standard_error(errors),
+        "spectral": None if failed else float(metrics.spectral_error(result.coefficient, truth).mean()),
         "prior_evaluations": result.prior_evaluations,
         "operator_evaluations": result.operator_evaluations,
-        "seconds_per_sample": result.seconds / (len(errors) * size),
+        "seconds_per_sample": result.seconds / result.coefficient[:, :, 0, 0].size,
     }
 
 
@@ -86,11 +82,12 @@ def measure_all(study: Study) -> dict[str, Any]:
     """All measurements of a study's first problem and observation, and what they were made with."""
     torch.set_num_threads(1)
     problem, observation = next(iter(study.problems)), next(iter(study.observations))
-    observed, rows = None, []
-    for run, changes in settings(study):
-        case = Case(problem, observation, run, PERCENT)
-        observed = observed or observe(study, case, "test", np.arange(FIELDS))
-        rows.append(measure(study, case, observed, changes))
+    tried = [(Case(problem, observation, run, PERCENT), changes) for run, changes in settings(study)]
+    # All networks are loaded before the first measurement: one that is missing must not end the last of them.
+    samplers = [Sampler(study, case, study.run_for(case).model_copy(update=changes)) for case, changes in tried]
+    observed, rows = observe(study, tried[0][0], "test", np.arange(FIELDS)), []
+    for (case, changes), sampler in zip(tried, samplers, strict=True):
+        rows.append({"run": case.run, "operator": study.operator_of(case.run), **changes, **measure(sampler, observed)})
         print(json.dumps(rows[-1]), flush=True)
     machine = {key: value for key, value in collect({}, None).items() if key in ("versions", "python", "device", "git_commit")}
     return {
@@ -125,10 +122,10 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    error = f"{row['l2_sample']:.1f} ± {row['l2_sample_se']:.1f}" if np.isfinite(row["l2_sample"]) else "not finite"
-    steps, spectral = str(row.get("steps", "")), f"{row['spectral']:.3f}" if np.isfinite(row["spectral"]) else ""
+    failed = row["l2_sample"] is None
+    errors = ["not finite", ""] if failed else [f"{row['l2_sample']:.1f} ± {row['l2_sample_se']:.1f}", f"{row['spectral']:.3f}"]
     costs = (f"{row[name]:.3g}" if row[name] < 1000 else f"{row[name]:.0f}" for name in COSTS)
-    return [f"`{row['run']}`", steps, str(row["samples"]), error, spectral, *costs]
+    return [f"`{row['run']}`", str(row.get("steps", "")), str(row["samples"]), *errors, *costs]
 
 
 def plot(result: Mapping[str, Any]) -> Figure:
@@ -140,10 +137,10 @@ def plot(result: Mapping[str, Any]) -> Figure:
         axes = figure.subplots(1, len(COSTS), sharey=True)
         for ax, (cost, label) in zip(axes, COSTS.items(), strict=True):
             for run, group in groupby(rows, key=lambda row: row["run"]):
-                points = [(row[cost], row["l2_sample"]) for row in group if row[cost] > 0 and np.isfinite(row["l2_sample"])]
+                points = [(row[cost], row["l2_sample"]) for row in group if row["l2_sample"] is not None]
                 if run == "exact":
                     ax.axhline(points[0][1], color=TRUTH, ls="--", lw=1.2, label="exact samples: the limit")
-                elif points:
+                elif any(x > 0 for x, _ in points):
                     ax.plot(*zip(*points, strict=True), color=colours[run], marker="o", ms=4, lw=1.4, label=run)
             ax.set(xscale="log", yscale="log", xlabel=label)
             ax.set_ylim(top=min(200, ax.get_ylim()[1]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import yaml
 from ddis.config import Study
 from ddis.evaluation.table import COLUMNS
 from ddis.provenance import file_digest
-from ddis.stages.layout import figure_names
+from ddis.stages import tune
+from ddis.stages.layout import TABLES, figure_names
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -69,6 +71,31 @@ def test_study_writes_its_public_files(finished):
 def test_report_opens_from_disk_alone(finished):
     html = (finished / "results" / "tiny" / "report.html").read_text()
     assert "data:image/png;base64," in html and 'src="http' not in html and "<script" not in html
+
+
+def test_docs_are_made_anew_from_the_samples(finished, monkeypatch, capsys):
+    """`docs/reproduce.py` gives the bytes that the study itself has, and needs its tuning curves."""
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("DDIS_TRACKING", "off")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import reproduce
+
+    results, target = Path("results/tiny"), Path("docs/tiny")
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", str(results), str(target)])
+    assert reproduce.main() == 2
+    assert "ddis-10.csv does not exist; run the study's `snakemake ... tune`" in capsys.readouterr().err
+    study = Study.load(results / "config.yaml")
+    for case in [case for case in study.cases() if case.run in study.tuning.candidates]:
+        tune.run(study, **vars(case))
+    assert reproduce.main() == 0
+    for name in (*(name for name in TABLES if not name.endswith(".tex")), "config.yaml"):
+        made = results / name if name == "config.yaml" else results / "tables" / name
+        assert (target / name).read_bytes() == made.read_bytes(), name
+    for name in figure_names(study):
+        assert (target / name).read_bytes() == (results / "figures" / name).read_bytes(), name
+    shown = set(re.findall(r"\]\((.*?\.png)\)", (target / "README.md").read_text()))
+    assert shown == {path.name for path in target.glob("*.png")} and "tuning-poisson-sparse-ddis.png" in shown
+    assert len(pd.read_csv(target / "networks.csv")) == 5 and len(list(target.glob("tuning-*.csv"))) == 4
 
 
 def test_second_call_does_nothing(finished):

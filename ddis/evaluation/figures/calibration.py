@@ -55,7 +55,7 @@ def rank_histograms(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figu
     columns = min(6, max(1, len(judged)))
     rows = max(1, -(-len(judged) // columns))
     with rc_context(STYLE):
-        figure = Figure(figsize=(max(6.0, 2.0 * columns), 0.7 + 1.75 * rows), layout="constrained")
+        figure = Figure(figsize=(max(6.0, 2.0 * columns), 0.85 + 1.75 * rows), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
         for ax, (samples, result) in zip(axes, judged, strict=False):
             _histogram(ax, samples, result, colours[samples.attributes["run"]])
@@ -64,7 +64,7 @@ def rank_histograms(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figu
         if judged:
             figure.supxlabel("rank of the true value among the samples, 0 to K", fontsize=9)
             figure.supylabel("frequency / uniform", fontsize=9)
-        title = f"Rank histograms, {setting(runs[0])}; grey: {100 * LEVEL:g} % of calibrated ensembles, rank by rank"
+        title = f"Rank histograms, {setting(runs[0])}\ngrey: {100 * LEVEL:g} % of calibrated ensembles, rank by rank"
         figure.suptitle(title if judged else _nothing(), fontsize=9)
     return figure
 

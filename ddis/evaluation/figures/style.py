@@ -82,11 +82,12 @@ def wide(values: pd.Series[Any]) -> bool:
 
 
 def plain_ticks(ax: Axes, which: Literal["x", "y", "both"] = "both") -> None:
-    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers."""
+    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers, more densely on short ones."""
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         if axis.get_scale() == "log" and which in (name, "both"):
             decades = np.ptp(np.log10(axis.get_view_interval()))
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+            marks = (1, 1.2, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 2.5 else (1,)
+            axis.set_major_locator(LogLocator(subs=marks))
             axis.set_major_formatter(plain_number)
             axis.set_minor_formatter(NullFormatter())
 

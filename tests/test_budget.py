@@ -1,0 +1,54 @@
+"""The page and the plot of benchmarks/budget.py, from made-up measurements."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddis.config import Study
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import budget  # noqa: E402
+
+
+def row(run: str, error: float | None, prior: float, operator: float, **settings) -> dict:
+    spread = {"l2_sample_se": None, "spectral": None} if error is None else {"l2_sample_se": 1.0, "spectral": 0.1}
+    costs = {"prior_evaluations": prior, "operator_evaluations": operator, "seconds_per_sample": 0.5}
+    return {"run": run, "samples": 1, "l2_sample": error, **settings, **spread, **costs}
+
+
+@pytest.fixture
+def result() -> dict:
+    rows = [
+        row("ddis", 40.0, 10, 400, steps=10),
+        row("ddis", 25.0, 50, 2000, steps=50),
+        row("fundps", 60.0, 49, 0, steps=25),
+        row("fundps", None, 99, 0, steps=50),
+        row("exact", 18.0, 0, 16),
+    ]
+    setting = {"study": "made-up", "problem": "poisson", "resolution": 64, "observations": 125, "fields": 8, "device": "none"}
+    return setting | {"rows": rows}
+
+
+def test_every_measurement_is_a_row_of_the_page(result):
+    page = budget.page(result)
+    assert "| `ddis` | 50 | 1 | 25.0 ± 1.0 | 0.100 | 50 | 2000 | 0.5 |" in page
+    assert "| `fundps` | 50 | 1 | not finite |  | 99 | 0 | 0.5 |" in page
+    assert "64 x 64 nodes, 125 observations, 8 test fields" in page
+
+
+def test_lines_end_where_a_cost_or_an_error_does_not_exist(result):
+    prior, operator, seconds = budget.plot(result).axes
+    lines = [{line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in (prior, operator, seconds)]
+    assert lines[0]["ddis"] == [[10, 40], [50, 25]] and lines[0]["fundps"] == [[49, 60]]
+    assert lines[1]["ddis"] == [[400, 40], [2000, 25]] and "fundps" not in lines[1]
+    assert all(line["exact samples: the limit"][0][1] == 18 for line in lines)
+
+
+def test_budgets_are_those_of_runs_that_the_study_has():
+    study = Study.load(ROOT / "config" / "reduced-64.yaml")
+    tried = list(budget.settings(study))
+    assert {run for run, _ in tried} == {*budget.BUDGETS, *budget.CLOSED_FORM} <= set(study.runs)
+    for run, changes in tried:
+        assert changes.get("steps", 0) <= max(100, getattr(study.runs[run], "steps", 0))
