@@ -25,12 +25,13 @@ def denoiser_trainer(
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     dtype: torch.dtype = torch.float32,
     settings: TrainingSettings = SETTINGS,
+    channels: tuple[int, ...] = (8, 8),
 ) -> Trainer:
     torch.manual_seed(0)
-    size = BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8, dropout=0.1)
+    size = BackboneSettings(channels=channels, blocks=(1,) * len(channels), embedding=8, dropout=0.1)
     network, average = (EDMDenoiser(make_backbone(1, False, size)).to(dtype) for _ in range(2))
     accelerate(network.backbone, settings)
-    data = (0.5 * torch.randn(10, 1, 16, 16)).to(dtype)
+    data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
     noise = DiagonalNoise(RandomFieldNoise(16, "exponential", 0.1), basis("cosine", 16))
     levels = (-1.2, 1.2)
     loss = denoising.training_loss(network, data, noise, levels, seed=3, first=ranks.places(settings.batch).start)
@@ -46,7 +47,8 @@ def operator_trainer(
     scale, size = Normalisation(0.0, 0.5), OperatorSettings(modes=4, width=4, layers=2)
     network, average = (FourierOperator(size, False, scale, scale) for _ in range(2))
     accelerate(network.fno, settings)
-    a, u = torch.randn(10, 16, 16), torch.randn(10, 16, 16)
+    a = torch.randn(10, 16, 16)
+    u = -0.5 * a
     loss, validate = regression.training_loss(network, a, u), regression.validation_loss(a[:4], u[:4])
     return Trainer(network, loss, validate, 10, settings, 3, average, ranks)
 

@@ -23,4 +23,4 @@ def accelerate(network: nn.Module, settings: TrainingSettings) -> None:
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             raise InputError(f"training.compile: there is no C++ compiler {compiler!r}; install one, or set compile: false")
-        network.compile()
+        network.compile(options={"fallback_random": True})  # dropout draws as without compilation
