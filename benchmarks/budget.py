@@ -28,7 +28,7 @@ from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_colours
 from ddis.evaluation.text import pipe_table
 from ddis.files import atomic_path, write_json, write_text
 from ddis.provenance import collect
-from ddis.stages.sample import Observed, Sampler, observe
+from ddis.stages.sampler import Observed, Sampler, observe
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "budget.json", ROOT / "docs" / "samplers" / "budget.md"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from trainings import denoiser_trainer, finish, load, operator_trainer, save
+from trainings import denoiser_trainer, finish, load, operator_trainer, save, study_with_data
 
 from ddis.config import Study
 from ddis.errors import InputError
 from ddis.models.checkpoint import load_tensors
-from ddis.stages import generate, train
+from ddis.stages import train
 from ddis.tracking import read_record, record_path
 from ddis.training.distributed import Ranks
 from ddis.training.loop import Trainer
@@ -108,12 +108,7 @@ def study(tmp_path, monkeypatch) -> Study:
     content = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text()) | {"training_processes": 2, "checkpoint_seconds": 1000}
     content["prior"]["training"] = {"steps": 200, "batch": 8, "validate_every": 10}
     monkeypatch.chdir(tmp_path)
-    study = Study.load(content)
-    study.folder.mkdir(parents=True)
-    (study.folder / "config.yaml").write_text(yaml.safe_dump(study.resolved()))
-    for split in ("train", "validation"):
-        generate.run(study, "poisson", split)
-    return study
+    return study_with_data(content)
 
 
 def test_the_stage_under_torchrun_stops_at_a_signal_and_goes_on(study, tmp_path):

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from trainings import study_with_data
 
 from ddis import signals
 from ddis.config import Study
 from ddis.models.checkpoint import load_tensors
 from ddis.signals import Stopped, StopRequest
-from ddis.stages import generate, train
+from ddis.stages import train
 from ddis.tracking import Terminated, install_sigterm_handler, read_record, record_path
 from ddis.training.loop import Trainer
 
@@ -36,11 +37,7 @@ def folder(tmp_path_factory) -> Path:
     content["operator"]["at"] = {10: {"steps": 300}}  # long enough for a signal from outside
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        study = Study.load(content)
-        study.folder.mkdir(parents=True)
-        (study.folder / "config.yaml").write_text(yaml.safe_dump(study.resolved()))
-        for split in ("train", "validation"):
-            generate.run(study, "poisson", split)
+        study_with_data(content)
     return folder
 
 

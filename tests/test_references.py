@@ -19,7 +19,7 @@ from ddis.sampling.methods import load_method, run_settings
 from ddis.sampling.observation import Observation, draw_nodes, error_covariance
 from ddis.sampling.tikhonov import TOLERANCE, RandomisedFit
 from ddis.stages import generate, sample
-from ddis.stages.sample import moments
+from ddis.stages.sampler import moments
 
 SIZE, SEED = 16, 11
 

@@ -1,16 +1,15 @@
 """Tracking against a real SQLite database, and against trackers that are down, refuse, or give no answer."""
 
-import json
 import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from tracked import run_script, start_script, work_in
 
 from ddis import tracking
 from ddis.provenance import file_digest
@@ -26,11 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _in_folder(folder, monkeypatch):
     """One database for the whole module, as its tables take seconds; every test has a study of its own."""
-    monkeypatch.chdir(folder)
-    for name in ("MLFLOW_TRACKING_URI", "DDIS_TRACKING"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in tracker.ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    work_in(folder, monkeypatch)
 
 
 @pytest.fixture
@@ -311,25 +306,3 @@ def test_parallel_processes_lose_nothing(tmp_path, monkeypatch):
 def test_import_is_light():
     script = "import sys, ddis.tracking; print([name for name in ('mlflow', 'torch', 'numpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-def start_script(study, body, number=0):
-    script = f"""
-        import logging, os
-        from ddis import tracking
-        from ddis.tracking import run as at_work
-        logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
-        at_work.SEND_SECONDS = 0.1
-        with tracking.stage_run({json.dumps(study)}, "stage-{number}", {{"number": {number}}}) as run:
-            {body}
-    """
-    root = Path(tracking.__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", textwrap.dedent(script)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run_script(study, body, returncode):
-    process = start_script(study, body)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == returncode, errors

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tracked import run_script, stages, start_script, wait_for
+from tracked import run_script, stages, start_script, wait_for, work_in
 
 from ddis import cli
-from ddis.tracking import process, read_record, record_path, stage_run, tracker
+from ddis.tracking import process, read_record, record_path, stage_run
 from ddis.tracking.clean import clean
 from ddis.tracking.process import has_ended, process_tags
 from ddis.tracking.sync import sync
@@ -30,11 +30,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _in_folder(folder, monkeypatch):
     """One database for the whole module, as its tables take seconds; every test has a study of its own."""
-    monkeypatch.chdir(folder)
-    for name in ("MLFLOW_TRACKING_URI", "DDIS_TRACKING", "SLURM_JOB_ID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in tracker.ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    work_in(folder, monkeypatch)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
 
 def abandoned(study: str, **tags: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tracked import broken_server, recorded, run_script, stages
+from tracked import broken_server, recorded, run_script, stages, work_in
 
 from ddis import cli
 from ddis.errors import InputError
@@ -34,11 +34,8 @@ def empty_database(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _in_folder(tmp_path, monkeypatch, empty_database):
-    monkeypatch.chdir(tmp_path)
+    work_in(tmp_path, monkeypatch)
     shutil.copy(empty_database, "mlflow.db")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for name, value in tracker.ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

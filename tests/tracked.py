@@ -14,8 +14,19 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from ddis import tracking
-from ddis.tracking import read_record, record_path
+from ddis.tracking import read_record, record_path, tracker
+
+
+def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the folder the working directory, with MLflow set as tracking sets it and without the user's variables."""
+    monkeypatch.chdir(folder)
+    for name in ("MLFLOW_TRACKING_URI", "DDIS_TRACKING"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in tracker.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
 
 
 def stages(database: Path | str, study: str) -> dict[str, list[dict]]:

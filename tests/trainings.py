@@ -1,10 +1,13 @@
-"""Two tiny trainings, and what test_distributed.py runs under torchrun with them: `trainings.py FOLDER`."""
+"""Two tiny trainings, a study to train, and what test_distributed.py runs under torchrun with them: `trainings.py FOLDER`."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 
+from ddis.config import Study
 from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
@@ -13,6 +16,7 @@ from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.denoiser import EDMDenoiser
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.stages import generate
 from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
@@ -51,6 +55,16 @@ def operator_trainer(
     u = -0.5 * a
     loss, validate = regression.training_loss(network, a, u), regression.validation_loss(a[:4], u[:4])
     return Trainer(network, loss, validate, 10, settings, 3, average, ranks)
+
+
+def study_with_data(content: dict[str, Any]) -> Study:
+    """The study of a configuration, with its file and the data of a training, in the working directory."""
+    study = Study.load(content)
+    study.folder.mkdir(parents=True)
+    (study.folder / "config.yaml").write_text(yaml.safe_dump(study.resolved()))
+    for split in ("train", "validation"):
+        generate.run(study, "poisson", split)
+    return study
 
 
 def finish(trainer: Trainer) -> Trainer:

@@ -38,7 +38,7 @@ from ddis.sampling.base import State, Task
 from ddis.sampling.observation import error_growth
 from ddis.sampling.points import Interpolation, PointObservation, interpolation, interpolation_variance, point_covariance
 from ddis.stages.common import load_pairs, training_share
-from ddis.stages.sample import NOISELESS_VARIANCE, Sampler
+from ddis.stages.sampler import NOISELESS_VARIANCE, Sampler
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from ddis.files import write_csv
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import tuning_path
-from ddis.stages.sample import Sampler, observe
+from ddis.stages.sampler import Sampler, observe
 
 COLUMNS = ["weight", "l2_validation", "l2_validation_se", "n_fields", "n_diverged"]
 DIVERGED = 1000.0  # %
