@@ -26,11 +26,11 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture(scope="session")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real profile with shorter waits, without retries, and with a signal that comes 55 s before the time limit."""
+    """The real profile with less patience, without retries, and with a signal that comes 55 s before the time limit."""
     content = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text(encoding="utf-8"))
     assert "--signal=TERM@120" in content["default-resources"]["slurm_extra"]
     content["default-resources"]["slurm_extra"] = "'--signal=TERM@55'"
-    content |= {"jobs": 4, "retries": 0, "latency-wait": 10, "slurm-init-seconds-before-status-checks": 2}
+    content |= {"jobs": 4, "retries": 0, "latency-wait": 10}
     folder = tmp_path_factory.mktemp("profile")
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     return folder
@@ -54,9 +54,19 @@ def local(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm, profile: Path)
     return place
 
 
+def without_prior(place: Workplace, folder: Path) -> Workplace:
+    """The finished study without its prior, which is trained again, and all that follows with it."""
+    copy = place.copy(folder)
+    shutil.rmtree(copy.results / "models" / "poisson" / "prior")
+    return copy
+
+
 @pytest.fixture
 def interrupted(finished: Workplace, tmp_path: Path) -> Workplace:
-    """The finished study without its prior, which is trained again, and all that follows with it."""
-    place = finished.copy(tmp_path / "study")
-    shutil.rmtree(place.results / "models" / "poisson" / "prior")
-    return place
+    return without_prior(finished, tmp_path / "study")
+
+
+@pytest.fixture(scope="module")
+def troubled(finished: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A study in which one job fails after the other; the tests follow it in their order."""
+    return without_prior(finished, tmp_path_factory.mktemp("troubled") / "study")

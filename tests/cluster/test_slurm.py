@@ -7,6 +7,7 @@ local run: weights byte by byte, samples array by array, and the table but for t
 import json
 import os
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -109,57 +110,65 @@ def test_jobs_ask_for_what_their_stage_needs(finished: Workplace) -> None:
         assert 10 < int(limit.partition(":")[0]) < 30, (rule, limit)
 
 
-def test_a_failed_job_goes_on_with_the_same_command(interrupted: Workplace, local: Workplace) -> None:
-    """The training is killed as for want of memory."""
-    snakemake = interrupted.start()
-    interrupted.checkpoint_of_prior()
-    os.kill(interrupted.process_of_prior(), signal.SIGKILL)
-    failed = end_of(snakemake)
-    assert failed.returncode != 0 and "train_prior" in failed.stdout and "slurm_logs" in failed.stdout
-    again = interrupted.run()
-    assert again.returncode == 0, again.stdout[-5000:]
-    assert_whole(interrupted, local)
-    assert [attempt["status"] for attempt in attempts(interrupted, "train/poisson/prior")][1:] == ["RUNNING", "FINISHED"]
+def fails(snakemake: subprocess.Popen[str], place: Workplace, job: str, state: str) -> None:
+    """Waits until Snakemake ends because of the prior's training; notes the step of its checkpoint, which is whole."""
+    done = end_of(snakemake)
+    assert done.returncode != 0 and "Error in rule train_prior" in done.stdout and f"{job}.log" in done.stdout, done.stdout[
+        -5000:
+    ]
+    assert place.slurm.command("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}").strip() == state
+    [checkpoint] = place.checkpoints()
+    place.steps_done.append(load_tensors(checkpoint)[1]["progress"]["step"])
+    assert not (place.results / "models" / "poisson" / "prior" / "weights.safetensors").exists()
 
 
-def test_a_cancelled_job_goes_on_with_the_same_command(interrupted: Workplace, local: Workplace) -> None:
-    snakemake = interrupted.start()
-    interrupted.checkpoint_of_prior()
-    interrupted.slurm.command("scancel", interrupted.job_of_prior())
-    failed = end_of(snakemake)
-    assert failed.returncode != 0 and "CANCELLED" in failed.stdout
-    assert interrupted.checkpoint_of_prior().exists()
-    again = interrupted.run()
-    assert again.returncode == 0, again.stdout[-5000:]
-    assert_whole(interrupted, local)
-    assert [attempt["status"] for attempt in attempts(interrupted, "train/poisson/prior")][1:] == ["KILLED", "FINISHED"]
+def test_a_failed_job(troubled: Workplace) -> None:
+    """The training is killed, as it would be for want of memory."""
+    snakemake = troubled.start()
+    troubled.wait_for_checkpoint()
+    job = troubled.job_of_prior()
+    os.kill(troubled.process_of_prior(), signal.SIGKILL)
+    fails(snakemake, troubled, job, "FAILED")
 
 
-@pytest.mark.parametrize("warned", [True, False], ids=["warned", "hangs"])
-def test_a_job_out_of_time_goes_on_with_the_same_command(interrupted: Workplace, local: Workplace, warned: bool) -> None:
-    """A limit of one minute. Stopped for 40 s, the training finds Slurm's signal when it goes on; or it hangs until the limit."""
-    snakemake = interrupted.start("--set-resources", "train_prior:runtime=1")
-    interrupted.checkpoint_of_prior()
-    process, job = interrupted.process_of_prior(), interrupted.job_of_prior()
+def test_then_a_cancelled_job(troubled: Workplace) -> None:
+    snakemake = troubled.start()
+    troubled.wait_for_checkpoint()
+    job = troubled.job_of_prior()
+    troubled.slurm.command("scancel", job)
+    fails(snakemake, troubled, job, "CANCELLED")
+
+
+@pytest.mark.parametrize(("heeds", "state"), [(True, "FAILED"), (False, "TIMEOUT")], ids=["heeds-the-signal", "hangs"])
+def test_then_a_job_that_runs_out_of_time(troubled: Workplace, heeds: bool, state: str) -> None:
+    """Of one minute. Halted for 40 s, the training finds Slurm's signal when it goes on; or it stays halted."""
+    snakemake = troubled.start("--set-resources", "train_prior:runtime=1")
+    troubled.wait_for_checkpoint()
+    process, job = troubled.process_of_prior(), troubled.job_of_prior()
     os.kill(process, signal.SIGSTOP)
-    if warned:
+    if heeds:
         time.sleep(40)
         os.kill(process, signal.SIGCONT)
-    failed = end_of(snakemake)
-    assert failed.returncode != 0
-    state = interrupted.slurm.command("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}").strip()
-    assert state == ("FAILED" if warned else "TIMEOUT")
-    again = interrupted.run()
+    fails(snakemake, troubled, job, state)
+
+
+def test_then_the_same_command_ends_the_study(troubled: Workplace, local: Workplace) -> None:
+    again = troubled.run()
     assert again.returncode == 0, again.stdout[-5000:]
-    assert_whole(interrupted, local)
-    assert [attempt["status"] for attempt in attempts(interrupted, "train/poisson/prior")][1:] == ["KILLED", "FINISHED"]
+    assert_whole(troubled, local)
+    status = [attempt["status"] for attempt in attempts(troubled, "train/poisson/prior")]
+    # The first is that of the finished study; a process that was killed with -9 says nothing more.
+    assert status == ["FINISHED", "RUNNING", "KILLED", "KILLED", "KILLED", "FINISHED"]
+    # Each attempt went on where the one before it had stopped.
+    assert len(troubled.steps_done) == 4 and troubled.steps_done == sorted(set(troubled.steps_done))
 
 
 def kill_snakemake(place: Workplace) -> str:
-    """Kills Snakemake with -9 while the prior is in training; returns the id of the job that goes on without it."""
+    """Kills Snakemake with -9 while the prior is in training; returns the id of the job that is left, halted for the moment."""
     snakemake = place.start()
-    place.checkpoint_of_prior()
+    place.wait_for_checkpoint()
     job = place.job_of_prior()
+    os.kill(place.process_of_prior(), signal.SIGSTOP)  # or it might be ready before Snakemake is back
     snakemake.kill()
     snakemake.communicate()
     assert job in place.slurm.jobs("R")
@@ -177,13 +186,13 @@ def test_after_kill_9_the_same_command_cancels_what_is_left_and_goes_on(interrup
 def test_an_orphan_that_is_writing_ends_when_its_work_is_taken_over(interrupted: Workplace, local: Workplace) -> None:
     """As if Snakemake were started again on another login node, where it cannot know that the first one is dead."""
     job = kill_snakemake(interrupted)
-    for name in ("cluster.owner", "cluster.slurm"):
-        (interrupted.folder / ".snakemake" / name).unlink()
+    state = interrupted.folder / ".snakemake"
+    (state / "cluster.owner").write_text("elsewhere 1 1 working")
+    (state / "cluster.slurm").unlink()
     refused = interrupted.run()
     assert refused.returncode != 0 and "--unlock" in refused.stdout
     assert interrupted.run("--unlock").returncode == 0
     orphan = interrupted.process_of_prior()
-    os.kill(orphan, signal.SIGSTOP)  # or it might be ready before the other one has begun
     snakemake = interrupted.start()
     wait_until(lambda: interrupted.process_of_prior() != orphan, "the second training has begun")
     assert job in interrupted.slurm.jobs("R")

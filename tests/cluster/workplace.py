@@ -12,6 +12,7 @@ from slurm import Slurm
 
 ROOT = Path(__file__).parents[2]
 STUDY = Path(__file__).with_name("study.yaml")
+SNAKEMAKE = Path(__file__).with_name("quick_snakemake.py")
 BIN = Path(sys.executable).parent
 WAIT_SECONDS = 300
 
@@ -22,6 +23,7 @@ class Workplace:
     def __init__(self, folder: Path, slurm: Slurm, profile: Path):
         self.folder, self.slurm, self.profile = folder, slurm, profile
         self.results = folder / "results" / "cluster"
+        self.steps_done: list[int] = []
         self.environment = slurm.environment | {
             "PATH": f"{slurm.folder}/bin:{BIN}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
@@ -45,7 +47,7 @@ class Workplace:
         return end_of(self._start("--cores", "2"))
 
     def _start(self, *options: str) -> subprocess.Popen[str]:
-        command = [str(BIN / "snakemake"), "-s", str(ROOT / "Snakefile"), "--configfile", str(STUDY)]
+        command = [sys.executable, str(SNAKEMAKE), "-s", str(ROOT / "Snakefile"), "--configfile", str(STUDY)]
         return subprocess.Popen(
             [*command, "--directory", str(self.folder), *options],
             env=self.environment,
@@ -54,11 +56,16 @@ class Workplace:
             stderr=subprocess.STDOUT,
         )
 
-    def checkpoint_of_prior(self) -> Path:
-        """The checkpoint of the prior's training, once there is one."""
-        folder = self.results / "work" / "poisson"
-        wait_until(lambda: list(folder.glob("prior-*.safetensors")), "the training has written a checkpoint")
-        return next(folder.glob("prior-*.safetensors"))
+    def wait_for_checkpoint(self) -> None:
+        """Until the training of the prior has written a checkpoint, from now on."""
+        before = {path: path.stat().st_mtime_ns for path in self.checkpoints()}
+        wait_until(
+            lambda: any(path.stat().st_mtime_ns != before.get(path) for path in self.checkpoints()), "there is a new checkpoint"
+        )
+
+    def checkpoints(self) -> list[Path]:
+        """Of the prior's training: one file, or none."""
+        return list((self.results / "work" / "poisson").glob("prior-*.safetensors"))
 
     def process_of_prior(self) -> int:
         """Process id of the prior's training."""

@@ -108,13 +108,22 @@ class Place:
             if is_comparable(path) and path.exists()
         }
 
-    def assert_whole(self, expected: "Place") -> None:
-        """All files are there, the same as another's, and well by `ddis verify`; nothing is left to be done."""
-        assert self.digests() == expected.digests()
+    def findings(self) -> set[str]:
+        """Kinds of what `ddis verify` finds."""
         verified = self.run("ddis", "verify", STUDY.study)
-        assert verified.returncode == 0 and "all is well" in verified.stdout, verified.stdout
-        hidden = [path for path in self.results.rglob(".*") if path.is_file()]
-        assert not hidden
+        *lines, summary = verified.stdout.splitlines()
+        assert (verified.returncode == 0) == ("all is well" in summary), verified.stdout
+        return {line.split()[0] for line in lines} - {"repair:"}
+
+    def assert_same(self, expected: "Place") -> None:
+        """All files are there, the same as another's, and no half-written ones beside them."""
+        assert self.digests() == expected.digests()
+        assert not [path for path in self.results.rglob(".*") if path.is_file()]
+
+    def assert_whole(self, expected: "Place") -> None:
+        """The same as another, and well by `ddis verify`."""
+        self.assert_same(expected)
+        assert self.findings() == set()
 
 
 def is_comparable(path: Path) -> bool:

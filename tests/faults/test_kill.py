@@ -20,7 +20,7 @@ from breakable import STEPS, Place, end_of, kill, running_stages, wait_until
 pytestmark = pytest.mark.faults
 
 SEED = 20_250
-SNAKEMAKE_KILLS, SNAKEMAKE_SECONDS = 9, (4.0, 16.0)
+SNAKEMAKE_KILLS, SNAKEMAKE_SECONDS = 9, (5.0, 16.0)
 HITS, LANES = 3, 2
 
 
@@ -89,7 +89,8 @@ def kill_stage(place: Place, label: str, seconds: float, times: int, rng: np.ran
 
 
 def test_killed_anywhere_the_study_ends_with_the_same_bytes(finished: Place, tmp_path: Path, capsys: pytest.CaptureFixture):
-    rng = np.random.default_rng(SEED)
+    rng, *each = np.random.default_rng(SEED).spawn(1 + len(KINDS))
+    rngs = dict(zip(KINDS, each, strict=True))
     broken = Place(tmp_path / "snakemake")
     kills = kill_through_snakemake(broken, rng)
     broken.assert_whole(finished)
@@ -101,7 +102,6 @@ def test_killed_anywhere_the_study_ends_with_the_same_bytes(finished: Place, tmp
     chosen = {name: next(label for label in STEPS if kind(label) == name) for name in wanted}
     lasted = {label: (a := finished.attempts(label)[-1])["end"] - a["begin"] for label in chosen.values()}
     places = {name: finished.copy(tmp_path / name.replace(" ", "-")) for name in chosen}
-    rngs = dict(zip(chosen, rng.spawn(len(chosen)), strict=True))
 
     def one(name: str) -> list[Kill]:
         return kill_stage(places[name], chosen[name], lasted[chosen[name]], wanted[name], rngs[name])
@@ -115,9 +115,9 @@ def test_killed_anywhere_the_study_ends_with_the_same_bytes(finished: Place, tmp
 
     assert len(kills) >= 20
     for name, place in places.items():
-        label = chosen[name]
-        assert place.digests(label) == finished.digests(label)
-        assert sum(attempt["end"] is None for attempt in place.attempts(label)) == wanted[name]
-        place.assert_whole(finished)
+        assert sum(attempt["end"] is None for attempt in place.attempts(chosen[name])) == wanted[name]
+        place.assert_same(finished)
+        # The tables are older than samples that hold their own times.
+        assert place.findings() <= {"stale"}
     hits = Counter(kind(label) for one in kills for label in one.stages)
     assert set(hits) == set(KINDS) and min(hits.values()) >= HITS, hits
