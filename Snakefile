@@ -41,12 +41,15 @@ onstart:
     )
 
 
+# Every file of the study: one that was removed, data or weights too, is made again though all that was made from it is there.
 rule all:
     input:
-        expand(f"{study.folder}/tables/{{name}}", name=TABLES),
-        expand(f"{study.folder}/figures/{{name}}", name=figure_names(study)),
-        expand(f"{study.folder}/data/{{problem}}/card.md", problem=study.problems),
-        f"{study.folder}/report.html",
+        [
+            str(path)
+            for step in steps(study)
+            if step.stage != "study"
+            for path in outputs_of(study, step)
+        ],
 
 
 rule tune:

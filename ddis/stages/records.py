@@ -76,8 +76,6 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
             return [model_folder(study, **what) / name for name in names]
         case "sample":
             return [samples_path(study, **what)]
-        case "draw":
-            return []  # batches in the work folder, which `sample` takes
         case "tune":
             return [tuning_path(study, **what)]
         case "tables":

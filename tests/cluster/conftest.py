@@ -58,7 +58,6 @@ def without_prior(place: Workplace, folder: Path) -> Workplace:
     """The finished study without its prior, which is trained again, and all that follows with it."""
     copy = place.copy(folder)
     shutil.rmtree(copy.results / "models" / "poisson" / "prior")
-    (copy.results / "samples" / "poisson" / "sparse" / "ddis-100.h5").unlink()  # or nothing would need the prior
     return copy
 
 

@@ -13,6 +13,7 @@ from ddis.stages import PACKAGE, code
 from ddis.stages.common import resolve_device
 from ddis.stages.layout import TABLES, figure_names
 from ddis.stages.needs import memory_mb, minutes
+from ddis.stages.records import outputs_of, steps
 
 try:
     study = Study.load(config)
