@@ -1,5 +1,6 @@
 """Schedules, guidance gradients and likelihood steps against closed forms and finite differences."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -125,6 +126,22 @@ def test_langevin_gradient_against_finite_differences():
     direction, h = torch.randn_like(x), 1e-6
     numeric = (loss(x + h * direction) - loss(x - h * direction)) / (2 * h)
     assert float((step.gradient(x) * direction).sum()) == pytest.approx(numeric, rel=1e-5)
+
+
+@pytest.mark.parametrize("variance", [1e-9, 1e9])
+def test_langevin_with_the_operators_error_pulls_no_more_than_the_weight_and_no_more_than_the_likelihood(variance):
+    """R -> 0: the gradient as published. Large R: that of the misfits' Gaussian likelihood with the diagonal of R."""
+    task = make_task()
+    task.operator = lambda x: 20 * task.problem.solve(x) + x**2
+    correlated = variance * (torch.eye(task.observation.index.shape[1], dtype=torch.float64) + 0.3)
+    task.observation = replace(task.observation, covariance=correlated.expand(len(task.observation.index), -1, -1))
+    x = torch.randn(2, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
+    arguments = {"weight": 2.0, "tau": 0.5, "steps": 1, "learning_rate": 1e-3, "temperature": 0.0}
+    gradient = LangevinStep(task, **arguments, trusting=False).gradient(x)
+    misfit = task.observation.misfit(task.operator(x))
+    gaussian = torch.autograd.grad((misfit**2).sum() / (2 * 1.3 * variance), x)[0]
+    expected = LangevinStep(task, **arguments).gradient(x) if variance < 1 else gaussian
+    assert torch.allclose(gradient, expected, rtol=1e-9, atol=0)
 
 
 def test_langevin_without_observations_has_the_variance_of_its_discretisation():

@@ -3,10 +3,15 @@
 x <- x - lr ∇[ w L(x) / (2 τ²) + ||x - x0_hat||² / (2 σ²) ] + η sqrt(2 lr) n,    L(x) = (1/m) Σ |M (G(x) - u)|
 
 On a joint prior x has two channels, and L looks at the second instead of G(x).
+
+With the operator's error in R (`error_model`) L is Huber's function of each misfit r: quadratic as -log N(r; 0, R) up to the
+misfit where that pulls as much as w does, linear beyond. The weight is then the most that an observation can pull; an operator
+with a large error pulls less. As R goes to 0 this is L again. Correlations in R are left out.
 """
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +24,7 @@ class LangevinSettings(RunSettings):
     """DAPS with Langevin steps. weight: w; steps, sigma_max, sigma_min: annealing; ode_steps: Heun steps of the ODE per level.
 
     tau, langevin_steps, learning_rate, temperature: τ, the number per level, lr and η of the Langevin steps.
+    error_model: the operator's own error in the likelihood: none, as published; spectral or white as for ddis-gn.
     """
 
     weight: PerCase = 20.0
@@ -30,6 +36,7 @@ class LangevinSettings(RunSettings):
     langevin_steps: int = Field(20, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     temperature: float = Field(0.1, ge=0)
+    error_model: Literal["spectral", "white", "none"] = "none"
 
 
 class LangevinStep:
@@ -38,6 +45,7 @@ class LangevinStep:
     Args:
         weight, tau: w and τ of the likelihood; learning_rate: lr; temperature: η.
         solution: normalised solution [B, S, S] of a state x; null: the task's operator.
+        trusting: L as published; otherwise by Huber's function, with the observation's R.
     """
 
     def __init__(
@@ -49,8 +57,9 @@ class LangevinStep:
         learning_rate: float,
         temperature: float,
         solution: Callable[[Tensor], Tensor] | None = None,
+        trusting: bool = True,
     ):
-        self.task, self.weight, self.tau = task, weight, tau
+        self.task, self.weight, self.tau, self.trusting = task, weight, tau, trusting
         self.steps, self.learning_rate, self.temperature = steps, learning_rate, temperature
         self.solution = task.operator if solution is None else solution
 
@@ -59,13 +68,21 @@ class LangevinStep:
         cls, task: Task, s: LangevinSettings, weight: PerCase, solution: Callable[[Tensor], Tensor] | None = None
     ) -> "LangevinStep":
         """The step that the settings of a run describe, with a weight of their own."""
-        return cls(task, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, solution)
+        trusting = s.error_model == "none"
+        return cls(task, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, solution, trusting)
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇ w L(x) / (2 τ²), of the shape of x: [B, S, S], or [B, C, S, S] of C channels."""
         x = x.detach().requires_grad_()
-        misfit = self.task.observation.misfit(self.solution(x))
-        loss = misfit.abs().mean(dim=1).sum() * (self.weight / (2 * self.tau**2))
+        size = self.task.observation.misfit(self.solution(x)).abs()
+        slope = self.weight / (2 * self.tau**2 * size.shape[1])
+        if self.trusting:
+            loss = slope * size.sum()
+        else:
+            variance = self.task.observation.covariance.diagonal(dim1=1, dim2=2).to(size)
+            variance = variance.repeat_interleave(len(size) // len(variance), dim=0)
+            inside = size.clamp(max=slope * variance)
+            loss = (inside * (size - inside / 2) / variance).sum()
         return torch.autograd.grad(loss, x)[0]
 
     def __call__(self, x0_hat: Tensor, sigma: float, progress: float) -> Tensor:
