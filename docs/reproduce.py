@@ -18,14 +18,21 @@ from refresh import networks, prior, tuning
 
 from ddis.config import Case, Study
 from ddis.errors import InputError
+from ddis.evaluation.figures import fields
 from ddis.files import write_csv, write_text
 from ddis.stages import figures
 from ddis.stages import tuning as tuning_stage
-from ddis.stages.layout import TABLES, model_folder, models, tuning_path
+from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
 from ddis.stages.report import TITLES
 from ddis.stages.tables import make_tables, read_all
 
 NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
+
+
+OWN_TITLES = {
+    "tuning": ("Weights", "Validation error against the weight; the dashed line is what the study uses."),
+    "run": ("One field", "Truth, mean, one sample, the standard deviation of the samples, and the error of their mean."),
+}
 
 
 def load(folder: Path) -> Study:
@@ -59,8 +66,13 @@ def tuned_cases(study: Study) -> list[Case]:
 
 
 def draw(study: Study, target: Path) -> Iterator[tuple[str, Figure]]:
+    """The figures of the study and of its tuning, and one of every run at its largest percent."""
     yield from figures.draw(study, target)
     yield from tuning_stage.draw(study)
+    for problem, observation in groups(study):
+        largest = {samples.attributes["run"]: samples for samples in figures.shown_runs(study, problem, observation)}
+        for run, samples in largest.items():
+            yield f"run-{problem}-{observation}-{run}", fields.portrait(samples, field=0)
 
 
 def page(study: Study, target: Path, pictures: list[str]) -> str:
@@ -82,9 +94,7 @@ def page(study: Study, target: Path, pictures: list[str]) -> str:
     parts.append("## Figures")
     for name in pictures:
         kind, _, rest = name.partition("-")
-        title, caption = TITLES.get(
-            kind, ("Weights", "Validation error against the weight; the dashed line is what the study uses.")
-        )
+        title, caption = (TITLES | OWN_TITLES)[kind]
         parts.append(f"### {title}: {rest}\n\n{caption}\n\n![{title}]({name}.png)")
     return "\n\n".join(parts) + "\n"
 

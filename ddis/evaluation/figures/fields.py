@@ -39,6 +39,38 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
     return figure
 
 
+def portrait(samples: Samples, field: int) -> Figure:
+    """What one run says about one test field: truth, mean, one sample, the samples' standard deviation, and the mean's error.
+
+    The first three share their colours, the last two theirs. A run of one sample has no standard deviation to show.
+    """
+    truth, members = samples.coefficient_true[field].astype(np.float64), samples.coefficient[field].astype(np.float64)
+    mean, spread = members.mean(axis=0), members.std(axis=0, ddof=1) if len(members) > 1 else None
+    wrong = np.abs(mean - truth)
+    shown = {
+        "truth $a$": truth,
+        f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth):.1f} %": mean,
+        f"one sample, {100 * metrics.relative_l2(members[0], truth):.1f} %": members[0],
+    }
+    widths = {"error of the mean": wrong} if spread is None else {"standard deviation": spread, "error of the mean": wrong}
+    top = np.quantile([*widths.values()], 0.995)
+    with rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(2.35 * len(shown | widths) + 1.4, 2.9), layout="constrained")
+        axes = figure.subplots(1, len(shown | widths), squeeze=False, sharex=True, sharey=True)
+        left, right = axes[0, :3], axes[0, 3:]
+        for ax, (title, values) in zip(left, shown.items(), strict=True):
+            picture = _picture(ax, values, _scale(truth))
+            ax.set_title(title)
+        figure.colorbar(picture, ax=list(left), label="$a$ (dimensionless)", pad=0.01, extend="both")
+        for ax, (title, values) in zip(right, widths.items(), strict=True):
+            picture = _picture(ax, values, {"cmap": "magma", "vmin": 0.0, "vmax": top})
+            ax.set_title(title)
+        figure.colorbar(picture, ax=list(right), label="dimensionless", pad=0.01, extend="max")
+        _outer_labels(axes)
+        figure.suptitle(f"{run_label(samples)}: test field {field}, {setting(samples)}", fontsize=9)
+    return figure
+
+
 def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str) -> Figure:
     """Pairs of a data set side by side, coefficient above solution, arrays [n, S, S]; each row shares its colours."""
     count = len(coefficient)
