@@ -109,6 +109,10 @@ class Slurm:
         """Ids of the jobs in the given states (default: running or waiting)."""
         return self.command("squeue", "--noheader", "--format=%i", f"--states={','.join(states) or 'PD,R,CG'}").split()
 
+    def minutes_of(self, job: str) -> int:
+        """Full minutes for which a job has been running, below an hour."""
+        return int(self.command("squeue", "--noheader", "--format=%M", f"--jobs={job}").split(":")[-2])
+
     def stop(self) -> None:
         """Cancels all jobs and ends the daemons that were started here."""
         if len(self._daemons) > 2:

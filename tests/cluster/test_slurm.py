@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import subprocess
-import time
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -141,15 +141,23 @@ def test_then_a_cancelled_job(troubled: Workplace) -> None:
 
 @pytest.mark.parametrize(("heeds", "state"), [(True, "FAILED"), (False, "TIMEOUT")], ids=["heeds-the-signal", "hangs"])
 def test_then_a_job_that_runs_out_of_time(troubled: Workplace, heeds: bool, state: str) -> None:
-    """Of one minute. Halted for 40 s, the training finds Slurm's signal when it goes on; or it stays halted."""
-    snakemake = troubled.start("--set-resources", "train_prior:runtime=1")
+    """The limit is lowered to the next full minute but one. Halted, the training goes on to find the signal, or never does."""
+    snakemake = troubled.start()
     troubled.wait_for_checkpoint()
     process, job = troubled.process_of_prior(), troubled.job_of_prior()
     os.kill(process, signal.SIGSTOP)
+    troubled.slurm.command("scontrol", "update", f"JobId={job}", f"TimeLimit={troubled.slurm.minutes_of(job) + 2}")
     if heeds:
-        time.sleep(40)
+        wait_until(lambda: pending(process, signal.SIGTERM), "Slurm warns the training")
         os.kill(process, signal.SIGCONT)
     fails(snakemake, troubled, job, state)
+
+
+def pending(process: int, number: signal.Signals) -> bool:
+    """Whether a signal waits for a halted process."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    [mask] = [line.split()[1] for line in lines if line.startswith("ShdPnd:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def test_then_the_same_command_ends_the_study(troubled: Workplace, local: Workplace) -> None:
