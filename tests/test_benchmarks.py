@@ -1,15 +1,20 @@
-"""The page and the plot of benchmarks/budget.py, from made-up measurements."""
+"""What benchmarks compute besides calling the package: pages and plots from made-up measurements, a reference of their own."""
 
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from test_gauss_newton import SIZE, make_task
 
 from ddis.config import Study
+from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate, conditional_spectrum
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import budget  # noqa: E402
+import gauss_newton  # noqa: E402
+import operator_error  # noqa: E402
 
 
 def row(run: str, error: float | None, prior: float, operator: float, **settings) -> dict:
@@ -52,3 +57,31 @@ def test_budgets_are_those_of_runs_that_the_study_has():
     assert {run for run, _ in tried} == {*budget.BUDGETS, *budget.CLOSED_FORM} <= set(study.runs)
     for run, changes in tried:
         assert changes.get("steps", 0) <= max(100, getattr(study.runs[run], "steps", 0))
+
+
+def test_rows_of_every_chain_give_what_products_give():
+    """The reference of benchmarks/gauss_newton.py against conjugate gradients to 1e-10: navier-stokes, a point for every chain."""
+    task = make_task("navier-stokes")
+    torch.manual_seed(0)
+    point, x_tilde = 0.3 * torch.randn(2, 4, SIZE, SIZE, dtype=torch.float64)
+    target = task.observation.values[:, None] + 0.01 * torch.randn(2, 2, task.observation.index.shape[1], dtype=torch.float64)
+    variance = conditional_spectrum(task.spectrum, task.noise.spectrum(task.basis), 0.5)
+    expected = MatrixFreeUpdate(task, LeadingModes(task), 1e-10)(point, x_tilde, target, variance)
+    assert torch.allclose(gauss_newton.OwnJacobian(task)(point, x_tilde, target, variance), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_what_an_operators_error_must_not_do():
+    """Errors fall by 2 ± 1 from the second operator to the third; the order of the rows and other runs do not count."""
+    errors = [[10.0, 13.0], [30.0, 32.0], [27.0, 31.0]]
+    rows = [
+        {"key": {"run": "ddis-gn"}, "error": size, "l2_mean": values, "coverage90": 1 - size, "n_failed": 0}
+        for size, values in zip((0.01, 0.1, 0.3), errors, strict=True)
+    ]
+    other = {"key": {"run": "ddis"}, "error": 0.1, "l2_mean": [900.0, 900.0], "coverage90": 0.0, "n_failed": 2}
+    found = operator_error.criteria([rows[2], other, rows[0], rows[1]])
+    assert found == {
+        "largest_l2_mean": 31.0,
+        "largest_fall_in_standard_errors": pytest.approx(2.0),
+        "smallest_coverage90": 0.7,
+        "failed_fields": 0,
+    }
