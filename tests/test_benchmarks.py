@@ -60,7 +60,7 @@ def test_budgets_are_those_of_runs_that_the_study_has():
 
 
 def test_rows_of_every_chain_give_what_products_give():
-    """The reference of benchmarks/gauss_newton.py against conjugate gradients to 1e-10: navier-stokes, a point for every chain."""
+    """The reference of benchmarks/gauss_newton.py against conjugate gradients to 1e-10, a point for every chain."""
     task = make_task("navier-stokes")
     torch.manual_seed(0)
     point, x_tilde = 0.3 * torch.randn(2, 4, SIZE, SIZE, dtype=torch.float64)
