@@ -5,7 +5,7 @@
 Takes prior, operators, settings and weights of a finished study and 32 fields that it has not seen. The operators are the study's
 own at all and at the fewest pairs, one trained here on a fifth of those, the first one mixed with the solver until its error is
 1 %, and the first one with Gaussian noise on its weights until its error is 3, 10, 30 and 100 %. R comes from held-out pairs, as
-in a study. `ddis` draws 4 samples of a field on 25 levels, only for operators that were not trained; `ddis-gn` draws 8. The
+in a study. `ddis` draws 4 samples of a field on 12 levels, only for operators that were not trained; `ddis-gn` draws 8. The
 prior's mean has an error of 100 %.
 
 Also what R may look like: one variance, one for every node, one for every ring of wavenumbers, the last growing with the size of
@@ -62,7 +62,7 @@ RESULT, FIGURE = ROOT / "benchmarks" / "results" / "operator_error.json", ROOT /
 CPU = torch.device("cpu")
 FIELDS, FRESH, SCORED = 32, 1, 500  # fields sampled; offset of the seed; fields on which errors of operators are measured
 NOISE_TARGETS = (0.03, 0.1, 0.3, 1.0)
-DDIS = {"samples": 4, "batch": 128, "steps": 25}
+DDIS = {"samples": 4, "batch": 128, "steps": 12}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddis": ("ddis", DDIS),
     "ddis, R with the error": ("ddis", DDIS | {"error_model": "spectral"}),

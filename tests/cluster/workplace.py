@@ -78,7 +78,7 @@ class Workplace:
 
 
 def end_of(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    output, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=1800)
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
