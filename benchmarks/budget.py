@@ -41,7 +41,7 @@ BUDGETS: dict[str, tuple[int, tuple[int, ...]]] = {
     "ddis-gn-solver": (4, (3, 5, 10, 20, 50, 100)),
     "ddis-dps": (1, (50, 125, 250)),
     "fundps": (1, (25, 50, 125, 250)),
-    "diffusionpde": (1, (50, 125, 250, 500)),
+    "diffusionpde": (1, (50, 125, 250)),
     "joint-daps": (1, (6, 12, 25, 50)),
 }
 CLOSED_FORM = ("tikhonov", "tikhonov-solver", "exact")
