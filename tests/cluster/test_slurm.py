@@ -157,7 +157,7 @@ def test_then_a_job_that_runs_out_of_time(troubled: Workplace, warned: bool, sta
 
 
 def sleeps_on(process: int) -> bool:
-    """Whether a process is halted, and no SIGTERM waits for it. Some versions of Slurm wake it with the signal, others do not."""
+    """Whether a process is halted, and no SIGTERM waits for it. Slurm may wake it with the signal, or not."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

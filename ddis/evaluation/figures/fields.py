@@ -42,22 +42,20 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
 def portrait(samples: Samples, field: int) -> Figure:
     """What one run says about one test field: truth, mean, one sample, the samples' standard deviation, and the mean's error.
 
-    The first three share their colours, the last two theirs. A run of one sample has no standard deviation to show.
+    The first three share their colours, the last two theirs. Of a run of one sample, that sample and its error are shown.
     """
     truth, members = samples.coefficient_true[field].astype(np.float64), samples.coefficient[field].astype(np.float64)
-    mean, spread = members.mean(axis=0), members.std(axis=0, ddof=1) if len(members) > 1 else None
-    wrong = np.abs(mean - truth)
-    shown = {
-        "truth $a$": truth,
-        f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth):.1f} %": mean,
-        f"one sample, {100 * metrics.relative_l2(members[0], truth):.1f} %": members[0],
-    }
-    widths = {"error of the mean": wrong} if spread is None else {"standard deviation": spread, "error of the mean": wrong}
+    mean = members.mean(axis=0)
+    shown = {"truth $a$": truth, f"one sample, $l^2$ error {100 * metrics.relative_l2(members[0], truth):.1f} %": members[0]}
+    widths = {"error": np.abs(mean - truth)}
+    if len(members) > 1:
+        shown[f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth):.1f} %"] = mean
+        widths = {"standard deviation": members.std(axis=0, ddof=1), "error of the mean": widths["error"]}
     top = np.quantile([*widths.values()], 0.995)
     with rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(2.35 * len(shown | widths) + 1.4, 2.9), layout="constrained")
         axes = figure.subplots(1, len(shown | widths), squeeze=False, sharex=True, sharey=True)
-        left, right = axes[0, :3], axes[0, 3:]
+        left, right = axes[0, : len(shown)], axes[0, len(shown) :]
         for ax, (title, values) in zip(left, shown.items(), strict=True):
             picture = _picture(ax, values, _scale(truth))
             ax.set_title(title)
