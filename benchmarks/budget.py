@@ -4,7 +4,7 @@
 
 Takes the trained networks, settings and weights of a finished study at 100 % of the pairs, and draws samples of a few of its
 test fields with fewer or more steps; weights stay those that were chosen for the study's own number of steps. Costs are per
-sample of one field: evaluations as counted in every study, and seconds of one thread. What a method computes once for all fields
+sample of one field: evaluations as counted in every study, and seconds. What a method computes once for all fields
 (a Jacobian) is shared out over the samples drawn here, far fewer than in a study. Writes benchmarks/results/budget.json, and from
 it docs/samplers/budget.md and budget.png; --tables only does the latter. About 20 minutes on one core at 64 x 64.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -28,6 +27,7 @@ from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_colours
 from ddis.evaluation.text import pipe_table
 from ddis.files import atomic_path, write_json, write_text
 from ddis.provenance import collect
+from ddis.stages.common import settle
 from ddis.stages.sampler import Observed, Sampler, observe
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,6 @@ def measure(sampler: Sampler, observed: Observed) -> dict[str, Any]:
 
 def measure_all(study: Study) -> dict[str, Any]:
     """All measurements of a study's first problem and observation, and what they were made with."""
-    torch.set_num_threads(1)
     problem, observation = next(iter(study.problems)), next(iter(study.observations))
     tried = [(Case(problem, observation, run, PERCENT), changes) for run, changes in settings(study)]
     # All networks are loaded before the first measurement: one that is missing must not end the last of them.
@@ -96,7 +95,7 @@ def measure_all(study: Study) -> dict[str, Any]:
         "resolution": study.data.resolution,
         "observations": study.observations[observation].count,
         "fields": FIELDS,
-        "threads": 1,
+        "threads": study.threads,
         **machine,
         "rows": rows,
     }
@@ -111,9 +110,9 @@ def page(result: Mapping[str, Any]) -> str:
         [
             "# Error against cost",
             f"Written by `python benchmarks/budget.py` with the networks of the study `{result['study']}` at {PERCENT} % of the "
-            f"pairs: {setting}, one thread of {result['device']}. Costs are per sample of one field. The Jacobian of `ddis-gn`, "
-            "`tikhonov` and `exact` is shared out over the fields and samples drawn here; a study draws more of them, and each "
-            "then carries less of it. Weights are those of the study, chosen for its own number of steps.",
+            f"pairs: {setting}, threads: {result['threads']}, {result['device']}. Costs are per sample of one field. The "
+            "Jacobian of `ddis-gn`, `tikhonov` and `exact` is shared out over the fields and samples drawn here; a study draws "
+            "more of them, and each then carries less of it. Weights are those of the study, chosen for its own number of steps.",
             "![Error against cost](budget.png)",
             pipe_table(head, (cells(row) for row in result["rows"])),
             "",
@@ -162,7 +161,9 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only the page and the plot, from the results that are there")
     arguments = parser.parse_args()
     if not arguments.tables:
-        write_json(RESULT, measure_all(Study.load(arguments.study / "config.yaml")))
+        study = Study.in_folder(arguments.study)
+        with settle(study):
+            write_json(RESULT, measure_all(study))
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     write_text(PAGE, page(result))
     with atomic_path(PAGE.with_suffix(".png")) as temporary:

@@ -32,7 +32,7 @@ def result() -> dict:
         row("fundps", None, 99, 0, steps=50),
         row("exact", 18.0, 0, 16),
     ]
-    setting = {"study": "made-up", "problem": "poisson", "resolution": 64, "observations": 125, "fields": 8, "device": "none"}
+    setting = {"study": "made-up", "problem": "poisson", "resolution": 64, "observations": 125, "fields": 8, "threads": 1, "device": "none"}
     return setting | {"rows": rows}
 
 

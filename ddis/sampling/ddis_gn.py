@@ -54,12 +54,12 @@ class DDISGNSettings(RunSettings):
 def dense_is_cheaper(settings: DDISGNSettings, index: Tensor) -> bool:
     """Whether m vector-Jacobian products for the field's K samples cost less than products at every level; nodes index [n, m].
 
-    The cost model, in evaluations per sample of N levels: dense 2 m / K + N; matrix-free 3 r / K + (3 + 2 c) N, with r leading
+    The cost model, in evaluations per sample of N levels: dense 2 m / K + N; matrix-free 3 r / K + (4 + 2 c) N, with r leading
     modes and c iterations per level, about 2 with the preconditioner. It does not ask how many fields share the rows, so that a
     field's samples do not depend on what else is drawn.
     """
     m, k, levels = index.shape[1], settings.samples, settings.steps * settings.iterations
-    return 2 * m / k + levels <= 3 * LEADING_MODES / k + 7 * levels
+    return 2 * m / k + levels <= 3 * LEADING_MODES / k + 8 * levels
 
 
 class DDISGN(Method):
