@@ -32,8 +32,8 @@ def result() -> dict:
         row("fundps", None, 99, 0, steps=50),
         row("exact", 18.0, 0, 16),
     ]
-    setting = {"study": "made-up", "problem": "poisson", "resolution": 64, "observations": 125, "fields": 8, "threads": 1, "device": "none"}
-    return setting | {"rows": rows}
+    setting = {"study": "made-up", "problem": "poisson", "resolution": 64, "observations": 125, "fields": 8}
+    return setting | {"threads": 1, "device": "none", "rows": rows}
 
 
 def test_every_measurement_is_a_row_of_the_page(result):
