@@ -9,10 +9,10 @@ in a study. `ddis` draws 4 samples of a field on 12 levels, only for operators t
 prior's mean has an error of 100 %.
 
 Also what R may look like: one variance, one for every node, one for every ring of wavenumbers, the last growing with the size of
-the observed values (what the samplers use), and a full covariance of all nodes; by the likelihood of held-out errors (per
-observation, in nats), their chi-square per observation, and the error of ddis-gn. Rows that are in
-benchmarks/results/operator_error.json are not measured again; about an hour on one core without them. Also writes
-operator_error.md beside it and docs/samplers/operator-error.png.
+the observed values, the same with a gain for every ring (what the samplers use), and a full covariance of all nodes; by the
+likelihood of held-out errors (per observation, in nats), their chi-square per observation, and the error of ddis-gn. Rows that
+are in benchmarks/results/operator_error.json are not measured again (each names its commit): delete the file for another study
+or other code. 40 minutes on one core. Also writes operator_error.md beside it and docs/samplers/operator-error.png.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from ddis.evaluation.calibration import calibration
 from ddis.evaluation.figures.style import LIMIT, STYLE, plain_ticks, to_png
 from ddis.evaluation.metrics import failed_fields, relative_l2
 from ddis.evaluation.text import pipe_table
-from ddis.fields.bases import basis
+from ddis.fields.bases import Basis, basis
 from ddis.files import atomic_path, write_json, write_text
 from ddis.provenance import collect
 from ddis.randomness import generator
@@ -49,7 +49,8 @@ from ddis.sampling.observation import (
     error_covariance,
     error_growth,
     node_functions,
-    operator_error_spectrum,
+    operator_error_model,
+    rings,
 )
 from ddis.stages.common import keep_freed_memory, load_pairs, training_share, validation_share
 from ddis.stages.networks import Trained, load_network
@@ -69,6 +70,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddis-gn": ("ddis-gn", {"samples": 8}),
     "ddis-gn, R = noise": ("ddis-gn", {"samples": 8, "error_model": "none"}),
 }
+CHOSEN = "per wavenumber, growing, with gains"
 SHRINKAGE = 300  # pairs that the rings are worth in the full covariance
 Covariance = Callable[[Tensor, Tensor], Tensor]  # nodes [n, m], normalised values [n, m] -> R [n, m, m]
 
@@ -133,10 +135,10 @@ class Stress:
         """The operator with R from the held-out pairs of the percent `share`."""
         pairs, rows = load_pairs(self.study, self.name, "validation"), validation_share(self.study, share)
         errors, solutions = self.predictions(operator, *(torch.from_numpy(f[rows]) for f in (pairs.coefficient, pairs.solution)))
-        spectrum = operator_error_spectrum(errors, self.basis, solutions)
+        gain, spectrum = operator_error_model(solutions + errors, solutions, self.basis)
         fresh, truth = self.predictions(operator, self.coefficient, self.solution)
         error = float((fresh.flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)).mean())
-        return Tested(name, percent, replace(operator, error_spectrum=spectrum), errors, solutions, error)
+        return Tested(name, percent, replace(operator, error_gain=gain, error_spectrum=spectrum), errors, solutions, error)
 
     def operators(self) -> Iterator[Tested]:
         """All operators, the smallest error first."""
@@ -172,7 +174,14 @@ class Stress:
             pass
         best = job.trainer.average
         best.load_state_dict(job.trainer.best)
-        return Trained(best.eval().requires_grad_(False), **job.normalisation, spectrum=None, error_spectrum=None, information={})
+        return Trained(
+            best.eval().requires_grad_(False),
+            **job.normalisation,
+            spectrum=None,
+            error_gain=None,
+            error_spectrum=None,
+            information={},
+        )
 
     def disturbed(self, operator: Trained, target: float) -> Trained:
         """The operator with noise on its weights, in units of each tensor's own size, so large that its error is the target."""
@@ -216,19 +225,19 @@ class Stress:
             "seconds_per_sample": result.seconds / samples[..., 0, 0].size if len(samples) else None,
         }
 
-    def covariances(self, tested: Tested) -> dict[str, Covariance]:
-        """Forms of R, each from the held-out pairs of the operator."""
+    def forms(self, tested: Tested) -> dict[str, tuple[Tensor | None, Covariance]]:
+        """Forms of R, each from the held-out pairs of the operator, with the gains [S, S] of the operator's modes or without."""
         assert tested.trained.solution is not None
         floor = self.variance * (SIGMA_DATA / tested.trained.solution.std) ** 2
         errors, modes = tested.errors.double(), self.basis
-        rings = operator_error_spectrum(errors, modes)
-        growing = operator_error_spectrum(errors, modes, tested.solutions)
+        shared = ring_variance(errors, modes)
+        growing = ring_variance(errors / error_growth(tested.solutions.flatten(1)).sqrt()[:, None, None], modes)
         functions = node_functions(modes, torch.arange(self.size**2)[None]).flatten(2)[0]
         flat = errors.flatten(1)
-        full = (flat.T @ flat + SHRINKAGE * (functions * rings.flatten()) @ functions.T) / (len(flat) + SHRINKAGE)
+        full = (flat.T @ flat + SHRINKAGE * (functions * shared.flatten()) @ functions.T) / (len(flat) + SHRINKAGE)
 
-        def grown(index: Tensor, values: Tensor) -> Tensor:
-            return error_covariance(index, floor, modes, growing, error_growth(values))
+        def grown(spectrum: Tensor | None) -> Covariance:
+            return lambda index, values: error_covariance(index, floor, modes, spectrum, error_growth(values))
 
         def of_nodes(index: Tensor, values: Tensor) -> Tensor:
             return torch.diag_embed((errors**2).mean(dim=0).flatten()[index] + floor)
@@ -237,23 +246,33 @@ class Stress:
             return full[index[:, :, None], index[:, None, :]] + floor * torch.eye(index.shape[1], dtype=torch.float64)
 
         return {
-            "one variance": lambda index, values: error_covariance(index, floor + float((errors**2).mean()), modes),
-            "per node": of_nodes,
-            "per wavenumber": lambda index, values: error_covariance(index, floor, modes, rings),
-            "per wavenumber, growing": grown,
-            "full": of_pairs,
+            "one variance": (None, lambda index, values: error_covariance(index, floor + float((errors**2).mean()), modes)),
+            "per node": (None, of_nodes),
+            "per wavenumber": (None, lambda index, values: error_covariance(index, floor, modes, shared)),
+            "per wavenumber, growing": (None, grown(growing)),
+            CHOSEN: (tested.trained.error_gain, grown(tested.trained.error_spectrum)),
+            "full": (None, of_pairs),
         }
 
-    def score(self, tested: Tested, covariance: Covariance, fields: int = SCORED) -> dict[str, float]:
+    def score(self, tested: Tested, gain: Tensor | None, covariance: Covariance, fields: int = SCORED) -> dict[str, float]:
         """How well R describes the operator's errors on fresh fields: negative log-likelihood and chi-square per observation."""
         errors, truth = self.predictions(tested.trained, self.coefficient[:fields], self.solution[:fields])
+        if gain is not None:
+            errors = self.basis.inverse(gain * self.basis.forward((truth + errors).double())) - truth
         index = torch.from_numpy(self.index[:fields])
-        seen, values = (f.flatten(1).gather(1, index).double() for f in (errors, truth))
+        seen, values = (f.flatten(1).double().gather(1, index) for f in (errors, truth))
         root = torch.linalg.cholesky(covariance(index, values))
         chi = torch.linalg.solve_triangular(root, seen[..., None], upper=False)[..., 0].square().mean(dim=1)
         likelihood = 0.5 * chi + root.diagonal(dim1=1, dim2=2).log().mean(dim=1)
         low, high = chi.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist()
         return {"likelihood": float(likelihood.mean()), "chi": float(chi.mean()), "chi_low": low, "chi_high": high}
+
+
+def ring_variance(errors: Tensor, modes: Basis) -> Tensor:
+    """Variance [S, S] of the modes of error fields [N, S, S], shared by rings of equal |k|."""
+    power = (modes.forward(errors) ** 2).mean(dim=0)
+    ring, number = rings(modes)
+    return (torch.zeros_like(number).index_add_(0, ring, power.flatten()) / number)[ring].reshape(power.shape)
 
 
 class Mixture(torch.nn.Module):
@@ -279,10 +298,11 @@ def measure(stress: Stress, result: dict[str, Any]) -> None:
             key = {"operator": f"{tested.name}, {100 * tested.error:.2g} %", "run": label}
             add(result, "rows", key, lambda: common | stress.draw(tested, run, changes))  # noqa: B023 (called at once)
         if tested.name.startswith("trained"):
-            for form, covariance in stress.covariances(tested).items():
+            for form, (gain, covariance) in stress.forms(tested).items():
                 key = {"operator": f"{tested.name}, {100 * tested.error:.2g} %", "form": form}
-                made = partial(stress.draw, tested, "ddis-gn", {"samples": 8}, covariance)
-                add(result, "covariances", key, lambda: common | stress.score(tested, covariance) | made())  # noqa: B023
+                alike = replace(tested, trained=replace(tested.trained, error_gain=gain))
+                made = partial(stress.draw, alike, "ddis-gn", {"samples": 8}, covariance)
+                add(result, "covariances", key, lambda: common | stress.score(tested, gain, covariance) | made())  # noqa: B023
     whole = next(tested for tested in operators if tested.name == "trained on 100 % of the pairs")
     for pairs in (1, 3, 10, 100):
         add(result, "subsets", {"pairs": pairs}, lambda: subsets(stress, whole, pairs))  # noqa: B023
@@ -293,7 +313,7 @@ def add(result: dict[str, Any], table: str, key: Mapping[str, Any], make: Callab
     """Makes a row of a table and saves the result, unless the row is there."""
     rows = result.setdefault(table, [])
     if not any(row["key"] == key for row in rows):
-        rows.append({"key": key, **make()})
+        rows.append({"key": key, **make(), "git_commit": collect({}, None)["git_commit"]})
         write_json(RESULT, result)
         print(
             table, key, {k: np.round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items() if not isinstance(v, list)}
@@ -306,8 +326,11 @@ def subsets(stress: Stress, tested: Tested, pairs: int, draws: int = 20, fields:
     scores = []
     for _ in range(draws):
         rows = torch.from_numpy(rng.choice(len(tested.errors), pairs, replace=False))
-        part = replace(tested, errors=tested.errors[rows], solutions=tested.solutions[rows])
-        scores.append(stress.score(part, stress.covariances(part)["per wavenumber, growing"], fields))
+        errors, solutions = tested.errors[rows], tested.solutions[rows]
+        gain, spectrum = operator_error_model(solutions + errors, solutions, stress.basis)
+        trained = replace(tested.trained, error_gain=gain, error_spectrum=spectrum)
+        part = replace(tested, trained=trained, errors=errors, solutions=solutions)
+        scores.append(stress.score(part, *stress.forms(part)[CHOSEN], fields))
     return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
 
@@ -323,6 +346,8 @@ def criteria(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     chosen = sorted((row for row in rows if row["key"]["run"] == "ddis-gn"), key=lambda row: row["error"])
     falls = []
     for better, worse in pairwise(chosen):
+        if better["n_failed"] or worse["n_failed"]:
+            raise ValueError(f"fields failed: {better['key']}, {worse['key']}")
         difference = np.subtract(worse["l2_mean"], better["l2_mean"])
         falls.append(float(-difference.mean() / (difference.std(ddof=1) / len(difference) ** 0.5)))
     return {
@@ -450,7 +475,6 @@ def main() -> None:
         result["setting"] = (
             f"{stress.name}, {stress.size} x {stress.size} nodes, {observation.count} noiseless observations, {pairs} pairs"
         )
-        result["provenance"] = collect({}, None)
         measure(stress, result)
         result["criteria"] = criteria(result["rows"])
         write_json(RESULT, result)

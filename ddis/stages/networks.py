@@ -36,13 +36,15 @@ class Trained:
 
     coefficient, solution  normalisations (no solution for a coefficient prior)
     spectrum               of a coefficient prior: variance C [S, S] of the normalised coefficient's modes
-    error_spectrum         of an operator: variance [S, S] of the modes of its error, normalised
+    error_gain             of an operator: what its modes are multiplied by [S, S] to predict those of the solution
+    error_spectrum         of an operator: variance [S, S] of the modes of what is then left, normalised
     """
 
     network: nn.Module
     coefficient: Normalisation
     solution: Normalisation | None
     spectrum: Tensor | None
+    error_gain: Tensor | None
     error_spectrum: Tensor | None
     information: dict[str, Any]
 
@@ -57,7 +59,7 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
         if information["configuration"] != digest:
             raise ValueError("it is of another configuration than the weights")
         normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
-        spectrum, error_spectrum = (as_tensor(information.get(name)) for name in ("spectrum", "error_spectrum"))
+        spectrum, gain, rest = (as_tensor(information.get(name)) for name in ("spectrum", "error_gain", "error_spectrum"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'model.json'} is missing or damaged ({error!r}); delete {folder} and train again") from error
     kind, _ = kind_and_percent(model)
@@ -67,7 +69,7 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
         network = build_denoiser(study, problem, kind)
     network.load_state_dict(tensors)
     network.to(device).eval().requires_grad_(False)
-    return Trained(network, normalisation["coefficient"], normalisation.get("solution"), spectrum, error_spectrum, information)
+    return Trained(network, normalisation["coefficient"], normalisation.get("solution"), spectrum, gain, rest, information)
 
 
 def as_tensor(values: list[list[float]] | None) -> Tensor | None:

@@ -127,6 +127,8 @@ class Sampler:
         train = cache(partial(load_pairs, study, case.problem, "train"))  # trained networks hold what is needed of it
         self.coefficient, self.solution = self._normalisations(train)
         self.mean, self.spectrum = self._gaussian(train)
+        modelled = getattr(settings, "error_model", "none") == "spectral"
+        self.gain: Tensor | None = self.operator.error_gain if self.operator and modelled else None
 
     def _normalisations(self, train: Callable[[], Pairs]) -> tuple[Normalisation, Normalisation]:
         """Of the prior and of the operator; without them the scales of the training split, with mean 0 as in the closed form."""
@@ -140,9 +142,13 @@ class Sampler:
         return coefficient, solution or scale(train().solution)
 
     def predict(self, x: Tensor) -> Tensor:
-        """Normalised solution of the normalised coefficient, by the trained operator or the solver."""
+        """Normalised solution of the normalised coefficient, by the trained operator or the solver.
+
+        Where the run takes the operator's error as a spectrum, its modes are multiplied by the gains that belong to it.
+        """
         a = self.physical(x)
-        return self.solution.normalise(self.operator.network(a) if self.operator else solve_or_nan(self.problem, a))
+        u = self.solution.normalise(self.operator.network(a) if self.operator else solve_or_nan(self.problem, a))
+        return u if self.gain is None else self.basis.inverse(self.gain.to(u) * self.basis.forward(u))
 
     def physical(self, x: Tensor) -> Tensor:
         """The coefficient a = P(b) of the normalised free field x [..., S, S] (see Problem)."""

@@ -23,7 +23,7 @@ from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.progress import Progress
 from ddis.randomness import generator
-from ddis.sampling.observation import operator_error_spectrum
+from ddis.sampling.observation import operator_error_model
 from ddis.signals import Stopped, StopRequest
 from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
 from ddis.stages.layout import model_folder
@@ -234,7 +234,7 @@ def normalisation_of(fields: np.ndarray, name: str) -> Normalisation:
 def operator_error(
     study: Study, problem: str, percent: str, operator: nn.Module, normalisation: dict[str, Normalisation]
 ) -> dict[str, Any]:
-    """The operator's own error on the held-out pairs of its share: relative, variance per node, and spectrum (normalised)."""
+    """The operator's own error on the held-out pairs of its share: relative, variance per node, and `operator_error_model`."""
     from ddis.models.operator import FourierOperator
     from ddis.training.regression import prediction_errors
 
@@ -243,12 +243,14 @@ def operator_error(
     device = next(operator.parameters()).device
     a = normalisation["coefficient"].normalise(torch.from_numpy(validation.coefficient[rows])).to(device)
     u = normalisation["solution"].normalise(torch.from_numpy(validation.solution[rows])).to(device)
-    errors = prediction_errors(operator, a, u).cpu()
+    errors, u = prediction_errors(operator, a, u).cpu(), u.cpu()
     modes = basis(study.make_problem(problem).basis, study.data.resolution)
+    gain, spectrum = operator_error_model(u + errors, u, modes)
     return {
-        "relative_error": float((errors.flatten(1).norm(dim=1) / u.cpu().flatten(1).norm(dim=1)).mean()),
+        "relative_error": float((errors.flatten(1).norm(dim=1) / u.flatten(1).norm(dim=1)).mean()),
         "error_variance": float((errors**2).mean()),
-        "error_spectrum": operator_error_spectrum(errors, modes, u.cpu()).tolist(),
+        "error_gain": gain.tolist(),
+        "error_spectrum": spectrum.tolist(),
     }
 
 
