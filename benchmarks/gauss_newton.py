@@ -33,7 +33,7 @@ from ddis.sampling.ddis_gn import DDISGN, DDISGNSettings
 from ddis.sampling.gauss_newton import GaussNewtonStep, gaussian_update, jacobian_rows
 from ddis.sampling.observation import Observation
 from ddis.sampling.schedules import karras_schedule
-from ddis.stages.common import keep_freed_memory
+from ddis.stages.common import settle
 from ddis.stages.sampler import Sampler, observe
 
 RESULT = Path(__file__).parent / "results" / "gauss_newton.json"
@@ -115,8 +115,6 @@ def measure(study: Study, method: type[Method], changes: Mapping[str, Any]) -> d
 
 
 def measure_all(study: Study) -> dict[str, Any]:
-    keep_freed_memory()
-    torch.set_num_threads(1)
     model = json.loads((study.folder / "models" / PROBLEM / f"operator-{PERCENT}" / "model.json").read_text(encoding="utf-8"))
     machine = {key: value for key, value in collect({}, None).items() if key in ("versions", "python", "device", "git_commit")}
     result = {
@@ -157,7 +155,9 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only the table, from the results that are there")
     arguments = parser.parse_args()
     if not arguments.tables:
-        write_json(RESULT, measure_all(Study.in_folder(arguments.study)))
+        study = Study.in_folder(arguments.study)
+        with settle(study):
+            write_json(RESULT, measure_all(study))
     write_text(RESULT.with_suffix(".md"), page(json.loads(RESULT.read_text(encoding="utf-8"))))
 
 

@@ -79,7 +79,9 @@ def page(study: Study, target: Path, pictures: list[str]) -> str:
     """README.md of the folder: what was made from what, all tables, all figures."""
     parts = [
         f"# The study `{study.study}`, in numbers",
-        f"Tables and figures of `config.yaml`, made from `{study.folder}/` by",
+        f"Tables and figures of `config.yaml`, made from `{study.folder}/` by the last of three commands:",
+        f"    snakemake --cores all --configfile config/{study.study}.yaml\n"
+        f"    snakemake --cores all tune --configfile config/{study.study}.yaml\n"
         f"    python docs/reproduce.py {study.folder} {target}",
     ]
     for title, name in (("Errors", "errors.md"), ("Distance to the limit", "limit.md"), ("Claims", "claims.md")):

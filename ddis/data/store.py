@@ -23,6 +23,7 @@ import numpy as np
 
 import ddis
 from ddis.errors import InputError
+from ddis.evaluation.metrics import failed_fields
 from ddis.files import atomic_path
 
 FORMAT_VERSION = 1
@@ -59,6 +60,11 @@ class Samples:
     observation: np.ndarray
     solution: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Fields [n] with a sample, or a solution of one, that is not finite: left out of all tables and figures."""
+        return failed_fields(self.coefficient, *(() if self.solution is None else (self.solution,)))
 
 
 def blocks(array: Any) -> Iterator[np.ndarray]:

@@ -44,8 +44,7 @@ class Scores:
 
 def field_scores(samples: Samples) -> Scores:
     """Scores of one file of samples."""
-    derived = () if samples.solution is None else (samples.solution,)
-    finite = ~metrics.failed_fields(samples.coefficient, *derived)
+    finite = ~samples.failed
     members, truth = samples.coefficient[finite].astype(np.float64), samples.coefficient_true[finite].astype(np.float64)
     means = members.cumsum(axis=1) / np.arange(1, members.shape[1] + 1)[:, None, None]
     spread = calibration(members, truth) if finite.any() else None

@@ -101,8 +101,7 @@ def error_row(samples: Samples, limits: np.ndarray | None) -> dict[str, Any]:
     units of the standard deviation of the training solutions (attribute `solution_std`), as `noise` is.
     """
     count, size, resolution = samples.coefficient.shape[:3]
-    derived = () if samples.solution is None else (samples.solution,)
-    kept = ~metrics.failed_fields(samples.coefficient, *derived)
+    kept = ~samples.failed
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: samples.attributes.get(name) for name in _FROM_ATTRIBUTES}
     row |= {"observations": int(samples.mask[0].sum()), "resolution": resolution, "n_fields": count, "n_samples": size}
@@ -252,6 +251,8 @@ _READABLE = (
     _Column("E_s", _with_error("spectral", 3), best="spectral"),
     _Column("cover 50", _number("coverage50", 2)),
     _Column("cover 90", _number("coverage90", 2)),
+    _Column("CRPS", _significant("crps")),
+    _Column("spread / skill", _number("spread_skill", 2)),
     _Column("s / field", _significant("seconds_per_field")),
     _Column("published l2, %", _number("l2_paper", 2)),
     _Column("published E_s", _number("spectral_paper", 3)),

@@ -89,8 +89,8 @@ def _shares_jacobian(study: Study, case: Case, settings: RunSettings) -> bool:
     """Whether a run needs no Jacobian of its own for each chain."""
     if not hasattr(settings, "iterations"):
         return True
-    chosen = getattr(settings, "jacobian", None)
-    return chosen == "shared" or (chosen is None and study.make_problem(case.problem).linear)
+    chosen = getattr(settings, "solver", None)
+    return chosen == "dense" or (chosen is None and study.make_problem(case.problem).linear)
 
 
 def _network_seconds(study: Study, calls: float, flops: float) -> float:

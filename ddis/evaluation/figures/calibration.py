@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from ddis.data.store import Samples
-from ddis.evaluation import calibration, metrics
+from ddis.evaluation import calibration
 from ddis.evaluation.bootstrap import LEVEL, Estimate, estimate
 from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_label, setting
 
@@ -77,7 +77,7 @@ def _judged(runs: Sequence[Samples]) -> list[tuple[Samples, calibration.Calibrat
 
 
 def _kept(samples: Samples) -> tuple[Any, Any]:
-    kept = ~metrics.failed_fields(samples.coefficient)
+    kept = ~samples.failed
     return samples.coefficient[kept], samples.coefficient_true[kept]
 
 

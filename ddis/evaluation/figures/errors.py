@@ -27,7 +27,7 @@ def spectra(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
         top.loglog(wavenumbers, truth, color=TRUTH, lw=2.2, label="truth")
         bottom.axhline(1, color=TRUTH, lw=1)
         for samples, dash in zip(runs, dashes(runs), strict=True):
-            finite = samples.coefficient[~metrics.failed_fields(samples.coefficient)]
+            finite = samples.coefficient[~samples.failed]
             if not len(finite):
                 continue
             power = metrics.ring_power(finite).mean(axis=(0, 1))
