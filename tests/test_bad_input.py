@@ -94,3 +94,10 @@ def test_samples_whose_mask_has_another_shape_are_refused(tmp_path):
 def test_weights_per_case_are_checked(weight, message):
     with pytest.raises(InputError, match=message):
         Study.load({**CONFIGURATION, "runs": {"ddis": {"weight": weight}}})
+
+
+@pytest.mark.parametrize("method", ["ddis", "ddis-gn", "fundps", "diffusionpde"])
+def test_noise_levels_that_rise_are_refused(method):
+    levels = {"sigma_min": 3, "sigma_max": 2}
+    with pytest.raises(InputError, match=rf"runs\.{method}\.sigma_min 3 for problem 'poisson' .*accepted: below sigma_max, 2"):
+        Study.load({**CONFIGURATION, "runs": {method: levels}})

@@ -232,6 +232,17 @@ def test_cost_model_takes_products_for_many_observations_of_one_field():
     assert dense_is_cheaper(settings, few) and not dense_is_cheaper(settings, many)
 
 
+@pytest.mark.parametrize(("iterations", "tolerance"), [(0, 1e9), (3, 0.0)])
+def test_a_matrix_free_update_costs_four_evaluations_and_two_per_iteration(monkeypatch, iterations, tolerance):
+    """What the cost model takes for a chain and level: value, transposed product's graph, one product, c pairs, the last pull."""
+    monkeypatch.setattr("ddis.sampling.gauss_newton.MOST_ITERATIONS", iterations or 1)
+    task = make_task()
+    step = GaussNewtonStep(task, MatrixFreeUpdate(task, LeadingModes(task, 4), tolerance))
+    before = task.cost.operator
+    step(torch.zeros(len(task.generators), SIZE, SIZE), 1.0, 0.0)
+    assert task.cost.operator - before == (4 + 2 * iterations) * len(task.generators)
+
+
 @pytest.mark.parametrize(("pde", "kind"), [("poisson", SharedJacobian), ("navier-stokes", LeadingModes)])
 def test_default_solver_is_dense_for_linear_problems_only(pde, kind):
     task, method = make_task(pde), load_method("ddis-gn")(run_settings("ddis-gn", {"samples": 2}))

@@ -229,7 +229,7 @@ def test_a_misfit_that_noise_does_not_explain_is_reported(folder, example, tmp_p
     pd.DataFrame(outlier, columns=["x", "y", "value", "noise"]).to_csv(tmp_path / "outlier.csv", index=False)
     assert main(solve_command(folder, tmp_path / "outlier.csv", tmp_path / "outlier.h5", "--method", "exact")) == 0
     assert re.search(r"warning: misfit is [\d.]+ times what noise and operator error explain \(chi-square \d+", caplog.text)
-    assert f"Largest in row {largest + 1}, at (" in caplog.text
+    assert f"Largest at ({rows[largest, 0]:g}, {rows[largest, 1]:g}): " in caplog.text
 
 
 def solve_command(folder: Path, observations: Path, output: Path, *more: str, percent: str = "100") -> list[str]:

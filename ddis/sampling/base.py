@@ -76,6 +76,9 @@ class RunSettings(BaseModel):
             if value is None and isinstance(getattr(self, name), dict):
                 raise InputError(f"{name} has no value for problem {problem!r} at {percent} %; give a number for all, or add it")
             chosen[name] = value
+        low, high = (chosen.get(name) for name in ("sigma_min", "sigma_max"))
+        if low is not None and high is not None and low >= high:
+            raise InputError(f"sigma_min {low:g} for problem {problem!r} at {percent} %; accepted: below sigma_max, {high:g}")
         return self.model_copy(update=chosen)
 
 

@@ -170,13 +170,18 @@ def check_folders(study: Study, step: Step) -> None:
     """Raises InputError before any work if a step could not write its files, or would write outside the results folder."""
     check_links(study.folder)
     for folder in dict.fromkeys(path.parent for path in outputs_of(study, step)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"\0" * 4096)
-                file.flush()
-        except OSError as error:
-            raise write_error(folder, error) from error
+        check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder if it is not there. Raises InputError if nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def check_links(folder: Path) -> None:

@@ -38,6 +38,7 @@ from ddis.sampling.base import State, Task
 from ddis.sampling.observation import error_growth
 from ddis.sampling.points import Interpolation, PointObservation, interpolation, interpolation_variance, point_covariance
 from ddis.stages.common import load_pairs, training_share
+from ddis.stages.records import check_writable
 from ddis.stages.sampler import NOISELESS_VARIANCE, Sampler
 
 _log = logging.getLogger(__name__)
@@ -144,15 +145,15 @@ def posterior_of(study: Study, case: Case, data: Observations, seed: int) -> Sol
     observation = observe_points(sampler, data, interpolation(data.x, data.y, size, periodic), periodic)
     begin = time.perf_counter()
     free, cost = draw(sampler, observation, seed)
-    kept = free.flatten(1).isfinite().all(dim=1)
+    with torch.no_grad():
+        coefficient = sampler.physical(free)
+        predicted = observation.take(sampler.task(observation, []).operator(free)).double()
+    kept = (coefficient.flatten(1).isfinite().all(dim=1) & predicted.isfinite().all(dim=1)).cpu()
     if int(kept.sum()) < 2:
         raise InputError(f"{int((~kept).sum())} of {len(free)} samples are not finite; try another method, or a smaller weight")
     if not kept.all():
         _log.warning("%d of %d samples are not finite and are left out", int((~kept).sum()), len(free))
-    free = free[kept]
-    with torch.no_grad():
-        predicted = observation.take(sampler.task(observation, []).operator(free)).double()
-        fields = sampler.physical(free).double().cpu().numpy()
+    fields, predicted = coefficient.double().cpu().numpy()[kept.numpy()], predicted[kept.to(predicted.device)]
     operator = study.operator_of(case.run)
     misfit = misfit_of(observation, predicted)
     record = provenance.collect(settings.model_dump(mode="json"), seed, str(sampler.device))
@@ -319,6 +320,7 @@ def run_file(
     there = [path for path in (output, picture_path(output)) if path.exists()]
     if there and not force:
         raise InputError(f"{there[0]} is there already; choose another --output, or write over it with --force")
+    check_writable(output.parent)
     solution = solve(model, observations, percent=percent, samples=samples, method=method, seed=seed)
     solution.save(output)
     _log.info("%s, %s: mean, standard deviation and %d samples", output, picture_path(output), len(solution.samples))
@@ -333,9 +335,9 @@ def report_misfit(solution: Solution) -> None:
     if misfit.explained:
         _log.info("%s (%s)", fit, numbers)
         return
-    place = f"row {misfit.worst + 1}, at ({data.x[misfit.worst]:g}, {data.y[misfit.worst]:g})"
+    place = f"({data.x[misfit.worst]:g}, {data.y[misfit.worst]:g})"
     _log.warning(
-        "warning: %s (%s). Largest in %s: %.2g standard deviations. Check the noise, that observation, and whether the "
+        "warning: %s (%s). Largest at %s: %.2g standard deviations. Check the noise, that observation, and whether the "
         "coefficient is like those of the training data",
         *(fit, numbers, place, misfit.worst_deviations),
     )
