@@ -7,7 +7,6 @@ Helmholtz the same, where the coefficient is zero on the boundary: all 256 modes
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,10 +193,3 @@ def test_samples_do_not_depend_on_the_batch():
     part.task.generators = part.task.generators[4:]
     first, second = chains(whole), chains(part)
     assert np.allclose(first[4:], second, atol=1e-5)
-
-
-if __name__ == "__main__":  # prints the table of docs/samplers.md
-    made = make_setting()
-    for label, draw in (("ddis-gn", chains(made)), ("exact", chains(make_setting(), "exact"))):
-        p = p_values(draw, made.mean, made.covariance)
-        print(Path(__file__).name, label, f"smallest of {len(p)} p-values x {len(p)}: {p.min() * len(p):.3g}")
