@@ -49,12 +49,13 @@ def test_exact_samplers_have_no_gap(setting, method, settings):
 
 
 # Settings for poisson, changes for helmholtz, and bounds of bias, spread along observed and unobserved directions, coverage of
-# the 90 % interval, and error of the mean; a sampler of the posterior has 0, 1, 1, 0.9 and 1.
+# the 90 % interval, and error of the mean; a sampler of the posterior has 0, 1, 1, 0.9 and 1. DPS with the rms loss, as published
+# for helmholtz, is narrower along observed directions: `NARROWER` has its bounds.
 HELMHOLTZ = {"loss": "rms", "sigma_max": 80.0, "sigma_min": 0.002, "weight": 64}
 GAPS = {
     "ddis": ({"weight": 0.1}, {}, (0.14, 0.25), (0.75, 1.1), (1.08, 1.2), (0.89, 0.97), (1.1, 1.3)),
-    "ddis-dps": ({"weight": 128}, HELMHOLTZ, (0.1, 0.2), (0.35, 1.25), (0.95, 1.08), (0.85, 0.92), (1.05, 1.18)),
-    "fundps": ({"weight": 256}, HELMHOLTZ, (0.05, 0.14), (0.08, 0.55), (0.95, 1.05), (0.84, 0.92), (1.02, 1.1)),
+    "ddis-dps": ({"weight": 128}, HELMHOLTZ, (0.1, 0.2), (0.95, 1.3), (0.95, 1.08), (0.85, 0.92), (1.05, 1.18)),
+    "fundps": ({"weight": 256}, HELMHOLTZ, (0.05, 0.14), (0.35, 0.55), (0.95, 1.05), (0.84, 0.92), (1.02, 1.1)),
     "diffusionpde": ({"weight": 256, "steps": 500}, {}, (0.01, 0.1), (0.3, 0.6), (0.94, 1.03), (0.83, 0.91), (1.0, 1.05)),
     "joint-daps": (
         {"weight": 0.1, "steps": 50, "ode_steps": 1},
@@ -66,13 +67,17 @@ GAPS = {
         (1.5, 1.9),
     ),
 }
+NARROWER = {"ddis-dps": (0.38, 0.58), "fundps": (0.08, 0.16)}
 
 
 @pytest.mark.parametrize("method", list(GAPS))
 def test_what_a_sampler_misses_has_the_stated_size(setting, method):
     """32 chains: standard errors 3 % of the spreads, 0.02 of coverage and bias; two methods with fewer steps than published."""
-    common, helmholtz, *bounds = GAPS[method]
-    changes = helmholtz if isinstance(setting.task.problem, Helmholtz) else {}
+    common, changes, *bounds = GAPS[method]
+    if not isinstance(setting.task.problem, Helmholtz):
+        changes = {}
+    elif method in NARROWER:
+        bounds[1] = NARROWER[method]
     found = gap(setting, draw(setting, method, 8, **{**common, **changes}))
     names = ("bias", "spread_observed", "spread_unobserved", "coverage90", "mean_error")
     for name, (low, high) in zip(names, bounds, strict=True):
