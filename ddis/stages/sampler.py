@@ -127,8 +127,6 @@ class Sampler:
         train = cache(partial(load_pairs, study, case.problem, "train"))  # trained networks hold what is needed of it
         self.coefficient, self.solution = self._normalisations(train)
         self.mean, self.spectrum = self._gaussian(train)
-        modelled = getattr(settings, "error_model", "none") == "spectral"
-        self.gain: Tensor | None = self.operator.error_gain if self.operator and modelled else None
 
     def _normalisations(self, train: Callable[[], Pairs]) -> tuple[Normalisation, Normalisation]:
         """Of the prior and of the operator; without them the scales of the training split, with mean 0 as in the closed form."""
@@ -148,7 +146,9 @@ class Sampler:
         """
         a = self.physical(x)
         u = self.solution.normalise(self.operator.network(a) if self.operator else solve_or_nan(self.problem, a))
-        return u if self.gain is None else self.basis.inverse(self.gain.to(u) * self.basis.forward(u))
+        spectral = getattr(self.settings, "error_model", "none") == "spectral"
+        gain = self.operator.error_gain if self.operator and spectral else None
+        return u if gain is None else self.basis.inverse(gain.to(u) * self.basis.forward(u))
 
     def physical(self, x: Tensor) -> Tensor:
         """The coefficient a = P(b) of the normalised free field x [..., S, S] (see Problem)."""
