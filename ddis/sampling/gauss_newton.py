@@ -98,20 +98,23 @@ class DenseUpdate:
 
 
 class LeadingModes:
-    """The operator's response, linearised at the prior's mean, to the modes of largest prior variance: r columns of its Jacobian.
+    """The operator's response, linearised at x = 0, to the modes of largest prior variance: r columns of its Jacobian.
 
-    The columns are whole fields, so that any mask takes its own from them.
+    The columns are whole fields, so that any mask takes its own from them. For `tikhonov` on the two-valued darcy field, x = 0 is
+    below both values and the columns vanish: no preconditioner. That of the prior's mean is worse (1132 instead of 481 evaluations
+    a sample at 32 x 32), as nodes at one of the two values do not respond.
     """
 
     def __init__(self, task: Task, count: int = LEADING_MODES, batch: int = 64):
         size, spectrum = task.basis.size, task.spectrum.flatten()
         order = spectrum.argsort(descending=True, stable=True)[:count]
         self.modes = order[spectrum[order] > 0].to(task.device)
-        columns, mean = [], task.prior_mean.float()
+        columns = []
         for part in self.modes.split(batch):
             unit = torch.zeros(len(part), size**2, dtype=torch.float64, device=task.device)
             unit[torch.arange(len(part)), part] = 1.0
-            linear = Linearisation(task, mean.expand(len(part), size, size), task.observation.sensors)
+            origin = torch.zeros(len(part), size, size, device=task.device)
+            linear = Linearisation(task, origin, task.observation.sensors)
             columns.append(linear.push(task.basis.inverse(unit.reshape(-1, size, size))))
         self.columns = torch.cat(columns)
 
@@ -124,8 +127,7 @@ class MatrixFreeUpdate:
     """The correction with the Jacobian at each chain's own point, by conjugate gradients.
 
     With R = L Lᵀ and W = L⁻¹ J, z solves (I + W Σ Wᵀ) Lᵀz = L⁻¹ r: the residual is then in standard deviations of R. The
-    preconditioner is this matrix with the leading columns at the prior's mean for W, inverted by Woodbury's formula in r
-    dimensions.
+    preconditioner is this matrix with the leading columns at x = 0 for W, inverted by Woodbury's formula in r dimensions.
 
     Args:
         tolerance: root mean square of the residual, in standard deviations of R, at which a chain stops.
