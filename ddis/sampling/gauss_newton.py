@@ -101,8 +101,8 @@ class LeadingModes:
     """The operator's response, linearised at x = 0, to the modes of largest prior variance: r columns of its Jacobian.
 
     The columns are whole fields, so that any mask takes its own from them. For `tikhonov` on the two-valued darcy field, x = 0 is
-    below both values and the columns vanish: no preconditioner. That of the prior's mean is worse (1132 instead of 481 evaluations
-    a sample at 32 x 32), as nodes at one of the two values do not respond.
+    below both values and the columns vanish: there is no preconditioner. That of the prior's mean is worse (1132 instead of 481
+    evaluations a sample at 32 x 32), as nodes at one of the two values do not respond.
     """
 
     def __init__(self, task: Task, count: int = LEADING_MODES, batch: int = 64):
