@@ -381,7 +381,7 @@ def page(result: Mapping[str, Any]) -> str:
     body = [
         [
             row["operator"],
-            f"{100 * row['error']:.2g}",
+            f"{100 * row['error']:.{0 if row['error'] > 0.1 else 1}f}",
             str(row["held_out"]),
             row["key"]["run"],
             str(row["K"]),
@@ -391,7 +391,7 @@ def page(result: Mapping[str, Any]) -> str:
             "" if row["coverage90"] is None else f"{row['coverage90']:.2f}",
             str(row["n_failed"]),
         ]
-        for row in result["rows"]
+        for row in sorted(result["rows"], key=lambda row: (row["error"], row["key"]["run"]))
     ]
     forms = [
         [
@@ -404,7 +404,7 @@ def page(result: Mapping[str, Any]) -> str:
             mean_and_error(row["l2_mean"]),
             f"{row['coverage90']:.2f}",
         ]
-        for row in result["covariances"]
+        for row in sorted(result["covariances"], key=lambda row: row["error"])
     ]
     few = [
         [
