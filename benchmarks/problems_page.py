@@ -199,7 +199,7 @@ def draw() -> None:
     for name, (pde, parameters) in SHOWN.items():
         problem = make_problem(pde, parameters)
         a = problem.sample_coefficients(range(SHOWN_FIELDS), SHOWN_NODES, seed=0)
-        figure = pairs(a.numpy(), problem.solve(a).numpy(), TITLES[name])
+        figure = pairs(a.numpy(), problem.solve(a).numpy(), TITLES[name], problem.basis == "fourier")
         (PICTURES / f"{name}.png").write_bytes(to_png(figure, PICTURE_DPI))
     curves = convergence()
     (RESULTS / "convergence.json").write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")

@@ -140,6 +140,8 @@ class Study(Settings):
                     f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
                     f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
                 )
+            if run.operator == "solver" and not load_method(run.method).uses_operator:
+                raise InputError(f"runs.{label}.operator: solver; method {run.method!r} has no operator: leave it out")
             if wanted:
                 try:
                     load_method(run.method)(run).check(problem, size)
@@ -267,10 +269,13 @@ class Study(Settings):
 
     def percents(self, run: str) -> list[str]:
         """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
-        settings = self.runs[run]
-        if load_method(settings.method).prior != "joint" and self.operator_of(run) != "fno":
+        if not self.uses_pairs(run):
             return ["100"]
-        return [percent_label(f) for f in settings.fractions or self.fractions]
+        return [percent_label(f) for f in self.runs[run].fractions or self.fractions]
+
+    def uses_pairs(self, run: str) -> bool:
+        """Whether anything that a run needs is trained on pairs."""
+        return load_method(self.runs[run].method).prior == "joint" or self.operator_of(run) == "fno"
 
     def operator_of(self, run: str) -> Literal["fno", "solver"] | None:
         """The operator that guides a run; None for methods without one."""

@@ -60,6 +60,8 @@ BAD = [
     ("prior.backbone.channels", [16, 40, 64], r"channels \[40\]; accepted: up to 16, or multiples of 16"),
     ("operator.network.padding", 0.99, r"operator\.network\.padding 0\.99: reflects more nodes than there are"),
     ("observations.sparse.noise", float("nan"), r"observations\.sparse\.noise: .*finite"),
+    ("runs.joint-daps", {"error_model": "white"}, r"runs\.joint-daps\.error_model 'white'; accepted: none"),
+    ("runs.fundps", {"operator": "solver"}, r"runs\.fundps\.operator: solver; method 'fundps' has no operator"),
     ("runs.ddis.problems", ["darcy"], r"runs\.ddis\.problems: darcy; accepted: poisson"),
 ]
 

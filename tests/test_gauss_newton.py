@@ -131,6 +131,12 @@ def test_a_chain_stops_by_itself_and_a_failed_one_leaves_the_others_alone():
     assert 0 < float(residual.square().mean().sqrt()) <= 0.05 and 2 < calls < 100
 
 
+def test_conjugate_gradients_that_do_not_arrive_say_so(caplog):
+    matrices, right = equations(3)
+    conjugate_gradients(lambda p: (matrices @ p[..., None])[..., 0], right, lambda r: r, 1e-10, 3)
+    assert "3 of 3 chains: conjugate gradients stopped after 3 iterations" in caplog.text
+
+
 @pytest.mark.parametrize("pde", ["poisson", "helmholtz"])
 def test_matrix_free_samples_agree_with_dense_ones_where_g_is_linear(pde):
     """To 1e-4 of their size for a tolerance of 1e-3, and to 3e-2 for the default of 0.3 standard deviations of R."""

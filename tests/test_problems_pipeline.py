@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from ddis.config import Study
+from ddis.config import Case, Study
 from ddis.data.store import Samples, read_pairs, read_samples
 from ddis.evaluation import metrics
 from ddis.evaluation.table import error_row, from_csv
@@ -17,6 +17,7 @@ from ddis.sampling.gauss_newton import gaussian_update
 from ddis.stages import card, figures, generate, pairs, sample, tables, train
 from ddis.stages.layout import data_path, figure_names, models, samples_path
 from ddis.stages.networks import load_network
+from ddis.stages.sampler import Sampler
 
 PROBLEMS = ("helmholtz", "darcy", "navier-stokes", "log-normal")
 LEARNT = PROBLEMS[:3]
@@ -134,6 +135,21 @@ def test_non_linear_problems_have_a_jacobian_at_each_chains_own_point(study: Stu
     shared = STEPS * ITERATIONS + 2 * drawn.mask.any(0).sum() / (2 * K)
     evaluations = drawn.attributes["operator_evaluations"]
     assert evaluations == shared if problem == "helmholtz" else evaluations > 2 * shared
+
+
+@pytest.mark.parametrize("problem", LEARNT)
+def test_a_run_that_models_the_operators_error_multiplies_its_modes_by_the_gains(study: Study, problem: str) -> None:
+    case = Case(problem, "sparse", "ddis-gn", "100")
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 16)
+    for model in ("none", "white", "spectral"):
+        sampler = Sampler(study, case, study.run_for(case).model_copy(update={"error_model": model}))
+        assert sampler.operator is not None and sampler.operator.error_gain is not None
+        plain = sampler.solution.normalise(sampler.operator.network(sampler.physical(x)))
+        gain, modes = sampler.operator.error_gain.float(), sampler.basis
+        expected = modes.inverse(gain * modes.forward(plain)) if model == "spectral" else plain
+        assert torch.equal(sampler.predict(x), expected)
+    assert not torch.allclose(expected, plain, rtol=0.01)
 
 
 @pytest.mark.parametrize("run", ["ddis", "ddis-gn", "solver", "fundps", "exact"])

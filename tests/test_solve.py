@@ -293,7 +293,7 @@ def test_forms_of_observations_agree(folder, example, tmp_path):
     table = pd.DataFrame(rows, columns=["x", "y", "value", "noise"])
     table[["noise", "value", "y", "x"]].to_csv(tmp_path / "points.csv", index=False)
     forms = [rows, rows.tolist(), table, dict(table), tmp_path / "points.csv", str(tmp_path / "points.csv")]
-    percents = ["100", 100, 100.0] * 2
+    percents = ["100", 100, 100.0, "10", 50, 1]  # `exact` uses no pairs
     found = [ddis.solve(model, f, percent=p, samples=2, method="exact") for f, p in zip(forms, percents, strict=True)]
     assert len(found[0].observations) == 8
     for other in found[1:]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from ddis.errors import InputError
+from ddis.pde.base import Problem
 from ddis.sampling.base import Method, State, Task
 from ddis.sampling.daps import anneal
 from ddis.sampling.langevin import LangevinSettings, LangevinStep
@@ -23,6 +25,12 @@ class JointDAPS(Method):
     Settings = LangevinSettings
     prior = "joint"
     tuned = "weight"
+
+    def check(self, problem: Problem, resolution: int) -> None:
+        s = self.settings
+        assert isinstance(s, LangevinSettings)
+        if s.error_model != "none":
+            raise InputError(f"error_model {s.error_model!r}: accepted: none, as a joint prior has no operator")
 
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings

@@ -5,12 +5,15 @@ pass, with its graph kept, serves any number of products of both kinds. On the n
 way and 2.8 in forward mode, which the solvers, with gradient rules of their own, do not have.
 """
 
+import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ddis.sampling.base import Task
+
+_log = logging.getLogger(__name__)
 
 
 class Linearisation:
@@ -43,15 +46,19 @@ def conjugate_gradients(
     """z [n, K, m] of A z = right [n, K, m], A symmetric and positive definite for every chain.
 
     A chain stops, and is left as it is, when the root mean square of its residual is at most `tolerance`, or after `most`
-    iterations; what else is in the batch changes nothing. A right side that is not finite stays so.
+    iterations, with a warning; what else is in the batch changes nothing. A right side that is not finite stays so.
     """
+
+    def unfinished() -> Tensor:
+        return residual.square().mean(dim=-1, keepdim=True) > tolerance**2
+
     z, residual = 0 * right, right
     s = p = precondition(residual)
     rho = (residual * s).sum(dim=-1, keepdim=True)
     for _ in range(most):
-        active = residual.square().mean(dim=-1, keepdim=True) > tolerance**2
+        active = unfinished()
         if not bool(active.any()):
-            break
+            return z
         q = apply(p)
         step = torch.where(active, rho / (p * q).sum(dim=-1, keepdim=True), 0.0)
         z = torch.where(active, z + step * p, z)
@@ -59,4 +66,7 @@ def conjugate_gradients(
         s = precondition(residual)
         rho, previous = (residual * s).sum(dim=-1, keepdim=True), rho
         p = torch.where(active, s + rho / previous * p, p)
+    if bool(unfinished().any()):
+        left, chains = int(unfinished().sum()), residual[..., 0].numel()
+        _log.warning("%d of %d chains: conjugate gradients stopped after %d iterations, before the tolerance", left, chains, most)
     return z

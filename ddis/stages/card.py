@@ -44,6 +44,6 @@ def run(study: Study, problem: str) -> None:
         write_text(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
         write_text(folder / "card.md", card_markdown(card))
         with atomic_path(folder / "pairs.png") as temporary:
-            temporary.write_bytes(to_png(pairs_figure(*shown, f"{problem}: {made.equation}")))
+            temporary.write_bytes(to_png(pairs_figure(*shown, f"{problem}: {made.equation}", made.basis == "fourier")))
         for name in ("card.md", "card.yaml", "pairs.png"):
             tracker.artifact(folder / name)

@@ -86,7 +86,6 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
     with torch.no_grad():
         flat = torch.from_numpy(result.coefficient.reshape(n * k, *own_mean.shape[1:]))
         solution = solve_or_nan(sampler.problem, flat).numpy().reshape(result.coefficient.shape)
-    method = sampler.method
     operator = study.operator_of(case.run)
     attributes: dict[str, Any] = {
         "problem": case.problem,
@@ -95,7 +94,7 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
         "method": settings.method,
         "operator": operator,
         "percent": float(case.percent),
-        "pairs": len(training_share(study, case.percent)) if method.prior == "joint" or operator == "fno" else None,
+        "pairs": len(training_share(study, case.percent)) if study.uses_pairs(case.run) else None,
         "observation": case.observation,
         "noise": study.observations[case.observation].noise,
         "solution_std": observed.scale,

@@ -160,7 +160,7 @@ def posterior_of(study: Study, case: Case, data: Observations, seed: int) -> Sol
     attributes = {
         **{"study": study.study, "problem": case.problem, "pde": study.problems[case.problem].pde},
         **{"run": case.run, "method": settings.method, "operator": operator, "percent": float(case.percent)},
-        "pairs": len(training_share(study, case.percent)) if sampler.method.prior == "joint" or operator == "fno" else None,
+        "pairs": len(training_share(study, case.percent)) if study.uses_pairs(case.run) else None,
         "models": {
             name: study.digest("train", problem=case.problem, model=name) for name in study.models_of(case.run, case.percent)
         },
@@ -213,9 +213,14 @@ def with_run(study: Study, problem: str, name: str, samples: int) -> Study:
 
 
 def checked_percent(study: Study, model: Path, problem: str, run: str, percent: str | float) -> str:
-    """The percent as in file names. Raises InputError, with the percents that there are, if the networks for it are not there."""
+    """The percent as in file names; 100 for runs that use no pairs.
+
+    Raises InputError, with the percents that there are, if the networks for it are not there.
+    """
     label = percent if isinstance(percent, str) else percent_name(percent)
     fraction_of(label)
+    if not study.uses_pairs(run):
+        return "100"
 
     def complete(candidate: str) -> bool:
         return all((model / name / "weights.safetensors").is_file() for name in study.models_of(run, candidate))

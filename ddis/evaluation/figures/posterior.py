@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ddis.data.observations import Observations
-from ddis.evaluation.figures.style import STYLE, plain_number
+from ddis.evaluation.figures.style import STYLE, field_colours, plain_number
 
 Array = NDArray[Any]
 
@@ -24,7 +24,7 @@ def picture(
     half = float(nodes[1]) / 2
     low, high = -half, float(nodes[-1]) + half
     first = samples[:2]
-    shared = _scale(float(min(mean.min(), first.min())), float(max(mean.max(), first.max())))
+    shared = field_colours(mean, first)
     fields: list[tuple[str, Array, dict[str, Any]]] = [
         (f"mean of {len(samples)} samples", mean, shared),
         ("standard deviation", std, {"cmap": "magma", "vmin": 0.0}),
@@ -33,7 +33,7 @@ def picture(
     with rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(14, 2.9), layout="constrained")
         axes = figure.subplots(1, 5, sharex=True, sharey=True)
-        colours = _scale(float(data.value.min()), float(data.value.max()))
+        colours = field_colours(data.value)
         seen = axes[0].scatter(data.x, data.y, c=data.value, s=min(18.0, 4000 / len(data)), **colours)
         axes[0].set(title=f"{len(data)} observations", facecolor="0.92", ylabel="$y$")
         figure.colorbar(seen, ax=axes[0], label=names[1], format=plain_number)
@@ -45,11 +45,3 @@ def picture(
             ax.set(xlabel="$x$", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xlim=(low, high), ylim=(low, high), aspect="equal")
         figure.suptitle(title, fontsize=9)
     return figure
-
-
-def _scale(low: float, high: float) -> dict[str, Any]:
-    """Colours about zero for values of both signs, sequential ones for values of one sign."""
-    if low < 0 < high:
-        top = max(-low, high)
-        return {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
-    return {"cmap": "viridis", "vmin": low, "vmax": high}

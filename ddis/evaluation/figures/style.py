@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
@@ -104,3 +105,12 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     for ax in axes[count:]:
         ax.set_axis_off()
     return figure, axes
+
+
+def field_colours(*fields: NDArray[Any]) -> dict[str, Any]:
+    """Colours of fields that share them: about zero where there are both signs, sequential ones where there is one."""
+    low, high = (float(limit) for limit in (min(map(np.min, fields)), max(map(np.max, fields))))
+    if low < 0 < high:
+        top = max(-low, high)
+        return {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
+    return {"cmap": "viridis", "vmin": low, "vmax": high}
