@@ -8,8 +8,8 @@ chain lives on the free field b, with the operator G P and the spectrum of b, an
 G that is exact, given the denoiser of b. A trained denoiser knows b through `Problem.relax` only: for helmholtz, boundary nodes
 that repeat their neighbours. G never looks there, so what is approximate is that the spectrum of relaxed fields is taken as
 diagonal, as for any empirical spectrum: at 32 x 32 with 125 observations the mean's error is 0.1 % above the limit, the spread
-5 % too small. With the spectrum of the constrained fields themselves, whose jump at the boundary spreads over all modes, it would
-be 28 % above, the spread 2.4 times too large.
+4 % too small. With the spectrum of the constrained fields themselves, whose jump at the boundary spreads over all modes, it would
+be 28 % above, the spread 2.3 times too large (tests/test_truth.py).
 """
 
 from collections.abc import Iterator

@@ -30,7 +30,7 @@ class JointDAPS(Method):
         s = self.settings
         assert isinstance(s, LangevinSettings)
         if s.error_model != "none":
-            raise InputError(f"error_model {s.error_model!r}: accepted: none, as a joint prior has no operator")
+            raise InputError(f"error_model {s.error_model!r}; accepted: none, as a joint prior has no operator")
 
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
