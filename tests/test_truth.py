@@ -196,8 +196,8 @@ def test_preconditioning_is_that_of_azula(sigma):
 def test_a_spectrum_of_relaxed_helmholtz_fields_is_nearly_the_free_fields():
     """Dense algebra at 32 x 32, 125 noiseless observations: the error and spread that ddis_gn.py states, against the exact ones.
 
-    A trained prior knows the free field b through a = P(b) alone. Kriging with the spectrum of what is seen, instead of that of b,
-    is linear in y, so its error and its nominal variance are matrices.
+    A trained prior knows the free field b through a = P(b) alone. Kriging with the spectrum of what is seen, instead of that of
+    b, is linear in y, so its error and its nominal variance are matrices.
     """
     problem, size = Helmholtz(Helmholtz.Parameters()), 32
     modes, spectrum = basis(problem.basis, size), problem.prior_spectrum(size)
