@@ -17,7 +17,7 @@ from ddis.evaluation.figures.style import STYLE, field_colours, plain_number, ru
 from ddis.pde import PROBLEMS
 
 _COLUMNS = 8
-"""Pictures beside each other in a gallery; more go below."""
+"""Pictures beside each other in a gallery, at most; more go below."""
 
 
 def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean", "sample"] = "mean") -> Figure:
@@ -30,8 +30,8 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
     for samples in runs[1:]:
         if not np.array_equal(samples.coefficient_true, first.coefficient_true):
             raise ValueError(f"gallery: run {run_label(samples)!r} has other test fields than {run_label(first)!r}")
-    columns = min(len(runs) + 1, _COLUMNS)
-    blocks = -(-(len(runs) + 1) // columns)
+    blocks = -(-(len(runs) + 1) // _COLUMNS)
+    columns = -(-(len(runs) + 1) // blocks)
     with rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(1.5 * columns + 1.6, (0.4 + 3.5 * blocks) * len(fields)), layout="constrained")
         parts = np.atleast_1d(np.asarray(figure.subfigures(len(fields), 1)))
