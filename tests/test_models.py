@@ -1,9 +1,12 @@
 """Denoiser, operator and checkpoints against closed forms, dense linear algebra and the library."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from neuralop.layers.spectral_convolution import SpectralConv
+from neuralop.models import FNO
 from torch import nn
 
 from ddis.data.normalisation import SIGMA_DATA, Normalisation
@@ -12,7 +15,7 @@ from ddis.fields.bases import basis
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors, weights
 from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
-from ddis.models.operator import FourierOperator, HermitianSpectralConv
+from ddis.models.operator import FourierOperator, HermitianSpectralConv, PointwiseConv, transforms, use_pointwise_products
 from ddis.models.settings import BackboneSettings, OperatorSettings
 
 
@@ -76,18 +79,37 @@ def test_hermitian_convolution_commutes_with_translation(size):
     assert torch.allclose(torch.roll(convolution(x), (3, 5), dims=(-2, -1)), shifted, atol=1e-5)
 
 
-def test_hermitian_convolution_hands_the_inverse_a_hermitian_spectrum(monkeypatch):
-    seen = []
-    real = torch.fft.irfft
+@pytest.mark.parametrize(("height", "width", "rows", "columns"), [(16, 16, 16, 9), (15, 12, 7, 7), (12, 15, 12, 8)])
+def test_transforms_are_those_of_a_real_field(height, width, rows, columns):
+    """Against numpy's transforms; the inverse drops what a real field cannot have, in the zero and the Nyquist column."""
+    analyse, compose = transforms(height, width, rows, columns, torch.float64, torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    x, kept = rng.standard_normal((height, width)), rng.standard_normal((rows, columns, 2)) @ [1, 1j]
+    frequencies = np.arange(rows) - rows // 2
+    expected = np.fft.rfft2(x, norm="forward")[frequencies, :columns]
+    parts = (torch.from_numpy(x) @ analyse[0]).chunk(2, dim=-1)
+    assert np.allclose(analyse[1] @ torch.complex(*parts), expected, atol=1e-14)
+    full = np.zeros((height, width // 2 + 1), dtype=complex)
+    full[frequencies, :columns] = kept
+    half = np.fft.ifft(full, axis=0, norm="forward")
+    own = [0] if width % 2 else [0, -1]
+    half[:, own] = half[:, own].real
+    found = compose[0] @ torch.from_numpy(kept)
+    assert np.allclose(torch.cat([found.real, found.imag], dim=-1) @ compose[1], np.fft.irfft(half, width, norm="forward"))
 
-    def irfft(spectrum, *args, **kwargs):
-        seen.append(spectrum.detach())
-        return real(spectrum, *args, **kwargs)
 
-    monkeypatch.setattr(torch.fft, "irfft", irfft)
-    HermitianSpectralConv(2, 2, (16, 16))(torch.randn(1, 2, 16, 16))
-    assert float(seen[0][..., [0, -1]].imag.abs().max()) == 0.0
-    assert float(seen[0][..., 1:-1].imag.abs().max()) > 0
+def test_pointwise_products_change_no_value_and_no_name():
+    """All of the operator's convolutions are replaced; names and values of the parameters, and the output, are the library's."""
+    torch.manual_seed(0)
+    library = FNO(n_modes=(4, 4), in_channels=1, out_channels=1, hidden_channels=6, n_layers=2)
+    ours = copy.deepcopy(library)
+    use_pointwise_products(ours)
+    assert all(isinstance(m, PointwiseConv) for m in ours.modules() if isinstance(m, nn.Conv1d))
+    state = library.state_dict()
+    assert ours.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in ours.state_dict().items() if torch.is_tensor(value))
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.allclose(ours(x), library(x), atol=1e-6)
 
 
 def operator(periodic: bool = False) -> FourierOperator:

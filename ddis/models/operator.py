@@ -4,6 +4,8 @@ Source: Li et al., Fourier Neural Operator, arXiv 2010.08895; the architecture i
 """
 
 import warnings
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +19,47 @@ from ddis.data.normalisation import Normalisation
 from ddis.models.settings import OperatorSettings
 
 
+class Transforms(NamedTuple):
+    """Matrices of the discrete Fourier transform between nodes [.., H, W] and the modes kept, rows x columns of them.
+
+    analyse  real [W, 2C] (real parts, then imaginary parts of C columns) and complex [R, H]: frequencies 0 to C - 1 of the last
+             axis, -(R // 2) to R - R // 2 - 1 of the one before; divided by H W
+    compose  complex [H, R] and real [2C, W]: the inverse, which gives the real field of these modes and their conjugates
+    """
+
+    analyse: tuple[Tensor, Tensor]
+    compose: tuple[Tensor, Tensor]
+
+
+@lru_cache(maxsize=64)
+def transforms(height: int, width: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Transforms:
+    """The matrices for fields of one size, computed in double precision."""
+    frequencies = torch.arange(rows, dtype=torch.float64) - rows // 2
+    along = 2j * torch.pi / height * frequencies[:, None] * torch.arange(height, dtype=torch.float64)
+    across = 2 * torch.pi / width * torch.arange(width, dtype=torch.float64)[:, None] * torch.arange(columns)
+    parts = torch.cat([across.cos(), -across.sin()], dim=1)
+    # A column and its conjugate give the same real field; those of frequency 0 and width / 2 are their own conjugates.
+    count = torch.full((columns,), 2.0, dtype=torch.float64)
+    count[0] = 1.0
+    if 2 * (columns - 1) == width:
+        count[-1] = 1.0
+    complex_dtype = dtype.to_complex()
+    return Transforms(
+        analyse=((parts / width).to(device, dtype), (torch.exp(-along) / height).to(device, complex_dtype)),
+        compose=(
+            torch.exp(along).T.contiguous().to(device, complex_dtype),
+            (parts * count.repeat(2)).T.contiguous().to(device, dtype),
+        ),
+    )
+
+
 class HermitianSpectralConv(SpectralConv):
-    """Spectral convolution on 2-D real fields whose spectrum is made Hermitian before the inverse transform.
+    """Spectral convolution on 2-D real fields that computes the modes it keeps, and no others, by matrix products.
 
     neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
-    of them is undefined, and on some GPUs shows as lines. Here an ordinary inverse transform over the first axis comes
-    first; then the imaginary part of the columns that must be real is dropped; then a real transform over the last axis.
-    It computes in float32 at least, under autocast too: there are no transforms in bfloat16.
+    of them is undefined, and on some GPUs shows as lines. A product with cosines and sines is real whatever the spectrum is. It
+    is also quicker than a fast transform of all modes: 16 of 80 along each axis take a third of its time on a CPU.
+    It computes in float32 at least, under autocast too: there are no complex products in bfloat16.
     """
 
     def forward(self, x: Tensor, output_shape: tuple[int, ...] | None = None) -> Tensor:
@@ -32,26 +68,34 @@ class HermitianSpectralConv(SpectralConv):
 
     def _convolve(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        spectrum = torch.fft.fftshift(torch.fft.rfft2(x, norm=self.fft_norm), dim=-2)
         weight = self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight
-        rows, columns = min(weight.shape[-2], height), min(weight.shape[-1], spectrum.shape[-1])
-        first = height // 2 - rows // 2
+        rows, columns = min(weight.shape[-2], height), min(weight.shape[-1], width // 2 + 1)
         skip = (weight.shape[-2] - rows) // 2
-        kept = self._contract(
-            spectrum[..., first : first + rows, :columns],
-            weight[..., skip : skip + rows, :columns],
-            separable=self.separable,
-        )
-        pad = (0, spectrum.shape[-1] - columns, first, height - first - rows)
-        full = torch.fft.ifftshift(nn.functional.pad(kept, pad), dim=-2)
-        half = torch.fft.ifft(full, dim=-2, norm=self.fft_norm)
-        self_conjugate = torch.zeros(half.shape[-1], dtype=torch.bool, device=x.device)
-        self_conjugate[0] = True
-        if width % 2 == 0:
-            self_conjugate[-1] = True
-        half = torch.complex(half.real, half.imag.masked_fill(self_conjugate, 0.0))
-        out = torch.fft.irfft(half, n=width, dim=-1, norm=self.fft_norm)
+        analyse, compose = transforms(height, width, rows, columns, x.dtype, x.device)
+        spectrum = analyse[1] @ torch.complex(*(x @ analyse[0]).chunk(2, dim=-1))
+        kept = self._contract(spectrum, weight[..., skip : skip + rows, :columns], separable=self.separable)
+        half = compose[0] @ kept
+        out = torch.cat([half.real, half.imag], dim=-1) @ compose[1]
         return out if self.bias is None else out + self.bias
+
+
+class PointwiseConv(nn.Conv1d):
+    """A convolution of kernel size 1 as a matrix product over the channels, on a CPU two to three times as quick."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.weight[:, :, 0] @ x
+        return out if self.bias is None else out + self.bias[:, None]
+
+
+def use_pointwise_products(module: nn.Module) -> None:
+    """Replaces every Conv1d of kernel size 1 below `module` by a PointwiseConv with the same parameters."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Conv1d) and child.kernel_size == (1,):
+            product = PointwiseConv(child.in_channels, child.out_channels, 1, bias=child.bias is not None, device="meta")
+            product.weight, product.bias = child.weight, child.bias
+            setattr(module, name, product)
+        else:
+            use_pointwise_products(child)
 
 
 class FourierOperator(nn.Module):
@@ -75,6 +119,7 @@ class FourierOperator(nn.Module):
             n_layers=settings.layers,
             conv_module=HermitianSpectralConv,
         )
+        use_pointwise_products(self.fno)
 
     def forward_normalised(self, x: Tensor) -> Tensor:
         """Normalised solution [B, S, S] of the normalised coefficient x [B, S, S]."""
