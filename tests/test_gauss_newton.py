@@ -234,8 +234,7 @@ def test_a_failed_chain_is_not_finite_and_leaves_the_others_alone():
 
 def test_cost_model_takes_products_for_many_observations_of_one_field():
     settings = DDISGNSettings(method="ddis-gn", samples=8)
-    few, many = (torch.zeros(4, m, dtype=torch.int64) for m in (125, 2000))
-    assert dense_is_cheaper(settings, few) and not dense_is_cheaper(settings, many)
+    assert dense_is_cheaper(settings, 125) and not dense_is_cheaper(settings, 2000)
 
 
 @pytest.mark.parametrize(("iterations", "tolerance"), [(0, 1e9), (3, 0.0)])

@@ -205,6 +205,8 @@ def test_white_joint_prior_is_a_model_of_its_own():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"error_model": "spectral"}, r"runs\.coarse\.error_model spectral: known on the data's grid only"),
+        ({"start_resolution": None, "start_weight": 1}, r"runs\.coarse\.start_weight: there is no coarser grid"),
         ({"start_resolution": 16}, r"runs\.coarse\.start_resolution 16: not coarser than the data; accepted: below 16"),
         ({"start_resolution": 2}, r"runs\.coarse\.start_resolution 2: resolution 2: too small for the stencil"),
         ({"upsample_at": 4}, r"runs\.coarse\.upsample_at 4: no step of 4 is left for the fine grid; accepted: less"),

@@ -19,8 +19,9 @@ from ddis.fields.noise import DiagonalNoise, Noise, RandomFieldNoise
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.pde import make_problem
 from ddis.randomness import generator
-from ddis.sampling import gauss_newton
+from ddis.sampling import ddis_gn, gauss_newton
 from ddis.sampling.base import Task
+from ddis.sampling.daps import anneal
 from ddis.sampling.methods import load_method, run_settings
 from ddis.sampling.observation import Observation, draw_nodes, error_covariance
 
@@ -121,11 +122,17 @@ def test_test_accepts_exact_draws_and_knows_the_modes(setting):
     assert len(p_values(draws, setting.mean, setting.covariance)) == 2 * (SIZE**2 - 1)
 
 
-@pytest.mark.parametrize("steps", [3, 10])
+@pytest.mark.parametrize(("steps", "sigma_max"), [(3, 80.0), (10, 80.0), (3, 0.5)])
 @pytest.mark.parametrize("pde", ["poisson", "helmholtz"])
-def test_gauss_newton_reproduces_the_exact_posterior(pde, steps):
+def test_gauss_newton_reproduces_the_exact_posterior(pde, steps, sigma_max):
+    """For any number of levels, and also where noise of sigma_max is small against the coefficient."""
     fresh = make_setting(pde)
-    assert agrees(chains(fresh, steps=steps, sigma_max=80.0), fresh)
+    assert agrees(chains(fresh, steps=steps, sigma_max=sigma_max), fresh)
+
+
+def test_a_start_from_noise_alone_is_rejected(setting, monkeypatch):
+    monkeypatch.setattr(ddis_gn, "anneal", lambda *args, x0: anneal(*args))
+    assert not agrees(chains(make_setting(), steps=3, sigma_max=0.5), setting)
 
 
 @pytest.mark.parametrize("pde", ["poisson", "helmholtz"])

@@ -40,7 +40,11 @@ class DDIS(Method):
         assert isinstance(s, DDISSettings)
         start = s.start_resolution
         if start is None:
+            if s.start_weight is not None:
+                raise InputError("start_weight: there is no coarser grid; set start_resolution, or leave it out")
             return
+        if s.error_model != "none":
+            raise InputError(f"error_model {s.error_model}: known on the data's grid only; accepted with start_resolution: none")
         if start >= resolution:
             raise InputError(f"start_resolution {start}: not coarser than the data; accepted: below {resolution}, or null")
         if s.upsample_at >= s.steps:

@@ -12,6 +12,8 @@ repeated from x_0 <- x0 where G is not linear, with the same x~ and e. There are
 - `MatrixFreeUpdate`: J at every chain's own point, through products alone; it never asks for a row, whatever the masks.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,9 @@ MOST_ITERATIONS = 200
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:
-    """Σ = C σ² K / (C + σ² K), the variance of each mode of x0 given x_t; 0 where C is."""
+    """Σ = C σ² K / (C + σ² K), the variance of each mode of x0 given x_t; 0 where C is, and C for σ = ∞."""
+    if math.isinf(sigma):
+        return spectrum
     noise = sigma**2 * noise_spectrum
     return spectrum * noise / (spectrum + noise)
 
@@ -167,6 +171,11 @@ class MatrixFreeUpdate:
         """L⁻¹ z, or L⁻ᵀ z, of z [n, K, m]."""
         root = self.root.transpose(1, 2) if transposed else self.root
         return torch.linalg.solve_triangular(root, z.transpose(1, 2), upper=transposed).transpose(1, 2)
+
+
+def make_update(task: Task, shared: SharedJacobian | LeadingModes, tolerance: float) -> DenseUpdate | MatrixFreeUpdate:
+    """The correction that goes with what was prepared for all fields."""
+    return DenseUpdate(task, shared) if isinstance(shared, SharedJacobian) else MatrixFreeUpdate(task, shared, tolerance)
 
 
 class GaussNewtonStep:

@@ -20,7 +20,14 @@ from pydantic import Field
 from torch import Tensor
 
 from ddis.sampling.base import Method, RunSettings, State, Task
-from ddis.sampling.gauss_newton import DenseUpdate, LeadingModes, MatrixFreeUpdate, SharedJacobian, draw_observation_noise
+from ddis.sampling.gauss_newton import (
+    DenseUpdate,
+    LeadingModes,
+    MatrixFreeUpdate,
+    SharedJacobian,
+    draw_observation_noise,
+    make_update,
+)
 
 FALL = 1e-3  # of Q, twice a negative log density: what is less does not matter
 TOLERANCE = 0.01  # of a step, in standard deviations of R; the next one makes up for it
@@ -45,9 +52,7 @@ class Tikhonov(Method):
     def sample(self, task: Task) -> Iterator[State]:
         s = self.settings
         assert isinstance(s, TikhonovSettings)
-        shared = self._shared
-        update = DenseUpdate(task, shared) if isinstance(shared, SharedJacobian) else MatrixFreeUpdate(task, shared, TOLERANCE)
-        fit = RandomisedFit(task, update)
+        fit = RandomisedFit(task, make_update(task, self._shared, TOLERANCE))
         for step in range(s.iterations):
             moved = fit.iterate()
             yield State(step + 1, s.iterations, 0.0, fit.samples())
