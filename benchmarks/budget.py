@@ -22,6 +22,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ddis.config import Case, Study
+from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_colours, to_png
 from ddis.evaluation.text import pipe_table
@@ -66,7 +67,7 @@ def measure(sampler: Sampler, observed: Observed) -> dict[str, Any]:
         sampler.draw(observed, "test", Path(folder), range(len(observed.coefficient)))
         result = sampler.collect(observed, Path(folder))
     truth = observed.coefficient[:, None]
-    failed = bool(metrics.failed_fields(result.coefficient).any())
+    failed = bool(failed_fields(result.coefficient).any())
     errors = 100 * metrics.relative_l2(result.coefficient, truth).mean(axis=1)
     return {
         "l2_sample": None if failed else float(errors.mean()),

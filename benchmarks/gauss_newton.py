@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ddis.config import Case, Study
 from ddis.data.normalisation import SIGMA_DATA
+from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 from ddis.evaluation.text import pipe_table
 from ddis.files import write_json, write_text
@@ -102,7 +103,7 @@ def measure(study: Study, method: type[Method], changes: Mapping[str, Any]) -> d
     with tempfile.TemporaryDirectory() as folder:
         sampler.draw(observed, "test", Path(folder), range(FIELDS))
         result = sampler.collect(observed, Path(folder))
-    assert not metrics.failed_fields(result.coefficient).any()
+    assert not failed_fields(result.coefficient).any()
     sample = 100 * metrics.relative_l2(result.coefficient, observed.coefficient[:, None]).mean(axis=1)
     mean = 100 * metrics.relative_l2(result.coefficient.mean(axis=1), observed.coefficient)
     return {

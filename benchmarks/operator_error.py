@@ -34,9 +34,10 @@ from torch import Tensor
 
 from ddis.config import Case, Study
 from ddis.data.normalisation import SIGMA_DATA
+from ddis.data.store import failed_fields
 from ddis.evaluation.calibration import calibration
 from ddis.evaluation.figures.style import LIMIT, STYLE, plain_ticks, to_png
-from ddis.evaluation.metrics import failed_fields, relative_l2
+from ddis.evaluation.metrics import relative_l2
 from ddis.evaluation.text import pipe_table
 from ddis.fields.bases import Basis, basis
 from ddis.files import atomic_path, write_json, write_text

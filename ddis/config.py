@@ -94,14 +94,11 @@ class Study(Settings):
         for name in self.problems:
             self._check_problem(name)
         self._check_files()
-        labels = [percent_label(fraction) for fraction in self.fractions]
-        if len(set(labels)) < len(labels) or "0" in labels:
-            raise InputError(f"fractions {list(self.fractions)}: percents {', '.join(labels)}; accepted: different ones, above 0")
+        _check_fractions("fractions", self.fractions)
         self._check_training()
         for name, run in self.runs.items():
-            for fraction in run.fractions or ():
-                if not 0 < fraction <= 1:
-                    raise InputError(f"runs.{name}.fractions: {fraction}; accepted: fractions in (0, 1]")
+            if run.fractions is not None:
+                _check_fractions(f"runs.{name}.fractions", run.fractions)
             unknown = set(run.problems or ()) - set(self.problems)
             if unknown:
                 raise InputError(f"runs.{name}.problems: {', '.join(unknown)}; accepted: {', '.join(self.problems)}")
@@ -271,7 +268,8 @@ class Study(Settings):
         """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
         if not self.uses_pairs(run):
             return ["100"]
-        return [percent_label(f) for f in self.runs[run].fractions or self.fractions]
+        own = self.runs[run].fractions
+        return [percent_label(f) for f in (self.fractions if own is None else own)]
 
     def uses_pairs(self, run: str) -> bool:
         """Whether anything that a run needs is trained on pairs."""
@@ -424,6 +422,13 @@ def _text_keys(value: Any) -> Any:
 def percent_key(key: Any) -> str:
     """A key as text, numbers as in file names (12.5, 100)."""
     return percent_name(key) if isinstance(key, float) else str(key)
+
+
+def _check_fractions(key: str, fractions: tuple[float, ...]) -> None:
+    labels = [percent_label(fraction) for fraction in fractions]
+    if not labels or any(not 0 < fraction <= 1 for fraction in fractions) or "0" in labels or len(set(labels)) < len(labels):
+        given = ", ".join(labels) or "none"
+        raise InputError(f"{key} {list(fractions)}: percents {given}; accepted: different fractions in (0, 1], percents above 0")
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:

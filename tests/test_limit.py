@@ -86,6 +86,18 @@ def test_scores_of_a_failed_field_are_nan_and_leave_the_comparison(study):
     assert row["n_fields"] == FIELDS - 1
 
 
+def test_a_run_whose_fields_all_failed_does_not_end_the_tables(study):
+    broken = [case("ddis", "ddis", 0.3, 40), case("fundps", "fundps", 0.5, 50, size=2, operator=None)]
+    for samples in broken:
+        samples.coefficient[:] = np.nan
+    scores = [field_scores(samples) for samples in [*broken, study[-1]]]
+    assert not scores[0].finite.any() and np.isnan(scores[0].spectral).all() and scores[0].covered90 is None
+    limit.to_markdown(limit.ratio_rows(scores), limit.split_rows(scores))
+    verdicts = {row["claim"]: row["verdict"] for row in claims.claim_rows(scores)}
+    assert verdicts["poisson, sparse: ddis does not diverge"] == "no"
+    assert verdicts["poisson, sparse: samples of ddis at 25.8 % or better"] == "inconclusive"
+
+
 def test_runs_on_other_fields_are_refused(study):
     other = case("ddis", "ddis", 0.3, 40)
     other.coefficient_true = other.coefficient_true[::-1].copy()
@@ -189,6 +201,7 @@ def test_claims_are_computed_from_the_runs(scores):
     assert row["ours"] == pytest.approx(0.02) and row["low"] is None and row["verdict"] == "yes"
     row = ours["poisson, sparse: ddis-gn takes at most 1/20 of the evaluations of ddis"]
     assert row["ours"] == pytest.approx(20 / 2010)
+    assert ours["poisson, sparse: spectra of ddis at 0.081 or better"]["ours"] == pytest.approx(ddis.spectral.mean())
     assert ours["poisson, sparse: ddis does not diverge"]["ours"] == max(
         s.l2_sample.max() for s in scores if s.attributes["method"] == "ddis"
     )

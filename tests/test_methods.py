@@ -20,6 +20,7 @@ from ddis.sampling.multiresolution import coarsen, linear_interpolation, upsampl
 from ddis.stages import generate, pairs, sample, train
 from ddis.stages.layout import models, samples_path
 from ddis.stages.train import diffusion_noise
+from ddis.stages.tune import with_weight
 
 SIZE, COARSE = 16, 8
 
@@ -157,6 +158,14 @@ def test_weight_before_and_after_the_upsampling(setting, monkeypatch):
     for more in ({}, {"start_weight": 0.2}):
         list(load_method("ddis")(run_settings("ddis", common | more)).sample(with_both_grids(setting, 1)))
     assert sorted(weights[:2]) == [0.5, 0.5] and sorted(weights[2:]) == [0.2, 0.5]
+
+
+def test_tuning_keeps_the_ratio_of_the_weights_of_the_two_grids():
+    settings = run_settings("ddis", {"weight": 10, "start_resolution": COARSE, "start_weight": 5, "samples": 4})
+    tried = with_weight(settings, "weight", 3.0)
+    assert (tried.weight, tried.start_weight, tried.samples) == (3.0, 1.5, 1)
+    tried = with_weight(run_settings("ddis", {"weight": 10}), "weight", 3.0)
+    assert (tried.weight, tried.start_weight) == (3.0, None)
 
 
 BACKBONE = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}

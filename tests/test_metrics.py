@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 
 RNG = np.random.default_rng
@@ -89,7 +90,7 @@ def test_failed_fields_and_standard_error():
     samples[1, 1, 2, 2] = np.nan
     other = np.zeros((3, 4, 4))
     other[2, 0, 0] = np.inf
-    assert metrics.failed_fields(samples).tolist() == [False, True, False]
-    assert metrics.failed_fields(samples, other).tolist() == [False, True, True]
+    assert failed_fields(samples).tolist() == [False, True, False]
+    assert failed_fields(samples, other).tolist() == [False, True, True]
     assert metrics.standard_error([1.0, 2.0, 3.0, 4.0]) == pytest.approx(np.sqrt(5 / 3) / 2)
     assert metrics.standard_error([1.0]) is None

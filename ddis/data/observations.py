@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 REQUIRED, OPTIONAL = ("x", "y", "value"), ("noise",)
-SAME_PLACE = 1e-9  # of the domain's side
+SAME_PLACE = 1e-6  # of the domain's side; coordinates written with seven digits differ by less
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,16 @@ def _table(source: Any, resolution: int, periodic: bool) -> tuple[pd.DataFrame, 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, skipinitialspace=True)
+        table = pd.read_csv(path, skipinitialspace=True)
     except pd.errors.EmptyDataError as error:
         raise InputError(
             f"{path} is empty; accepted: a header x,y,value or x,y,value,noise, and one row per observation"
         ) from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
         raise InputError(f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what has no name for labels of the rows
+        raise InputError(f"{path}: its rows have more values than the header has names ({', '.join(map(str, table.columns))})")
+    return table
 
 
 def _from_mask(source: tuple[Any, ...], resolution: int, periodic: bool) -> pd.DataFrame:

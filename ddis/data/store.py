@@ -23,7 +23,6 @@ import numpy as np
 
 import ddis
 from ddis.errors import InputError
-from ddis.evaluation.metrics import failed_fields
 from ddis.files import atomic_path
 
 FORMAT_VERSION = 1
@@ -65,6 +64,12 @@ class Samples:
     def failed(self) -> np.ndarray:
         """Fields [n] with a sample, or a solution of one, that is not finite: left out of all tables and figures."""
         return failed_fields(self.coefficient, *(() if self.solution is None else (self.solution,)))
+
+
+def failed_fields(*arrays: np.ndarray) -> np.ndarray:
+    """Fields for which any value of any array [n, ...] is not finite, bool [n]."""
+    finite = [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in map(np.asarray, arrays)]
+    return np.asarray(~np.logical_and.reduce(finite))
 
 
 def blocks(array: Any) -> Iterator[np.ndarray]:

@@ -1,8 +1,8 @@
 """Figures of merit of posterior samples, in NumPy and float64, vectorised over fields and samples.
 
 Shapes: n fields, K samples per field, S nodes per side. Errors are fractions here (0.1 is 10 %); the table turns them into
-percent. Nothing here repairs its input: fields with a sample that is not finite are found by `failed_fields` and left out
-by the caller. Calibration has a module of its own.
+percent. Nothing here repairs its input: fields with a sample that is not finite are found by `ddis.data.store.failed_fields` and
+left out by the caller. Calibration has a module of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def ring_power(field: ArrayLike) -> Array:
     order, starts, counts = _rings(field.shape[-1])
     transform = np.fft.fft2(field)
     power = transform.real**2 + transform.imag**2
-    inside = power.reshape(*field.shape[:-2], -1)[..., order]
+    inside = power.reshape(*field.shape[:-2], field.shape[-1] ** 2)[..., order]
     return np.asarray(np.add.reduceat(inside, starts, axis=-1) / counts, np.float64)
 
 
@@ -75,12 +75,6 @@ def misfit(solution: ArrayLike, observation: ArrayLike, mask: ArrayLike, scale: 
     difference = np.asarray(solution, np.float64) - np.asarray(observation, np.float64)[:, None]
     squares = np.where(seen[:, None], difference, 0.0) ** 2
     return np.asarray(np.sqrt(squares.sum(axis=(-2, -1)) / seen.sum(axis=(-2, -1))[:, None]) / scale, np.float64)
-
-
-def failed_fields(*arrays: ArrayLike) -> NDArray[np.bool_]:
-    """Fields for which any value of any array [n, ...] is not finite, [n]."""
-    finite = [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in map(np.asarray, arrays)]
-    return ~np.logical_and.reduce(finite)
 
 
 def standard_error(values: ArrayLike) -> float | None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ddis.config import Case, Study
-from ddis.data.store import PAIRS, Samples, read_attributes, write_samples
-from ddis.evaluation.metrics import failed_fields, relative_l2
+from ddis.data.store import PAIRS, Samples, failed_fields, read_attributes, write_samples
+from ddis.evaluation.metrics import relative_l2
 from ddis.provenance import peak_memory_mb
 from ddis.sampling.base import RunSettings, State
 from ddis.stages.common import stage, training_share

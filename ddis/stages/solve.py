@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 LAYOUT = "ddis-solution"
 PLAUSIBLE = 0.999  # probability of a chi-square below the limit
 INTERPOLATION_DRAWS = 32
+LARGEST = 1e6  # value, in standard deviations of the study's solutions
 
 Array = NDArray[np.float32]
 
@@ -164,6 +165,7 @@ def posterior_of(study: Study, case: Case, data: Observations, seed: int) -> Sol
         "models": {
             name: study.digest("train", problem=case.problem, model=name) for name in study.models_of(case.run, case.percent)
         },
+        "operator_error_in_R": sampler.operator_error() != (0.0, None),
         **{"seed": seed, "n_failed": int((~kept).sum()), **asdict(misfit)},
         "prior_evaluations": cost[0] / len(kept),
         "operator_evaluations": cost[1] / len(kept),
@@ -239,6 +241,12 @@ def observe_points(sampler: Sampler, data: Observations, places: Interpolation, 
     variance = torch.from_numpy(np.maximum(data.noise * unit, NOISELESS_VARIANCE**0.5 * SIGMA_DATA) ** 2) + operator_variance
     variance = variance + interpolation_variance(places, typical_solutions(sampler), periodic)
     values = sampler.solution.normalise(torch.from_numpy(data.value))[None]
+    largest = int(values.abs().argmax())
+    if float(values.abs().max()) > LARGEST * SIGMA_DATA:
+        raise InputError(
+            f"observations: value {data.value[largest]:g} at ({data.x[largest]:g}, {data.y[largest]:g}) is more than {LARGEST:g} "
+            f"standard deviations ({sampler.solution.std:.3g}) of the study's solutions; give values in their unit"
+        )
     if error_spectrum is not None:
         error_spectrum = error_growth(values) * error_spectrum
     covariance = point_covariance(places, variance, sampler.basis, error_spectrum)
@@ -335,7 +343,10 @@ def run_file(
 def report_misfit(solution: Solution) -> None:
     """Logs the misfit; a warning if noise and operator error do not explain it."""
     misfit, data = solution.misfit, solution.observations
-    fit = f"misfit is {misfit.ratio:.2g} times what noise and operator error explain"
+    causes = "noise and operator error explain" if solution.attributes["operator_error_in_R"] else "noise explains"
+    if solution.attributes["operator"] == "fno" and not solution.attributes["operator_error_in_R"]:
+        causes += f", without the operator's own error, which {solution.attributes['run']} does not count"
+    fit = f"misfit is {misfit.ratio:.2g} times what {causes}"
     numbers = f"chi-square {misfit.chi_square:.4g} of {len(data)} observations; plausible: up to {misfit.limit:.4g}"
     if misfit.explained:
         _log.info("%s (%s)", fit, numbers)

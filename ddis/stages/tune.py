@@ -8,6 +8,7 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.evaluation.metrics import relative_l2
 from ddis.files import write_csv
+from ddis.sampling.base import RunSettings, number
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import tuning_path
@@ -29,18 +30,27 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         observed, rows = observe(study, case, "validation", fields), []
         digest = study.digest("tune", **vars(case))
         for number, weight in enumerate(candidates):
-            sampler = Sampler(study, case, settings.model_copy(update={name: weight, "samples": 1}))
+            sampler = Sampler(study, case, with_weight(settings, name, weight))
             folder = sampler.work_folder("tune", digest)
             work = folder / str(number)
             sampler.draw(observed, "validation", work, range(len(fields)))
             result = sampler.collect(observed, work)
             row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient))
             rows.append({"weight": weight, **row})
-            tracker.metrics({name: value for name, value in rows[-1].items() if value is not None}, step=number)
+            tracker.metrics({column: value for column, value in rows[-1].items() if value is not None}, step=number)
         path = tuning_path(study, **vars(case))
         write_csv(path, rows, COLUMNS)
         tracker.artifact(path)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_weight(settings: RunSettings, name: str, weight: float) -> RunSettings:
+    """The settings of a case for one sample with another weight; that of a coarser start keeps its ratio to it."""
+    changes: dict[str, float] = {name: weight, "samples": 1}
+    start = getattr(settings, "start_weight", None)
+    if start is not None:
+        changes["start_weight"] = number(start) * weight / number(getattr(settings, name))
+    return settings.model_copy(update=changes)
 
 
 def summary(errors: np.ndarray) -> dict[str, float | int | None]:
