@@ -1,5 +1,6 @@
 """What benchmarks compute besides calling the package: pages and plots from made-up measurements, a reference of their own."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -68,6 +69,21 @@ def test_rows_of_every_chain_give_what_products_give():
     variance = conditional_spectrum(task.spectrum, task.noise.spectrum(task.basis), 0.5)
     expected = MatrixFreeUpdate(task, LeadingModes(task), 1e-10)(point, x_tilde, target, variance)
     assert torch.allclose(gauss_newton.OwnJacobian(task)(point, x_tilde, target, variance), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_what_was_measured_of_bad_operators_holds():
+    """The committed figures of ddis-gn with R: errors grow within two standard errors, stay below 1.05 times the prior mean's."""
+    result = json.loads(operator_error.RESULT.read_text(encoding="utf-8"))
+    found = operator_error.criteria(result["rows"])
+    assert found == result["criteria"] and found["failed_fields"] == 0
+    assert (
+        found["largest_l2_mean"] <= 105 and found["largest_fall_in_standard_errors"] <= 2 and found["smallest_coverage90"] >= 0.8
+    )
+    errors = {row["operator"]: row["error"] for row in result["rows"]}
+    assert min(errors.values()) < 0.011 and max(errors.values()) > 0.95
+    assert all(
+        {row["key"]["run"] for row in result["rows"] if row["operator"] == name} == set(operator_error.RUNS) for name in errors
+    )
 
 
 def test_what_an_operators_error_must_not_do():
