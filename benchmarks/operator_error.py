@@ -419,8 +419,9 @@ def page(result: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             pipe_table(head, body),
-            f"{FIELDS} fields; {result['setting']}. `ddis` has {DDIS['steps']} levels. With the solver as operator `ddis-gn` has {limit_mean} % (mean "
-            f"of 8). `ddis-gn` with R: largest l2 of the mean {kept['largest_l2_mean']:.1f} %, smallest coverage "
+            f"{FIELDS} fields; {result['setting']}. `ddis` has {DDIS['steps']} levels. With the solver as operator "
+            f"`ddis-gn` has {limit_mean} % (mean of 8). "
+            f"`ddis-gn` with R: largest l2 of the mean {kept['largest_l2_mean']:.1f} %, smallest coverage "
             f"{kept['smallest_coverage90']:.2f}, largest fall from one operator to the next worse one "
             f"{max(0.0, kept['largest_fall_in_standard_errors']):.1f} standard errors.",
             pipe_table(["operator", "held-out pairs", "R", *chi, "l2 of the mean, %", "cover 90"], forms),
