@@ -23,6 +23,7 @@ from ddis.files import write_csv, write_text
 from ddis.stages import figures
 from ddis.stages import tuning as tuning_stage
 from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
+from ddis.stages.records import Step, digests, inputs_of, record_name
 from ddis.stages.report import TITLES
 from ddis.stages.tables import make_tables, read_all
 
@@ -57,11 +58,16 @@ def network_rows(study: Study) -> list[dict[str, object]]:
 
 
 def tuned_cases(study: Study) -> list[Case]:
-    """The cases with candidates for their weight. Raises InputError if one has no curve yet."""
+    """The cases with candidates for their weight. Raises InputError if one has no curve, or one of other settings or networks."""
     cases = [case for case in study.cases() if case.run in study.tuning.candidates]
     for case in cases:
-        if not tuning_path(study, **vars(case)).exists():
-            raise InputError(f"{tuning_path(study, **vars(case))} does not exist; run the study's `snakemake ... tune` first")
+        step, path = Step("tune", dict(vars(case))), tuning_path(study, **vars(case))
+        record = study.folder / record_name(step)
+        known = json.loads(record.read_text(encoding="utf-8")) if path.exists() and record.exists() else {}
+        now = {"configuration": step.digest(study), "inputs": digests(study, inputs_of(study, step))}
+        if now != {key: known.get(key) for key in now}:
+            state = "was made with other settings or networks" if path.exists() else "does not exist"
+            raise InputError(f"{path} {state}; run the study's `snakemake ... tune` first")
     return cases
 
 
