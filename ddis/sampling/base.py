@@ -197,7 +197,7 @@ class Method(ABC):
         """Raises InputError if the settings do not fit the problem on S = `resolution` nodes per side."""
 
     def prepare(self, task: Task) -> None:  # noqa: B027 (most methods have nothing to prepare)
-        """Work shared by all batches; `task` holds the observations of all fields."""
+        """Work shared by all batches. `task` knows which nodes all fields observe; values, R and generators are not for use."""
 
     @abstractmethod
     def sample(self, task: Task) -> Iterator[State]:
