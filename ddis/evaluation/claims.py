@@ -193,8 +193,18 @@ def _alone(run: Scores) -> list[dict[str, Any]]:
     name = run.attributes["run"]
     errors, spectra = (_over_fields(run, values) for values in (run.l2_sample, run.spectral))
     return [
-        _row(f"samples of {name} at 25.8 % or better", f"l2_sample({name}, 100 %) <= 25.8", errors, at_most=25.8),
-        _row(f"spectra of {name} at 0.081 or better", f"spectral({name}, 100 %) <= 0.081", spectra, at_most=0.081),
+        _row(
+            f"samples of {name} at 25.8 % or better",
+            f"l2_sample({name}, 100 %) <= 25.8, a first trial at 64 x 64",
+            errors,
+            at_most=25.8,
+        ),
+        _row(
+            f"spectra of {name} at 0.081 or better",
+            f"spectral({name}, 100 %) <= 0.081, a first trial at 64 x 64",
+            spectra,
+            at_most=0.081,
+        ),
     ]
 
 
