@@ -58,7 +58,7 @@ class HermitianSpectralConv(SpectralConv):
 
     neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
     of them is undefined, and on some GPUs shows as lines. A product with cosines and sines is real whatever the spectrum is. It
-    is also quicker than a fast transform of all modes: 16 of 80 along each axis take a third of its time on a CPU.
+    is also quicker than a fast transform of all modes, where few of them are kept.
     It computes in float32 at least, under autocast too: there are no complex products in bfloat16.
     """
 
@@ -80,15 +80,15 @@ class HermitianSpectralConv(SpectralConv):
 
 
 class PointwiseConv(nn.Conv1d):
-    """A convolution of kernel size 1 as a matrix product over the channels, on a CPU two to three times as quick."""
+    """A convolution of kernel size 1 as a batch of products over the channels, which on a CPU is quicker than oneDNN."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.weight[:, :, 0] @ x
-        return out if self.bias is None else out + self.bias[:, None]
+        weight = self.weight[:, :, 0].expand(len(x), -1, -1)
+        return torch.bmm(weight, x) if self.bias is None else torch.baddbmm(self.bias[:, None], weight, x)
 
 
 def use_pointwise_products(module: nn.Module) -> None:
-    """Replaces every Conv1d of kernel size 1 below `module` by a PointwiseConv with the same parameters."""
+    """Replaces every Conv1d of kernel size 1 below `module` by a PointwiseConv with the same parameters and names."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv1d) and child.kernel_size == (1,):
             product = PointwiseConv(child.in_channels, child.out_channels, 1, bias=child.bias is not None, device="meta")
