@@ -57,7 +57,7 @@ EVERY_JOB = {
     "pairs": 2,
     "train_prior": 1,
     "train_on_pairs": 4,
-    "sample": 7,
+    "sample": 9,
     "tables": 1,
     "figures": 1,
     "report": 1,
@@ -240,12 +240,12 @@ def test_sampling_in_parts_has_few_jobs_and_is_not_done_again(clone: Clone) -> N
     """12 test fields: 8 samples each in batches of 64 are two parts, one sample each are one batch, which no job shares."""
     changed = ("--config", "shards=5")
     new = clone.jobs("--forcerun", "sample", *changed)
-    assert new["draw"] == 3 * 2 and new["sample"] == 7
+    assert new["draw"] == 5 * 2 and new["sample"] == EVERY_JOB["sample"]
     triggers = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())["rerun-triggers"]
     # The report holds the whole configuration.
     assert clone.jobs(*changed, "--rerun-triggers", *triggers) == {"report": 1, "all": 1}
     done = clone.snakemake("--cores", "2", "--forcerun", "sample", *changed)
-    assert done.returncode == 0 and listed(done.stdout)["draw"] == 6, done.stdout
+    assert done.returncode == 0 and listed(done.stdout)["draw"] == 10, done.stdout
     assert not list((clone.folder / "results" / "quickstart" / "work").rglob("*.drawn"))
 
 
@@ -264,7 +264,7 @@ def test_jobs_that_want_a_gpu_take_turns_on_one_machine(tmp_path: Path) -> None:
     done = clone.snakemake("--cores", "4")
     assert done.returncode == 0, done.stdout
     times = sorted(tuple(map(float, line.split())) for line in (clone.folder / "times.txt").read_text().splitlines())
-    assert len(times) == 5 + 7
+    assert len(times) == 5 + EVERY_JOB["sample"]
     assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
 
 
