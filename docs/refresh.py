@@ -58,11 +58,11 @@ def times() -> str:
     return pipe_table(["job", "seconds", "peak memory, MB"], rows)
 
 
-def prior(models: Path) -> str:
-    """The trained prior of a folder of models against the optimal denoiser."""
+def prior(models: Path, reference: str = "optimal") -> str:
+    """The trained prior of a folder of models against the optimal denoiser, or the best linear one where that is not known."""
     table = pd.read_csv(models / "prior" / "denoising.csv")
     rows = [[f"{r.sigma:g}", f"{r.error:.3e}", f"{r.optimal_error:.3e}", f"{100 * r.excess:.1f} %"] for r in table.itertuples()]
-    return pipe_table(["σ", "mean squared error", "of the optimal denoiser", "excess"], rows)
+    return pipe_table(["σ", "mean squared error", f"of the {reference} denoiser", "excess"], rows)
 
 
 def networks(models: Path) -> str:

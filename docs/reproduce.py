@@ -26,6 +26,7 @@ from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
 from ddis.stages.records import Step, digests, inputs_of, record_name
 from ddis.stages.report import TITLES
 from ddis.stages.tables import make_tables, read_all
+from ddis.stages.verify import read_record, stale_reason
 
 NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
 
@@ -62,11 +63,10 @@ def tuned_cases(study: Study) -> list[Case]:
     cases = [case for case in study.cases() if case.run in study.tuning.candidates]
     for case in cases:
         step, path = Step("tune", dict(vars(case))), tuning_path(study, **vars(case))
-        record = study.folder / record_name(step)
-        known = json.loads(record.read_text(encoding="utf-8")) if path.exists() and record.exists() else {}
-        now = {"configuration": step.digest(study), "inputs": digests(study, inputs_of(study, step))}
-        if now != {key: known.get(key) for key in now}:
-            state = "was made with other settings or networks" if path.exists() else "does not exist"
+        record = read_record(study.folder / record_name(step))
+        state = stale_reason(study, step, record, digests(study, inputs_of(study, step))) if record else "without a record"
+        if not path.exists() or state:
+            state = f"was {state}" if path.exists() else "does not exist"
             raise InputError(f"{path} {state}; run the study's `snakemake ... tune` first")
     return cases
 
@@ -96,7 +96,8 @@ def page(study: Study, target: Path, pictures: list[str]) -> str:
         folder = model_folder(study, problem, "prior").parent
         parts += [f"## Networks, {problem}", networks(folder)]
         if (folder / "prior" / "denoising.csv").exists():
-            parts += [f"## The prior against the optimal denoiser, {problem}", prior(folder)]
+            reference = "optimal" if study.make_problem(problem).is_gaussian else "best linear"
+            parts += [f"## The prior against the {reference} denoiser, {problem}", prior(folder, reference)]
     if study.tuning.candidates:
         parts += ["## Weights, chosen on validation fields", tuning(study)]
     parts.append("## Figures")

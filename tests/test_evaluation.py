@@ -282,7 +282,7 @@ def every_figure(study: list[Samples], errors: pd.DataFrame) -> dict[str, Any]:
             {"ddis, 100 %": tuning_curve(), "fundps, 1 %": tuning_curve()[:3]}, {"ddis, 100 %": 100.0, "fundps, 1 %": 10.0}
         ),
         "history": training.training_history(dict.fromkeys(("prior", "operator-1", "operator-100", "joint-100"), history())),
-        "prior": training.prior_quality({"prior": quality()}),
+        "prior": training.prior_quality({"prior": quality()}, gaussian=True),
         "pairs": fields.pairs(study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split"),
     }
 

@@ -100,7 +100,7 @@ def test_docs_are_made_anew_from_the_samples(finished, monkeypatch, capsys):
     known = record.read_text()
     record.write_text(known.replace('"configuration": "', '"configuration": "0'))
     assert reproduce.main() == 2
-    assert "ddis-10.csv was made with other settings or networks; run" in capsys.readouterr().err
+    assert "ddis-10.csv was made with another configuration; run" in capsys.readouterr().err
     record.write_text(known)
 
 

@@ -82,6 +82,11 @@ class Problem(ABC):
         return None
 
     @property
+    def is_gaussian(self) -> bool:
+        """Whether the free coefficient is a Gaussian field of known spectrum."""
+        return self.prior_spectrum(self.minimum_resolution) is not None
+
+    @property
     def has_closed_form(self) -> bool:
         """Whether the exact posterior is known: G linear, P a mask of nodes (or the identity), and b Gaussian."""
-        return self.linear and self.prior_spectrum(self.minimum_resolution) is not None
+        return self.linear and self.is_gaussian

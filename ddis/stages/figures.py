@@ -45,7 +45,7 @@ def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
             yield f"training-{problem}", training.training_history(histories)
         if "prior" in histories:
             quality = pd.read_csv(model_folder(study, problem, "prior") / "denoising.csv")
-            yield f"prior-{problem}", training.prior_quality({"prior": quality})
+            yield f"prior-{problem}", training.prior_quality({"prior": quality}, study.make_problem(problem).is_gaussian)
 
 
 def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:

@@ -29,15 +29,15 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
     with stage(study, "tune", **vars(case)) as (tracker, _):
         observed, rows = observe(study, case, "validation", fields), []
         digest = study.digest("tune", **vars(case))
-        for number, weight in enumerate(candidates):
+        for place, weight in enumerate(candidates):
             sampler = Sampler(study, case, with_weight(settings, name, weight))
             folder = sampler.work_folder("tune", digest)
-            work = folder / str(number)
+            work = folder / str(place)
             sampler.draw(observed, "validation", work, range(len(fields)))
             result = sampler.collect(observed, work)
             row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient))
             rows.append({"weight": weight, **row})
-            tracker.metrics({column: value for column, value in rows[-1].items() if value is not None}, step=number)
+            tracker.metrics({column: value for column, value in rows[-1].items() if value is not None}, step=place)
         path = tuning_path(study, **vars(case))
         write_csv(path, rows, COLUMNS)
         tracker.artifact(path)

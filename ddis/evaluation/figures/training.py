@@ -34,8 +34,10 @@ def training_history(histories: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def prior_quality(quality: Mapping[str, pd.DataFrame]) -> Figure:
-    """Error of the trained denoiser against that of the optimal one, per noise level, and the excess of the first.
+def prior_quality(quality: Mapping[str, pd.DataFrame], gaussian: bool) -> Figure:
+    """Error of the trained denoiser against that of the best linear one, per noise level, and the excess of the first.
+
+    gaussian: whether the coefficient is, so that no denoiser is better than that.
 
     quality: prior -> columns sigma, error, optimal_error, excess.
     """
@@ -43,8 +45,8 @@ def prior_quality(quality: Mapping[str, pd.DataFrame]) -> Figure:
         figure = Figure(figsize=(4.6 * len(quality), 4.6), layout="constrained")
         axes = figure.subplots(2, len(quality), squeeze=False, sharex="col", height_ratios=(2, 1))
         for (top, bottom), (prior, levels) in zip(axes.T, quality.items(), strict=True):
-            levels = levels.sort_values("sigma")
-            top.loglog(levels["sigma"], levels["optimal_error"], color=TRUTH, lw=1.6, label="optimal denoiser")
+            levels, reference = levels.sort_values("sigma"), "optimal denoiser" if gaussian else "best linear denoiser"
+            top.loglog(levels["sigma"], levels["optimal_error"], color=TRUTH, lw=1.6, label=reference)
             top.loglog(levels["sigma"], levels["error"], color="#0072B2", marker="o", ms=3.5, lw=1.3, label="trained")
             bottom.semilogx(levels["sigma"], levels["excess"], color="#0072B2", marker="o", ms=3.5, lw=1.3)
             bottom.axhline(0, color=TRUTH, lw=1)
