@@ -383,7 +383,10 @@ class Study(Settings):
 
     def _tune_inputs(self, problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
         sample = self._sample_inputs(problem, observation, run, percent, split="validation")
-        sample["settings"].pop(load_method(self.runs[run].method).tuned)
+        settings = sample["settings"]
+        weight = settings.pop(load_method(self.runs[run].method).tuned)
+        if settings.get("start_weight") is not None:  # tuning keeps its ratio to the weight
+            settings["start_weight"] /= weight
         return {**sample, "fields": self.tuning.fields, "candidates": list(self.tuning.candidates[run])}
 
     def _card_inputs(self, problem: str) -> dict[str, Any]:

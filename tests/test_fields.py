@@ -7,7 +7,7 @@ import torch
 
 from ddis.fields.bases import basis, sine_matrix
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise, WhiteNoise, make_noise
-from ddis.randomness import generator
+from ddis.randomness import WORTH_A_THREAD, generator, white_noise
 
 
 def generators(count: int, stream: str = "test"):
@@ -88,6 +88,21 @@ def test_noise_depends_on_its_generator_alone(kernel, diagonal):
     noise = make_noise(8, basis("cosine", 8), kernel, 0.1, 1e-4, diagonal)
     whole = noise.sample((5, 2, 8, 8), generators(5))
     assert torch.equal(whole[3:], noise.sample((2, 2, 8, 8), generators(5)[3:]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_noise_is_the_same_from_any_number_of_threads(dtype):
+    """Rows enough that threads are worth it, one of them without a partner."""
+    shape, rows = (WORTH_A_THREAD // 2,), 7
+    before, drawn = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            drawn.append(white_noise(shape, generators(rows), dtype))
+    finally:
+        torch.set_num_threads(before)
+    alone = [rng.standard_normal(shape[0], dtype=dtype) for rng in generators(rows)]
+    assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[0], alone)
 
 
 def test_published_kernel_is_nearly_white_on_coarse_grids():

@@ -168,6 +168,16 @@ def test_tuning_keeps_the_ratio_of_the_weights_of_the_two_grids():
     assert (tried.weight, tried.start_weight) == (3.0, None)
 
 
+def test_tuning_curves_belong_to_the_ratio_of_the_weights_of_the_two_grids():
+    def digest(**values):
+        runs = {"coarse": {**STUDY["runs"]["coarse"], **values}}
+        study = Study.load({**STUDY, "runs": runs, "tuning": {"candidates": {"coarse": [1e-3]}}})
+        return study.digest("tune", problem="poisson", observation="sparse", run="coarse", percent="50")
+
+    first = digest(weight=1e-3, start_weight=5e-4)
+    assert first == digest(weight=2e-3, start_weight=1e-3) and first != digest(weight=2e-3, start_weight=5e-4)
+
+
 BACKBONE = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}
 TRAINING = {"steps": 4, "batch": 8, "validate_every": 2}
 STUDY = {
@@ -216,6 +226,7 @@ def test_white_joint_prior_is_a_model_of_its_own():
     [
         ({"error_model": "spectral"}, r"runs\.coarse\.error_model spectral: known on the data's grid only"),
         ({"start_resolution": None, "start_weight": 1}, r"runs\.coarse\.start_weight: there is no coarser grid"),
+        ({"start_weight": 1, "weight": 0}, r"runs\.coarse\.start_weight 1.* with weight 0; leave out start_weight"),
         ({"start_resolution": 16}, r"runs\.coarse\.start_resolution 16: not coarser than the data; accepted: below 16"),
         ({"start_resolution": 2}, r"runs\.coarse\.start_resolution 2: resolution 2: too small for the stencil"),
         ({"upsample_at": 4}, r"runs\.coarse\.upsample_at 4: no step of 4 is left for the fine grid; accepted: less"),

@@ -183,8 +183,8 @@ def test_wrong_basis_is_rejected(setting):
         def __init__(self, noise: Noise, modes: Basis):
             self.noise, self.modes = noise, modes
 
-        def sample(self, shape, generators):
-            return self.noise.sample(shape, generators)
+        def sample(self, shape, generators, device):
+            return self.noise.sample(shape, generators, device)
 
         def spectrum(self, _):
             return self.noise.spectrum(self.modes)

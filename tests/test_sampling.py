@@ -206,7 +206,7 @@ def test_dps_gradient_against_finite_differences():
     task, levels = make_task(channels=2), np.array([2.0, 1.0, 0.0])
     torch.manual_seed(0)
     start = torch.randn(2, 2, SIZE, SIZE)
-    task.noise = type("Fixed", (), {"sample": lambda self, shape, generators: start.clone()})()
+    task.noise = type("Fixed", (), {"sample": lambda self, shape, generators, device: start.clone()})()
     task.prior = lambda x, s: torch.tanh(x) / (1 + s[:, None, None, None])
 
     def loss(x0_hat, sigma):
@@ -272,6 +272,23 @@ def test_every_method_yields_its_steps_and_finite_samples(name):
     assert isinstance(states[-1], State) and states[-1].step == len(states) <= states[-1].steps
     assert states[-1].step == states[-1].steps or name == "tikhonov"  # which stops when it has converged
     assert states[-1].x0.shape == (4, SIZE, SIZE) and bool(torch.isfinite(states[-1].x0).all())
+
+
+def test_a_chain_with_an_infinite_prediction_is_lost_to_tikhonov_and_the_other_is_not():
+    """Infinite at the last observed node alone, from which no NaN arises."""
+    task = make_task(chains=2)
+    last = int(task.observation.index[0, -1])
+
+    def operator(x):
+        u = 20 * task.problem.solve(x).flatten(1)
+        u[1:, last] += torch.inf
+        return u.reshape(x.shape)
+
+    task.operator = operator
+    method = load_method("tikhonov")(run_settings("tikhonov", {}))
+    method.prepare(task)
+    *_, state = method.sample(task)
+    assert state.x0[0].isfinite().all() and state.x0[1].isnan().all()
 
 
 def test_unknown_method_and_setting_are_errors_that_say_what_is_accepted():

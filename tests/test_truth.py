@@ -133,7 +133,7 @@ def test_dps_gradient_against_finite_differences(setting, method):
     task, rng = setting.of(method, 2), torch.Generator().manual_seed(0)
     channels = 1 if method == "ddis-dps" else 2
     start = torch.randn(8, channels, 16, 16, generator=rng, dtype=torch.float64)
-    task.noise = type("Fixed", (), {"sample": lambda self, shape, generators: start})()
+    task.noise = type("Fixed", (), {"sample": lambda self, shape, generators, device: start})()
     denoise, inputs = task.prior, []
     task.prior = lambda x, s: inputs.append(x.detach()) or denoise(x, s)
     list(load_method(method)(run_settings(method, settings)).sample(task))

@@ -20,10 +20,15 @@ from ddis.fields.bases import Basis
 from ddis.fields.bases import basis as make_basis
 from ddis.randomness import Generators, white_noise
 
+CPU = torch.device("cpu")
+
 
 class Noise(Protocol):
-    def sample(self, shape: tuple[int, ...], generators: Generators) -> Tensor:
-        """Noise [B, C, S, S] (`shape`), float32 on the CPU; row b depends on generators[b] alone."""
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+        """Noise [B, C, S, S] (`shape`), float32; row b depends on generators[b] alone.
+
+        White noise is drawn on the CPU, so that it is the same everywhere, and filtered on the device.
+        """
 
     def spectrum(self, basis: Basis) -> Tensor:
         """Variance K [S, S] of the coefficients in `basis`, float64."""
@@ -35,8 +40,8 @@ class Noise(Protocol):
 class WhiteNoise:
     """Independent standard normal values at the nodes."""
 
-    def sample(self, shape: tuple[int, ...], generators: Generators) -> Tensor:
-        return torch.from_numpy(white_noise(shape[1:], generators))
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+        return torch.from_numpy(white_noise(shape[1:], generators)).to(device)
 
     def spectrum(self, basis: Basis) -> Tensor:
         return torch.ones(basis.size, basis.size, dtype=torch.float64)
@@ -78,10 +83,10 @@ class RandomFieldNoise:
             )
         return torch.from_numpy(np.sqrt(np.maximum(eigenvalues, 0.0))).float()
 
-    def sample(self, shape: tuple[int, ...], generators: Generators) -> Tensor:
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
         edge = self.size if self.periodic else 2 * self.size
-        white = torch.from_numpy(white_noise((*shape[1:-2], edge, edge), generators))
-        torus = torch.fft.irfft2(self._filter * torch.fft.rfft2(white), s=(edge, edge))
+        white = torch.from_numpy(white_noise((*shape[1:-2], edge, edge), generators)).to(device)
+        torus = torch.fft.irfft2(self._filter.to(device) * torch.fft.rfft2(white), s=(edge, edge))
         return torus[..., : self.size, : self.size].contiguous()
 
     def spectrum(self, basis: Basis) -> Tensor:
@@ -106,8 +111,9 @@ class DiagonalNoise:
         self._spectrum = stationary.spectrum(basis)
         self._root = self._spectrum.sqrt().float()
 
-    def sample(self, shape: tuple[int, ...], generators: Generators) -> Tensor:
-        return self.basis.inverse(self._root * torch.from_numpy(white_noise(shape[1:], generators)))
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+        white = torch.from_numpy(white_noise(shape[1:], generators)).to(device)
+        return self.basis.inverse(self._root.to(device) * white)
 
     def spectrum(self, basis: Basis) -> Tensor:
         if basis.name != self.basis.name:

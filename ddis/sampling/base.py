@@ -84,7 +84,7 @@ class RunSettings(BaseModel):
 
 @dataclass
 class Cost:
-    """Evaluations so far, counted in fields: network calls of the prior; forward and vector-Jacobian products of the operator."""
+    """Evaluations so far, counted in fields: calls of the prior; forward passes and products with the operator's Jacobian."""
 
     prior: int = 0
     operator: int = 0
@@ -150,7 +150,7 @@ class Task:
     def draw_noise(self, channels: int = 1) -> Tensor:
         """Noise of the diffusion, [B, channels, S, S]."""
         size = self.basis.size
-        return self.noise.sample((len(self.generators), channels, size, size), self.generators).to(self.device)
+        return self.noise.sample((len(self.generators), channels, size, size), self.generators, self.device)
 
     def draw_white(self, *shape: int) -> Tensor:
         """Standard normal numbers [B, *shape], float64."""

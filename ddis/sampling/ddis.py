@@ -43,6 +43,8 @@ class DDIS(Method):
             if s.start_weight is not None:
                 raise InputError("start_weight: there is no coarser grid; set start_resolution, or leave it out")
             return
+        if s.start_weight is not None and s.weight == 0:
+            raise InputError(f"start_weight {s.start_weight} with weight 0; leave out start_weight, or set a weight above 0")
         if s.error_model != "none":
             raise InputError(f"error_model {s.error_model}: known on the data's grid only; accepted with start_resolution: none")
         if start >= resolution:

@@ -109,7 +109,7 @@ class RandomisedFit:
         residual = self.target - predicted.reshape(self.target.shape)
         fit = torch.linalg.solve_triangular(self.root, residual.transpose(1, 2), upper=False).square().sum(dim=1).flatten()
         away = torch.where(self.spectrum > 0, (x - self.draw).square() / self.spectrum, 0.0).sum(dim=(1, 2))
-        return (fit + away).nan_to_num(nan=torch.inf)
+        return (fit + away).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
     def _full_step(self) -> Tensor:
         """The Gauss-Newton step [B, S, S]; NaN for a chain whose Jacobian is."""

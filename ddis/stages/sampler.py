@@ -92,14 +92,14 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
     return Observed(pairs.coefficient[fields], solution, index, values, variance, scale)
 
 
-def solve_or_nan(problem: Problem, coefficient: Tensor) -> Tensor:
-    """Solutions [B, S, S]; NaN for coefficients that the solver refuses: a chain that diverges must not end the others."""
+def or_nan(compute: Callable[..., Tensor], *fields: Tensor) -> Tensor:
+    """compute(*fields) [B, S, S]; NaN where the problem refuses a field: a chain that diverges must not end the others."""
     try:
-        return problem.solve(coefficient)
+        return compute(*fields)
     except InputError:
-        if len(coefficient) == 1:
-            return coefficient * math.nan
-        return torch.cat([solve_or_nan(problem, field) for field in coefficient.split(1)])
+        if len(fields[0]) == 1:
+            return fields[0] * math.nan
+        return torch.cat([or_nan(compute, *single) for single in zip(*(field.split(1) for field in fields), strict=True)])
 
 
 def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class Sampler:
         Where the run takes the operator's error as a spectrum, its modes are multiplied by the gains that belong to it.
         """
         a = self.physical(x)
-        u = self.solution.normalise(self.operator.network(a) if self.operator else solve_or_nan(self.problem, a))
+        u = self.solution.normalise(self.operator.network(a) if self.operator else or_nan(self.problem.solve, a))
         spectral = getattr(self.settings, "error_model", "none") == "spectral"
         gain = self.operator.error_gain if self.operator and spectral else None
         return u if gain is None else self.basis.inverse(gain.to(u) * self.basis.forward(u))
@@ -157,7 +157,7 @@ class Sampler:
     def _residual(self, x: Tensor) -> Tensor:
         """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, 2, S, S]."""
         a, u = self.physical(x[:, 0]), self.solution.restore(x[:, 1])
-        return self.problem.residual(a, u) / self.coefficient.std
+        return or_nan(self.problem.residual, a, u) / self.coefficient.std
 
     def _gaussian(self, train: Callable[[], Pairs]) -> tuple[Tensor, Tensor]:
         """Mean [S, S] of the normalised free field and variance [S, S] of its modes.
@@ -291,9 +291,11 @@ class Sampler:
 
     def _draw_batch(self, task: Task, path: Path, begin: float, each_step: Callable[[State], None]) -> None:
         self.count(task)
-        state = None
+        state, watched = None, 0.0
         for state in self.method.sample(task):
+            paused = time.perf_counter()
             each_step(state)
+            watched += time.perf_counter() - paused
         assert state is not None
         scale = self.coefficient.std / SIGMA_DATA
         tensors = {"x0": self.physical(state.x0)}
@@ -302,7 +304,7 @@ class Sampler:
             tensors |= {"mean": self.physical(state.mean), "std": self.problem.constrain(state.std * scale)}
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        cost = {"prior": task.cost.prior, "operator": task.cost.operator, "seconds": time.perf_counter() - begin}
+        cost = {"prior": task.cost.prior, "operator": task.cost.operator, "seconds": time.perf_counter() - begin - watched}
         save_tensors(path, tensors, {**cost, "peak_memory_mb": peak_memory_mb(), "device": device_name(str(self.device))})
 
 

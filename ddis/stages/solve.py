@@ -76,7 +76,8 @@ class Solution:
     """The posterior of a coefficient given observations, in physical units.
 
     mean, std [S, S]; samples [K, S, S]; x, y [S]: places of the nodes [i, j]; predicted [K, m]: the operator's solution of each
-    sample at the observed points. std is that of the samples (n - 1). attributes: how it was made.
+    sample at the observed points, with its gains where the error model has them. std is that of the samples (n - 1). attributes:
+    how it was made.
     """
 
     mean: Array
@@ -256,10 +257,11 @@ def observe_points(sampler: Sampler, data: Observations, places: Interpolation, 
 
 
 def typical_solutions(sampler: Sampler) -> Tensor:
-    """Normalised solutions [N, S, S] of draws from the Gaussian prior; of training pairs for methods with a joint prior."""
+    """Normalised solutions [N, S, S] of draws from the Gaussian prior; of the share's pairs for methods with a joint prior."""
     if not bool(sampler.spectrum.any()):
         pairs = load_pairs(sampler.study, sampler.case.problem, "train")
-        return sampler.solution.normalise(torch.from_numpy(pairs.solution[:INTERPOLATION_DRAWS])).double()
+        known = training_share(sampler.study, sampler.case.percent)[:INTERPOLATION_DRAWS]
+        return sampler.solution.normalise(torch.from_numpy(pairs.solution[known])).double()
     generators = [generator(sampler.study.seed, "interpolation", number) for number in range(INTERPOLATION_DRAWS)]
     white = torch.from_numpy(white_noise((sampler.basis.size, sampler.basis.size), generators)).double()
     draws = (sampler.mean + sampler.basis.inverse(sampler.spectrum.cpu().sqrt() * white)).float().to(sampler.device)
@@ -308,16 +310,19 @@ def misfit_of(observation: PointObservation, predicted: Tensor) -> Misfit:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Runs the block with this number of threads, and deterministically; afterwards all is as before."""
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    """Runs the block with this number of threads, deterministically, in float32 on GPUs too; afterwards all is as before."""
+    before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(number)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False
     try:
         with threadpool_limits(number):
             yield
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def picture_path(output: Path | str) -> Path:

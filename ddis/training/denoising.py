@@ -40,7 +40,7 @@ def training_loss(
         x = data[torch.from_numpy(indices).to(data.device)]
         generators = [generator(seed, "diffusion", step, first + place) for place in range(len(indices))]
         levels = np.exp(log_sigma[0] + log_sigma[1] * np.array([rng.standard_normal() for rng in generators]))
-        n = noise.sample(tuple(x.shape), generators).to(x)
+        n = noise.sample(tuple(x.shape), generators, x.device).to(x)
         return denoising_loss(model, x, torch.from_numpy(levels).to(x), n)
 
     return loss
@@ -59,7 +59,7 @@ def validation_loss(
         for start in range(0, fields, batch):
             x = data[torch.from_numpy(which[start : start + batch]).to(data.device)]
             generators = [generator(seed, "validation", start + place) for place in range(len(x))]
-            n = noise.sample(tuple(x.shape), generators).to(x)
+            n = noise.sample(tuple(x.shape), generators, x.device).to(x)
             sigma = torch.from_numpy(levels[start : start + batch]).to(x)
             total += float(denoising_loss(model, x, sigma, n)) * len(x)
         return total / fields
@@ -78,6 +78,6 @@ def denoising_errors(
             x = data[start : start + batch]
             generators = [generator(seed, "denoising-error", row, start + place) for place in range(len(x))]
             sigma = torch.full((len(x),), float(level), device=x.device)
-            x_t = x + level * noise.sample(tuple(x.shape), generators).to(x)
+            x_t = x + level * noise.sample(tuple(x.shape), generators, x.device).to(x)
             totals[row] += [float(((d(x_t, sigma) - x) ** 2).mean(dtype=torch.float64)) * len(x) for d in denoisers]
     return totals / len(data)
