@@ -107,7 +107,8 @@ def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, show: s
         size = samples.coefficient.shape[1]
         name = f"mean of {size}" if show == "mean" and size > 1 else "one sample"
         error = 100 * metrics.relative_l2(estimate, truth) if np.isfinite(estimate).all() else None
-        above[place].set_title(f"{run_label(samples)}\n{name}")
+        run, _, percent = run_label(samples).partition(", ")
+        above[place].set_title(f"{run}\n{', '.join(filter(None, (percent, name)))}")
         below[place].set_title("failed" if error is None else f"error, $l^2$ {error:.1f} %")
     for ax in (*above[len(runs) + 1 :], *below[len(runs) + 1 :]):
         ax.set_axis_off()

@@ -79,7 +79,7 @@ def tuning(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> F
             ax.set(xscale="log", yscale="log" if wide(curve["l2_validation"]) else "linear", title=label)
             ax.set(xlabel="guidance weight", ylabel="relative $l^2$ error, validation, %")
             plain_ticks(ax)
-            ax.legend(fontsize=8)
+            ax.legend(fontsize=8, frameon=True, framealpha=0.9)
     return figure
 
 
