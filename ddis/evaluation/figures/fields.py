@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from ddis.data.store import Samples
@@ -33,7 +34,9 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
     blocks = -(-(len(runs) + 1) // _COLUMNS)
     columns = -(-(len(runs) + 1) // blocks)
     with rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(1.5 * columns + 1.6, (0.4 + 3.5 * blocks) * len(fields)), layout="constrained")
+        # By itself the layout leaves too little room for the labels of a part's colour bars.
+        layout = ConstrainedLayoutEngine(rect=(0.0, 0.0, 0.985, 1.0))
+        figure = Figure(figsize=(1.5 * columns + 1.6, (0.4 + 3.5 * blocks) * len(fields)), layout=layout)
         parts = np.atleast_1d(np.asarray(figure.subfigures(len(fields), 1)))
         for part, field in zip(parts, fields, strict=True):
             _gallery_field(part, runs, field, show, (blocks, columns))
