@@ -6,7 +6,7 @@ Takes the trained networks, settings and weights of a finished study at 100 % of
 test fields with fewer or more steps; weights stay those that were chosen for the study's own number of steps. Costs are per
 sample of one field: evaluations as counted in every study, and seconds. What a method computes once for all fields
 (a Jacobian) is shared out over the samples drawn here, far fewer than in a study. Writes benchmarks/results/budget.json, and from
-it docs/samplers/budget.md and budget.png; --tables only does the latter. About 20 minutes on one core at 64 x 64.
+it docs/samplers/budget.md and budget.png; --tables only does the latter. Six minutes or more on one core at 64 x 64.
 """
 
 import argparse
