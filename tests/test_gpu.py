@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 
 BACKBONE = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}
 TRAINING = {"steps": 20, "batch": 8, "validate_every": 10}
-ANY = {
+RUNS = {
     "ddis": {"steps": 4, "langevin_steps": 3, "weight": 0.01, "samples": 2},
     "coarse": {"method": "ddis", "steps": 4, "langevin_steps": 2, "weight": 1e-3, "start_resolution": 12, "upsample_at": 2},
     "ddis-gn": {"steps": 3, "samples": 2},
@@ -42,7 +42,7 @@ CONFIGURATION = {
     "prior": {"backbone": BACKBONE, "training": TRAINING},
     "joint": {"backbone": BACKBONE, "training": TRAINING},
     "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": TRAINING},
-    "runs": ANY,
+    "runs": RUNS,
 }
 ON_CPU, ON_GPU = (Study.load({**CONFIGURATION, "device": device}) for device in ("cpu", "auto"))
 

@@ -34,6 +34,7 @@ from ddis.sampling.methods import load_method, run_settings
 from ddis.sampling.observation import Observation, draw_nodes, error_covariance, node_functions
 from ddis.sampling.points import PointObservation, interpolation, interpolation_variance, point_covariance
 from ddis.stages import generate, train
+from ddis.stages.solve import threads
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
@@ -455,3 +456,14 @@ def test_the_committed_observations_are_those_of_the_script(tmp_path, monkeypatc
     monkeypatch.setattr(module, "SIZE", 32)
     committed = np.loadtxt(ROOT / "docs" / "solve" / "observations.csv", delimiter=",", skiprows=1)
     assert np.allclose(committed, module.observations(), rtol=1e-5)
+
+
+def test_torch_is_left_as_it_was():
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with threads(3):
+            assert torch.get_num_threads() == 3 and not torch.backends.cudnn.allow_tf32
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
