@@ -29,7 +29,7 @@ quickstart: $(STAMP)  ## set up, run the default study, print its table and the 
 	@echo "Report: $(CURDIR)/$(REPORT)"
 
 test: $(STAMP)  ## set up, run the tests
-	@$(LOCAL) pytest
+	@$(LOCAL) pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(STAMP)  ## set up, run a small study through a real Slurm on this machine, with mishaps
 	@tests/cluster/install.sh
