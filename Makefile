@@ -22,7 +22,7 @@ help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 quickstart: $(STAMP)  ## set up, run the default study, print its table and the path of its report
-	@$(LOCAL) snakemake --cores all --rerun-incomplete
+	@$(LOCAL) snakemake --cores all
 	@echo
 	@cat $(TABLE)
 	@echo

@@ -32,8 +32,6 @@ localrules:
 # config.yaml is written before the first job, not by a rule: with an input that is to be made again, Snakemake would not look
 # at a job's own parameters, and would miss what a new configuration changes.
 onstart:
-    own_study()
-    check_study_folder()
     cancel_left_jobs()
     shell(
         "mkdir -p {study.folder}/logs;"
@@ -44,6 +42,7 @@ onstart:
 # Every file of the study: one that was removed, data or weights too, is made again though all that was made from it is there.
 rule all:
     input:
+        begin,
         [
             str(path)
             for step in steps(study)
@@ -54,6 +53,7 @@ rule all:
 
 rule tune:
     input:
+        begin,
         case_files("tuning", ".csv", TUNED),
         expand(f"{study.folder}/figures/{{name}}", name=tuning_figures()),
 

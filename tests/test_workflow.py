@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 from ddis.config import Study
 from ddis.stages import code, modules
 from ddis.stages.layout import TABLES, figure_names
-from ddis.tracking.process import process_start
+from ddis.stages.owner import OWNER
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = """
@@ -75,6 +76,7 @@ class Clone:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / name, folder)
+        (folder / "profiles").symlink_to("workflow/profiles")
         figures = " ".join(f"figures/{name}" for name in figure_names(Study.load(ROOT / "config" / "config.yaml")))
         tables = " ".join(f"tables/{name}" for name in TABLES)
         (folder / "ddis" / "cli.py").write_text(STAND_IN.replace("FIGURES", figures).replace("TABLES", tables))
@@ -172,41 +174,71 @@ def test_a_wrong_configuration_is_one_clear_message(clone: Clone) -> None:
     assert "Traceback" not in done.stdout
 
 
-def start_of(pid: int) -> str:
-    """When a process began, as the owner of a study is written."""
-    return "-".join((process_start(pid) or "").split())
-
-
-@pytest.mark.parametrize("reused", [False, True])
-def test_the_command_goes_on_after_snakemake_was_killed(clone: Clone, reused: bool) -> None:
-    """Its process id may be another process's by then."""
+def test_the_command_goes_on_after_snakemake_was_killed(clone: Clone) -> None:
+    """Its locks are left, and the mark that an output is unfinished."""
     state, report = clone.folder / ".snakemake", clone.folder / "results" / "quickstart" / "report.html"
-    lock = state / "locks" / "0.output.lock"
-    lock.parent.mkdir(exist_ok=True)
-    lock.write_text("results/quickstart/report.html\n")
-    with subprocess.Popen(["true"]) as ended:
-        ended.wait()
-    owner = f"{os.getpid()} {start_of(os.getpid())}0" if reused else f"{ended.pid} {start_of(os.getpid())}"
-    (state / "quickstart.owner").write_text(f"{platform.node()} {owner} working")
-    report.unlink()
+    lock, mark = state / "locks" / "0.output.lock", state / "incomplete" / b64encode(b"results/quickstart/report.html").decode()
+    owner = clone.folder / "results" / "quickstart" / OWNER
+    for path, text in ((lock, "results/quickstart/report.html\n"), (owner, f"{platform.node()} 1\n"), (mark, "{}")):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
     done = clone.snakemake("--cores", "2")
-    assert done.returncode == 0, done.stdout
-    assert report.exists() and not lock.exists() and not (state / "quickstart.owner").exists()
+    assert done.returncode == 0 and listed(done.stdout) == {"report": 1, "all": 1}, done.stdout
+    assert report.exists() and not mark.exists() and not owner.exists()
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_study_that_another_process_works_on_is_refused_until_unlocked(clone: Clone, elsewhere: bool) -> None:
-    """Without Snakemake's lock, which any call in the folder removes; processes of other machines cannot be seen."""
-    owner, report = clone.folder / ".snakemake" / "quickstart.owner", clone.folder / "results" / "quickstart" / "report.html"
-    node = "elsewhere" if elsewhere else platform.node()
-    owner.write_text(f"{node} {os.getpid()} {start_of(os.getpid())} working")
+def test_a_study_that_another_process_works_on_is_refused(clone: Clone) -> None:
+    study = clone.folder / "results" / "quickstart"
+    report = study / "report.html"
     report.unlink()
-    assert clone.jobs() == {"report": 1, "all": 1}
-    done = clone.snakemake("--cores", "2")
-    assert done.returncode != 0 and f"process {os.getpid()} on {node} works on study quickstart" in done.stdout, done.stdout
-    assert not report.exists() and owner.exists()
-    assert clone.snakemake("--unlock").returncode == 0
+    program = f"""from pathlib import Path; from ddis.stages.owner import own
+own(Path({str(study)!r})); print("owned", flush=True); input()"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "owned\n"
+        done = clone.snakemake("--cores", "2")
+        other.communicate("\n")
+    expected = f"process {other.pid} on {platform.node()} works on study quickstart; wait for it"
+    assert done.returncode != 0 and expected in done.stdout and not report.exists(), done.stdout
     assert clone.snakemake("--cores", "2").returncode == 0 and report.exists()
+
+
+def test_a_process_of_another_host_cannot_be_seen_so_that_a_person_decides(clone: Clone) -> None:
+    study = clone.folder / "results" / "quickstart"
+    owner, report = study / OWNER, study / "report.html"
+    owner.parent.mkdir(exist_ok=True, parents=True)
+    owner.write_text("elsewhere 12\n")
+    report.unlink()
+    done = clone.snakemake("--cores", "2")
+    assert done.returncode != 0 and f"rm results/quickstart/{OWNER}" in done.stdout and not report.exists(), done.stdout
+    owner.unlink()
+    assert clone.snakemake("--cores", "2").returncode == 0 and report.exists()
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Time and content of every file and folder, Snakemake's own log and the caches of Python aside."""
+    beside = (".snakemake", "snakemake", "__pycache__")
+    paths = [
+        path for path in folder.rglob("*") if path.relative_to(folder).parts[0] not in beside and path.parent.name != beside[2]
+    ]
+    return {str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--lint"], ["--unlock"], ["--summary"], ["--dry-run", "--forceall"]])
+def test_what_only_looks_changes_no_file(clone: Clone, options: list[str]) -> None:
+    """Not even where a run would mend times and go on after a kill."""
+    study = clone.folder / "results" / "quickstart"
+    owner, table = study / OWNER, study / "tables" / "errors.csv"
+    owner.parent.mkdir(exist_ok=True, parents=True)
+    owner.write_text(f"{platform.node()} 1\n")
+    tomorrow = time.time() + 86400
+    os.utime(table, (tomorrow, tomorrow))
+    before = snapshot(clone.folder)
+    done = clone.snakemake(*options, "--config", "seed=5")
+    assert done.returncode == 0, done.stdout
+    assert snapshot(clone.folder) == before
+    owner.unlink()
+    os.utime(table)
 
 
 def test_times_in_the_future_become_the_present(clone: Clone) -> None:

@@ -21,6 +21,7 @@ from ddis.data.store import read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.models.checkpoint import load_tensors
 from ddis.provenance import file_digest
+from ddis.stages.owner import OWNER
 from ddis.tracking import read_record
 
 pytestmark = pytest.mark.cluster
@@ -202,11 +203,12 @@ def test_an_orphan_that_is_writing_ends_when_its_work_is_taken_over(interrupted:
     """As if Snakemake were started again on another login node, where it cannot know that the first one is dead."""
     job = kill_snakemake(interrupted)
     state = interrupted.folder / ".snakemake"
-    (state / "cluster.owner").write_text("elsewhere 1 1 working")
+    owner = interrupted.results / OWNER
+    owner.write_text("elsewhere 1\n")
     (state / "cluster.slurm").unlink()
     refused = interrupted.run()
-    assert refused.returncode != 0 and "--unlock" in refused.stdout
-    assert interrupted.run("--unlock").returncode == 0
+    assert refused.returncode != 0 and f"rm results/cluster/{OWNER}" in refused.stdout
+    owner.unlink()
     orphan = interrupted.process_of_prior()
     snakemake = interrupted.start()
     wait_until(lambda: interrupted.process_of_prior() != orphan, "the second training has begun")

@@ -37,7 +37,7 @@ class Place:
     def __init__(self, folder: Path):
         self.folder, self.results = folder, folder / STUDY.folder
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("Snakefile", "workflow", "config"):
+        for name in ("Snakefile", "workflow", "profiles", "config"):
             if not (folder / name).exists():
                 (folder / name).symlink_to(ROOT / name)
         self.environment = os.environ | {

@@ -1,4 +1,6 @@
 rule generate:
+    input:
+        begin,
     output:
         "results/{study}/data/{problem}/{split}.h5",
     log:
@@ -23,6 +25,7 @@ rule generate:
 
 rule card:
     input:
+        begin,
         splits=expand(
             "results/{{study}}/data/{{problem}}/{split}.h5",
             split=["train", "validation", "test"],
@@ -51,6 +54,8 @@ rule card:
 
 
 rule pairs:
+    input:
+        begin,
     output:
         "results/{study}/data/{problem}/pairs-{percent}.csv",
     log:

@@ -1,5 +1,6 @@
 rule tables:
     input:
+        begin,
         samples=case_files("samples", ".h5", study.cases()),
     output:
         expand("results/{{study}}/tables/{name}", name=TABLES),
@@ -24,6 +25,7 @@ rule tables:
 
 rule figures:
     input:
+        begin,
         tables=expand("results/{{study}}/tables/{name}", name=TABLES),
         samples=case_files("samples", ".h5", study.cases()),
         histories=model_files("history.csv"),
@@ -51,6 +53,7 @@ rule figures:
 
 rule tuning_figures:
     input:
+        begin,
         curves=case_files("tuning", ".csv", TUNED),
     output:
         expand("results/{{study}}/figures/{name}", name=tuning_figures()),

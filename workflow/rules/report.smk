@@ -1,5 +1,6 @@
 rule report:
     input:
+        begin,
         tables=expand("results/{{study}}/tables/{name}", name=TABLES),
         figures=expand("results/{{study}}/figures/{name}", name=figure_names(study)),
         cards=expand(

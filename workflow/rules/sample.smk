@@ -1,5 +1,6 @@
 rule sample:
     input:
+        begin,
         train="results/{study}/data/{problem}/train.h5",
         test="results/{study}/data/{problem}/test.h5",
         networks=networks,
@@ -31,6 +32,7 @@ rule sample:
 # A part of a run's test fields. The mark says that its batches are in the study's work folder; `sample` draws what is missing there.
 rule draw:
     input:
+        begin,
         train="results/{study}/data/{problem}/train.h5",
         test="results/{study}/data/{problem}/test.h5",
         networks=networks,
@@ -64,6 +66,7 @@ rule draw:
 
 rule tune_run:
     input:
+        begin,
         train="results/{study}/data/{problem}/train.h5",
         validation="results/{study}/data/{problem}/validation.h5",
         networks=networks,

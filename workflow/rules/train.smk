@@ -1,6 +1,7 @@
 # Checkpoints are no outputs: Snakemake would delete them before a training that was interrupted goes on.
 rule train_prior:
     input:
+        begin,
         train="results/{study}/data/{problem}/train.h5",
         validation="results/{study}/data/{problem}/validation.h5",
     output:
@@ -33,6 +34,7 @@ rule train_prior:
 
 rule train_on_pairs:
     input:
+        begin,
         train="results/{study}/data/{problem}/train.h5",
         validation="results/{study}/data/{problem}/validation.h5",
         pairs=lambda w: "results/{study}/data/{problem}/pairs-{percent}.csv".format(
