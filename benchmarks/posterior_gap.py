@@ -30,6 +30,7 @@ from torch import Tensor
 from ddis.data.normalisation import SIGMA_DATA
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise, WhiteNoise
+from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.pde import make_problem
 from ddis.randomness import generator
@@ -138,7 +139,7 @@ def make_setting(pde: str, fields: int = FIELDS) -> Setting:
     rows = solved.flatten(1).T[index]
     prior = torch.diag(spectrum.flatten())
     gain = prior @ rows.mT @ torch.linalg.inv(rows @ prior @ rows.mT + variance * torch.eye(OBSERVED, dtype=torch.float64))
-    noise = DiagonalNoise(RandomFieldNoise(SIZE, "exponential", 0.1), modes)
+    noise = DiagonalNoise(RandomFieldNoise(square(SIZE), "exponential", 0.1), modes)
     task = Task(
         problem=problem,
         observation=Observation(index, values, error_covariance(index, variance, modes)),

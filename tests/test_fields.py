@@ -7,6 +7,7 @@ import torch
 
 from ddis.fields.bases import basis, sine_matrix
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise, WhiteNoise, make_noise
+from ddis.grid import square
 from ddis.randomness import WORTH_A_THREAD, generator, white_noise
 
 
@@ -44,10 +45,11 @@ def test_fourier_basis_diagonalises_shift_invariant_operators(size):
 
 def dense_covariance(noise: RandomFieldNoise) -> np.ndarray:
     """[S², S²] from the formula, point by point."""
-    size, spacing = noise.size, 1 / noise.size if noise.periodic else 1 / (noise.size - 1)
+    size, periodic = noise.grid.shape[0], noise.grid.periodic[0]
+    spacing = 1 / size if periodic else 1 / (size - 1)
     i, j = (g.ravel() for g in np.meshgrid(np.arange(size), np.arange(size), indexing="ij"))
     d = [abs(v[:, None] - v[None, :]) for v in (i, j)]
-    if noise.periodic:
+    if periodic:
         d = [np.minimum(v, size - v) for v in d]
     distance = spacing * np.hypot(*d)
     return (np.exp(-distance / noise.length) + noise.nugget * (distance == 0)) / (1 + noise.nugget)
@@ -56,7 +58,7 @@ def dense_covariance(noise: RandomFieldNoise) -> np.ndarray:
 @pytest.mark.parametrize("periodic", [False, True])
 def test_random_field_noise_has_the_covariance_of_the_formula(periodic):
     """6,000 draws at 8 x 8: a sample covariance has a standard error of at most sqrt(2/6000) = 0.018; 5 of them allowed."""
-    noise = RandomFieldNoise(8, "exponential", 0.2, 1e-4, periodic)
+    noise = RandomFieldNoise(square(8, periodic), "exponential", 0.2, 1e-4)
     draws = noise.sample((6000, 1, 8, 8), generators(6000))[:, 0].flatten(1).numpy()
     assert np.abs(draws.T @ draws / 6000 - dense_covariance(noise)).max() < 5 * 0.018
 
@@ -64,7 +66,7 @@ def test_random_field_noise_has_the_covariance_of_the_formula(periodic):
 @pytest.mark.parametrize("name", ["cosine", "fourier"])
 def test_noise_spectrum_is_the_diagonal_of_its_covariance(name):
     modes = basis(name, 8)
-    noise = RandomFieldNoise(8, "exponential", 0.2, 1e-4, periodic=name == "fourier")
+    noise = RandomFieldNoise(square(8, name == "fourier"), "exponential", 0.2, 1e-4)
     functions = modes.inverse(torch.eye(64, dtype=torch.float64).reshape(64, 8, 8)).flatten(1).numpy()
     transformed = functions @ dense_covariance(noise) @ functions.T
     assert np.allclose(noise.spectrum(modes).flatten(), np.diag(transformed), atol=1e-12)
@@ -75,7 +77,7 @@ def test_noise_spectrum_is_the_diagonal_of_its_covariance(name):
 def test_diagonal_noise_has_independent_modes_and_unit_mean_variance():
     """4,000 draws: standard error of a correlation 0.016; 5 of them allowed."""
     modes = basis("cosine", 8)
-    noise = DiagonalNoise(RandomFieldNoise(8, "exponential", 0.2), modes)
+    noise = DiagonalNoise(RandomFieldNoise(square(8), "exponential", 0.2), modes)
     draws = modes.forward(noise.sample((4000, 1, 8, 8), generators(4000))[:, 0].double()).flatten(1)
     scaled = (draws / noise.spectrum(modes).flatten().sqrt()).numpy()
     assert np.abs(scaled.T @ scaled / 4000 - np.eye(64)).max() < 5 * np.sqrt(2 / 4000)
@@ -108,17 +110,17 @@ def test_noise_is_the_same_from_any_number_of_threads(dtype):
 def test_published_kernel_is_nearly_white_on_coarse_grids():
     """Correlation of neighbours with length 0.005: 0.21 at 128, 0.04 at 64, 0.002 at 32 (REFERENCE of the method)."""
     for size, expected in ((128, 0.21), (64, 0.04), (32, 0.002)):
-        noise = RandomFieldNoise(size, "exponential", 0.005, 1e-4)
+        noise = RandomFieldNoise(square(size), "exponential", 0.005, 1e-4)
         assert float(noise.covariance(np.array(0.0), np.array(1.0))) == pytest.approx(expected, rel=0.25)
 
 
 def test_too_long_a_kernel_is_an_error():
     with pytest.raises(ValueError, match=r"noise\.length 5"):
-        RandomFieldNoise(16, "gaussian", 5.0)
+        RandomFieldNoise(square(16), "gaussian", 5.0)
 
 
 def test_diagonal_noise_refuses_another_basis():
-    noise = DiagonalNoise(RandomFieldNoise(8, "exponential", 0.2), basis("cosine", 8))
+    noise = DiagonalNoise(RandomFieldNoise(square(8), "exponential", 0.2), basis("cosine", 8))
     with pytest.raises(ValueError, match="fourier"):
         noise.spectrum(basis("fourier", 8))
     assert torch.equal(WhiteNoise().spectrum(basis("fourier", 8)), torch.ones(8, 8, dtype=torch.float64))

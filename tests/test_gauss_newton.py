@@ -7,6 +7,7 @@ import torch
 from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
+from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import OperatorSettings
@@ -41,7 +42,7 @@ def make_task(pde: str = "poisson", samples: int = 2, fields: int = 2, size: int
     solutions = problem.solve(coefficients)
     mean, unit = float(solutions.mean()), 2 * float(solutions.std())
     index = torch.stack([torch.from_numpy(draw_nodes(size, OBSERVED, 3, f, problem.basis == "fourier")) for f in range(fields)])
-    noise = DiagonalNoise(RandomFieldNoise(size, "exponential", 0.1, periodic=problem.basis == "fourier"), modes)
+    noise = DiagonalNoise(RandomFieldNoise(square(size, problem.basis == "fourier"), "exponential", 0.1), modes)
     normalised = spectrum / (4 * scale**2)
     task = Task(
         problem=problem,

@@ -13,6 +13,7 @@ from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import RandomFieldNoise, WhiteNoise, make_noise
+from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.sampling.langevin import LangevinStep
 from ddis.sampling.methods import load_method, run_settings
@@ -268,5 +269,5 @@ def test_every_method_runs_through_the_stages(problem, tmp_path, monkeypatch):
 
 
 def test_stationary_noise_is_resized_too():
-    noise = RandomFieldNoise(16, "gaussian", 0.1, periodic=True).resized(32)
-    assert (noise.size, noise.kernel, noise.length, noise.periodic) == (32, "gaussian", 0.1, True)
+    noise = RandomFieldNoise(square(16, True), "gaussian", 0.1).resized(32)
+    assert (noise.grid, noise.kernel, noise.length) == (square(32, True), "gaussian", 0.1)

@@ -16,6 +16,7 @@ from scipy import stats
 from ddis.data.normalisation import SIGMA_DATA
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, Noise, RandomFieldNoise
+from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.pde import make_problem
 from ddis.randomness import generator
@@ -55,7 +56,7 @@ def make_setting(pde: str = "poisson", chains: int = CHAINS) -> Setting:
     variance = (NOISE * SIGMA_DATA) ** 2
     noise_draw = torch.from_numpy(generator(SEED, "observation", 0).standard_normal(OBSERVED)) * variance**0.5
     values = u_scale * problem.solve(truth).flatten(1).gather(1, index) + noise_draw
-    noise = DiagonalNoise(RandomFieldNoise(SIZE, "exponential", 0.1), modes)
+    noise = DiagonalNoise(RandomFieldNoise(square(SIZE), "exponential", 0.1), modes)
     normalised = spectrum * a_scale**2
     task = Task(
         problem=problem,

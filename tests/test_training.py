@@ -9,6 +9,7 @@ from trainings import SETTINGS, denoiser_trainer, finish, load, operator_trainer
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
+from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.training import denoising
 from ddis.training.loop import Trainer, batch_indices
@@ -74,7 +75,7 @@ def test_average_of_constant_weights_moves_by_the_half_life():
 def test_denoising_errors_of_the_optimal_denoiser_are_the_conditional_variance():
     """Mean squared error per node = mean over modes of c s² k/(c + s² k); 2,000 fields of 8 x 8, 5 standard errors allowed."""
     modes = basis("cosine", 8)
-    noise = DiagonalNoise(RandomFieldNoise(8, "exponential", 0.2), modes)
+    noise = DiagonalNoise(RandomFieldNoise(square(8), "exponential", 0.2), modes)
     spectrum = torch.from_numpy(np.random.default_rng(0).uniform(0.05, 0.5, (8, 8)))
     torch.manual_seed(0)
     data = modes.inverse(spectrum.sqrt() * torch.randn(2000, 8, 8, dtype=torch.float64))[:, None].float()

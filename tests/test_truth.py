@@ -22,6 +22,7 @@ from posterior_gap import SIZE, JointGaussianDenoiser, Setting, draw, gap, make_
 
 from ddis.fields.bases import basis
 from ddis.fields.noise import RandomFieldNoise
+from ddis.grid import square
 from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
 from ddis.pde.helmholtz import Helmholtz
 from ddis.sampling.methods import load_method, run_settings
@@ -54,7 +55,7 @@ def test_exact_samplers_have_no_gap(setting, method, settings):
 @pytest.mark.parametrize(("length", "spread"), [(0.02, 0.996), (0.05, 0.982), (0.1, 0.974)])
 def test_what_stationary_noise_costs_gauss_newton(poisson, length, spread):
     """`noise.diagonal: false`: the step takes noise as diagonal that is not. 1,024 chains: spread is lost, no accuracy."""
-    noise = RandomFieldNoise(SIZE, "exponential", length)
+    noise = RandomFieldNoise(square(SIZE), "exponential", length)
     prior = GaussianDenoiser(poisson.task.basis, poisson.task.spectrum, noise.spectrum(poisson.task.basis))
     stationary = replace(poisson, task=replace(poisson.task, noise=noise, prior=prior))
     found = gap(stationary, draw(stationary, "ddis-gn", 256))

@@ -11,6 +11,7 @@ from ddis.config import Study
 from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
+from ddis.grid import square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.denoiser import EDMDenoiser
@@ -36,7 +37,7 @@ def denoiser_trainer(
     network, average = (EDMDenoiser(make_backbone(1, False, size)).to(dtype) for _ in range(2))
     accelerate(network.backbone, settings)
     data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
-    noise = DiagonalNoise(RandomFieldNoise(16, "exponential", 0.1), basis("cosine", 16))
+    noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))
     levels = (-1.2, 1.2)
     loss = denoising.training_loss(network, data, noise, levels, seed=3, first=ranks.places(settings.batch).start)
     validate = denoising.validation_loss(data[:4], noise, levels, 3, fields=8)

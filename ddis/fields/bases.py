@@ -1,13 +1,14 @@
-"""Orthonormal bases of fields on a square grid, as one matrix per axis.
+"""Orthonormal bases of fields on a line or a rectangle, as one matrix per axis.
 
-A basis is an orthogonal matrix Q [S, S], one function of one axis per row; a field x [..., S, S] has the coefficients
-Q x Qᵀ. Products with Q cost O(S³) per field, and at the sizes of this project (S ≤ 256) they are as fast as a fast
-transform, differentiable, and run on every device. Axis convention: [..., i, j] is x = i/(S-1), y = j/(S-1)
-(i/S on periodic domains).
+A basis has an orthogonal matrix Q [S, S] for each axis, one function per row; a field x [..., S, T] has the coefficients
+Q_1 x Q_2ᵀ. Products with Q cost O(S³) per field, and at the sizes of this project (S ≤ 256) they are as fast as a fast
+transform, differentiable, and run on every device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,44 +56,85 @@ def sine_matrix(size: int) -> np.ndarray:
     return np.sqrt(2.0 / (size + 1)) * np.sin(np.pi * np.outer(k, k) / (size + 1))
 
 
+def along_axes(matrices: Sequence[Any], field: Any) -> Any:
+    """The product of fields [..., *shape] with one matrix per axis: A x for a line, A x Bᵀ for a rectangle."""
+    if len(matrices) == 1:
+        return field @ matrices[0].T
+    return matrices[0] @ field @ matrices[1].T
+
+
 @dataclass(frozen=True)
 class Basis:
-    """A tensor-product orthonormal basis of fields [..., S, S].
+    """A tensor-product orthonormal basis of fields [..., *shape] on one or two axes.
 
-    name         "cosine" (zero-Neumann) or "fourier" (periodic)
-    matrix       Q [S, S], one basis function per row
-    frequencies  [S], half periods (cosine) or periods (fourier) per domain of each row
+    names             of each axis: "cosine" (zero-Neumann) or "fourier" (periodic)
+    matrices          Q [S, S] of each axis, one basis function per row
+    axis_frequencies  [S] of each axis: half periods (cosine) or periods (fourier) per domain of each row
+    lengths           of the axes
     """
 
-    name: str
-    matrix: Tensor
-    frequencies: np.ndarray
+    names: tuple[str, ...]
+    matrices: tuple[Tensor, ...]
+    axis_frequencies: tuple[np.ndarray, ...]
+    lengths: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(matrix.shape[0] for matrix in self.matrices)
+
+    @property
+    def name(self) -> str:
+        """Of both axes of a square basis."""
+        return self.names[0]
 
     @property
     def size(self) -> int:
-        return self.matrix.shape[0]
+        """Functions per axis of a square basis."""
+        return self.shape[0]
+
+    @property
+    def matrix(self) -> Tensor:
+        """Of both axes of a square basis."""
+        return self.matrices[0]
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """Of both axes of a square basis."""
+        return self.axis_frequencies[0]
+
+    @property
+    def half_periods_squared(self) -> np.ndarray:
+        """Half periods per unit length of each function, squared: (|κ| / π)² with κ its wave vector, [*shape]."""
+        axes = zip(self.names, self.axis_frequencies, self.lengths, strict=True)
+        squared = [((2 * k if name == "fourier" else k) / length) ** 2 for name, k, length in axes]
+        return squared[0] if len(squared) == 1 else squared[0][:, None] + squared[1][None, :]
 
     def forward(self, field: Tensor) -> Tensor:
-        """Coefficients [..., S, S] of fields [..., S, S]."""
-        q = self.matrix.to(field)
-        return q @ field @ q.T
+        """Coefficients [..., *shape] of fields [..., *shape]."""
+        return cast(Tensor, along_axes([q.to(field) for q in self.matrices], field))
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """Fields [..., S, S] of coefficients [..., S, S]."""
-        q = self.matrix.to(coefficients)
-        return q.T @ coefficients @ q
+        """Fields [..., *shape] of coefficients [..., *shape]."""
+        return cast(Tensor, along_axes([q.to(coefficients).T for q in self.matrices], coefficients))
 
     def variance(self, spectrum: Tensor) -> Tensor:
-        """Point-wise variance [S, S] of a random field with independent coefficients of variance `spectrum` [S, S]."""
-        q2 = self.matrix.to(spectrum) ** 2
-        return q2.T @ spectrum @ q2
+        """Point-wise variance [..., *shape] of a random field with independent coefficients of variance `spectrum`."""
+        return cast(Tensor, along_axes([(q.to(spectrum) ** 2).T for q in self.matrices], spectrum))
 
 
-@lru_cache(maxsize=16)
-def basis(name: str, size: int) -> Basis:
-    """The basis `name` ("cosine" or "fourier") on S points per side, float64."""
+@lru_cache(maxsize=64)
+def axis_functions(name: str, size: int) -> tuple[Tensor, np.ndarray]:
+    """Matrix [S, S] (float64) and frequencies [S] of the functions `name` of one axis."""
     if name == "cosine":
-        return Basis(name, torch.from_numpy(cosine_matrix(size)), np.arange(size))
+        return torch.from_numpy(cosine_matrix(size)), np.arange(size)
     if name == "fourier":
-        return Basis(name, torch.from_numpy(fourier_matrix(size)), fourier_frequencies(size))
+        return torch.from_numpy(fourier_matrix(size)), fourier_frequencies(size)
     raise ValueError(f"basis {name!r} is unknown; accepted: cosine, fourier")
+
+
+def basis(names: str | tuple[str, ...], shape: int | tuple[int, ...], lengths: tuple[float, ...] | None = None) -> Basis:
+    """The basis of these functions on axes of `shape` nodes (one name and one size: S x S), of length 1 unless given."""
+    names = (names, names) if isinstance(names, str) else names
+    shape = (shape, shape) if isinstance(shape, int) else shape
+    axes = [axis_functions(name, size) for name, size in zip(names, shape, strict=True)]
+    return Basis(names, tuple(q for q, _ in axes), tuple(k for _, k in axes), lengths or (1.0,) * len(shape))

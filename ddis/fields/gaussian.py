@@ -1,18 +1,13 @@
 """Gaussian random fields of the benchmark: the distributions of coefficients.
 
-Zero-Neumann (poisson, helmholtz, darcy):
+On a grid of N nodes, domain of area (or length) A, with independent modes κ of the grid's basis of variance
 
-    a = DCT-II⁻¹( S τ^(α-1) (π²|k|² + τ²)^(-α/2) ξ ),   ξ white, coefficient (0, 0) = 0
+    c(κ) = v N / A (|κ|² + τ²)^(-α),     c(0) = 0
 
-on S points per side with the orthonormal transform (REFERENCE: DiffusionPDE benchmark, α = 2, τ = 3, point-wise standard
-deviation 0.292).
-
-Periodic (navier-stokes):
-
-    a = Σ_{k ≠ 0} √2 τ^(α-1) (4π²|k|² + τ²)^(-α/2) (ξ1_k cos 2πk·x - ξ2_k sin 2πk·x),   ξ1, ξ2 white
-
-over all k with |k1|, |k2| ≤ S/2 (α = 2.5, τ = 7, standard deviation 0.262). k and -k give the same functions, so each of the
-orthonormal real Fourier modes has the variance of both.
+κ = π k / L for the cosines of an axis of length L (zero-Neumann), 2π k / L for its Fourier modes (periodic); A = N h for nodes
+of spacing h, and the variance of a mode does not depend on the domain. The benchmark's v, on the unit square, is τ^(2α-2) for the
+cosines of poisson, helmholtz and darcy (α = 2, τ = 3: point-wise standard deviation 0.292), and twice that for navier-stokes
+(α = 2.5, τ = 7: 0.262), where its sum over all k counts every function twice, for k and for -k.
 """
 
 from collections.abc import Sequence
@@ -22,49 +17,54 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddis.fields.bases import basis, fourier_frequencies
+from ddis.grid import Grid, square
 from ddis.randomness import generator, white_noise
 
 
-def neumann_spectrum(size: int, alpha: float = 2.0, tau: float = 3.0) -> np.ndarray:
-    """Variance [S, S] of each coefficient in the orthonormal cosine basis, for points of unit square spacing 1/S."""
-    k = np.arange(size)
-    squared = np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + tau**2
-    spectrum = size**2 * tau ** (2 * (alpha - 1)) * squared**-alpha
-    spectrum[0, 0] = 0.0
-    return spectrum
+def matern_spectrum(grid: Grid, alpha: float, tau: float, variance: float) -> np.ndarray:
+    """Variance c [*shape] of each coefficient in the grid's basis; variance: v."""
+    squared = np.pi**2 * grid.basis.half_periods_squared + tau**2
+    spectrum = np.prod(grid.shape) / np.prod(grid.lengths) * variance * squared**-alpha
+    spectrum.flat[0] = 0.0
+    return np.asarray(spectrum)
 
 
-def sample_neumann(indices: Sequence[int], size: int, seed: int, alpha: float = 2.0, tau: float = 3.0) -> Tensor:
-    """Fields [N, S, S], float64; field n depends on (seed, indices[n]) and S alone."""
-    xi = white_noise((size, size), [generator(seed, "coefficient", int(i)) for i in indices], dtype=np.float64)
-    return basis("cosine", size).inverse(torch.from_numpy(np.sqrt(neumann_spectrum(size, alpha, tau)) * xi))
+def neumann_spectrum(grid: Grid | int, alpha: float = 2.0, tau: float = 3.0) -> np.ndarray:
+    """The benchmark's c [*shape] on a bounded grid; a number S stands for S x S nodes of the unit square."""
+    return matern_spectrum(square(grid) if isinstance(grid, int) else grid, alpha, tau, tau ** (2 * (alpha - 1)))
 
 
 def periodic_spectrum(size: int, alpha: float = 2.5, tau: float = 7.0) -> np.ndarray:
-    """Variance [S, S] of each coefficient in the orthonormal real Fourier basis."""
-    k = fourier_frequencies(size)
-    squared = 4 * np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + tau**2
-    spectrum = 2 * size**2 * tau ** (2 * (alpha - 1)) * squared**-alpha
-    spectrum[0, 0] = 0.0
-    return spectrum
+    """The benchmark's c [S, S] on the periodic unit square."""
+    return matern_spectrum(square(size, periodic=True), alpha, tau, 2 * tau ** (2 * (alpha - 1)))
 
 
 @lru_cache(maxsize=8)
-def _shell_order(size: int) -> np.ndarray:
-    """Place [S²] in the flattened modes [S, S] of the first, second, ... random number: by max(row, column), then row, column."""
-    row, column = np.divmod(np.arange(size**2), size)
-    return np.lexsort((column, row, np.maximum(row, column)))
+def _shell_order(shape: tuple[int, ...]) -> np.ndarray:
+    """Place in the flattened modes [*shape] of the first, second, ... random number: by the largest index, then in order."""
+    return np.argsort(np.indices(shape).max(axis=0).ravel(), kind="stable")
+
+
+def sample_gaussian(indices: Sequence[int], grid: Grid, spectrum: np.ndarray, seed: int) -> Tensor:
+    """Fields [N, (C,) *shape], float64, with independent modes of variance `spectrum` [(C,) *shape].
+
+    Field n depends on (seed, indices[n]) and the grid alone. On periodic grids a mode has the same random number at every
+    resolution: the field with S nodes per axis is the one with more nodes without the frequencies that S nodes cannot carry (but
+    for the highest cosine of an even S, whose sampled norm is larger).
+    """
+    xi = white_noise(spectrum.shape, [generator(seed, "coefficient", int(i)) for i in indices], dtype=np.float64)
+    if all(grid.periodic):
+        drawn = xi.reshape(len(xi), -1, np.prod(grid.shape))
+        drawn[..., _shell_order(grid.shape)] = drawn.copy()
+    return grid.basis.inverse(torch.from_numpy(np.sqrt(spectrum) * xi))
+
+
+def sample_neumann(indices: Sequence[int], grid: Grid | int, seed: int, alpha: float = 2.0, tau: float = 3.0) -> Tensor:
+    """Fields [N, *shape], float64, of the spectrum `neumann_spectrum`."""
+    grid = square(grid) if isinstance(grid, int) else grid
+    return sample_gaussian(indices, grid, neumann_spectrum(grid, alpha, tau), seed)
 
 
 def sample_periodic(indices: Sequence[int], size: int, seed: int, alpha: float = 2.5, tau: float = 7.0) -> Tensor:
-    """Fields [N, S, S], float64; field n depends on (seed, indices[n]) and S alone.
-
-    A mode has the same random number at every resolution: the field with S nodes per side is the one with more nodes without
-    the frequencies that S nodes cannot carry (but for the highest cosine of an even S, whose sampled norm is larger).
-    """
-    drawn = white_noise((size**2,), [generator(seed, "coefficient", int(i)) for i in indices], dtype=np.float64)
-    xi = np.empty_like(drawn)
-    xi[:, _shell_order(size)] = drawn
-    root = np.sqrt(periodic_spectrum(size, alpha, tau))
-    return basis("fourier", size).inverse(torch.from_numpy(root * xi.reshape(-1, size, size)))
+    """Fields [N, S, S], float64, of the spectrum `periodic_spectrum`."""
+    return sample_gaussian(indices, square(size, periodic=True), periodic_spectrum(size, alpha, tau), seed)

@@ -1,9 +1,9 @@
 """Noise of the diffusion: white, or a stationary Gaussian random field.
 
 The published kernel (FunDPS, arXiv 2505.17004; DDIS, arXiv 2601.23280) is exp(-d / L) with L = 0.005 on the unit square,
-plus a nugget of 1e-4 on the diagonal. It is sampled here without a covariance matrix, in one of two ways:
+plus a nugget of 1e-4 on the diagonal. On any grid it is sampled without a covariance matrix, in one of two ways:
 
-- `RandomFieldNoise`: circulant embedding. White noise on a torus of E ≥ 2(S-1) points per side is filtered with the
+- `RandomFieldNoise`: circulant embedding. White noise on a torus of 2 S points along each bounded axis is filtered with the
   square root of the kernel's Fourier transform and cropped; the distribution is exact, at O(S² log S) per field.
 - `DiagonalNoise`: independent coefficients in the cosine (or Fourier) basis with the variances that the stationary kernel has
   there. On a bounded domain a stationary kernel is only nearly diagonal in the cosine basis; this noise is exactly so,
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddis.fields.bases import Basis
+from ddis.fields.bases import Basis, along_axes
 from ddis.fields.bases import basis as make_basis
+from ddis.grid import Grid, square
 from ddis.randomness import Generators, white_noise
 
 CPU = torch.device("cpu")
@@ -25,13 +26,13 @@ CPU = torch.device("cpu")
 
 class Noise(Protocol):
     def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
-        """Noise [B, C, S, S] (`shape`), float32; row b depends on generators[b] alone.
+        """Noise [B, C, *shape of the grid] (`shape`), float32; row b depends on generators[b] alone.
 
         White noise is drawn on the CPU, so that it is the same everywhere, and filtered on the device.
         """
 
     def spectrum(self, basis: Basis) -> Tensor:
-        """Variance K [S, S] of the coefficients in `basis`, float64."""
+        """Variance K [*shape] of the coefficients in `basis`, float64."""
 
     def resized(self, size: int) -> "Noise":
         """The same noise on another number of nodes per side."""
@@ -44,7 +45,7 @@ class WhiteNoise:
         return torch.from_numpy(white_noise(shape[1:], generators)).to(device)
 
     def spectrum(self, basis: Basis) -> Tensor:
-        return torch.ones(basis.size, basis.size, dtype=torch.float64)
+        return torch.ones(basis.shape, dtype=torch.float64)
 
     def resized(self, size: int) -> "WhiteNoise":
         return self
@@ -53,54 +54,55 @@ class WhiteNoise:
 class RandomFieldNoise:
     """Stationary noise with covariance exp(-d/length) (or exp(-d²/(2 length²))) + nugget δ, by circulant embedding.
 
-    kernel   "exponential" or "gaussian"; length in units of the domain's side; periodic: distances on the torus.
+    kernel   "exponential" or "gaussian"; length in the grid's units; along periodic axes distances are those on the circle.
     Raises ValueError if the embedding is not positive semi-definite (a length too large for the domain).
     """
 
-    def __init__(self, size: int, kernel: str, length: float, nugget: float = 1e-4, periodic: bool = False):
-        self.size, self.kernel, self.length, self.nugget, self.periodic = size, kernel, length, nugget, periodic
+    def __init__(self, grid: Grid, kernel: str, length: float, nugget: float = 1e-4):
+        self.grid, self.kernel, self.length, self.nugget = grid, kernel, length, nugget
+        self._edges = tuple(size if wraps else 2 * size for size, wraps in zip(grid.shape, grid.periodic, strict=True))
+        self._axes = tuple(range(-len(grid.shape), 0))
         self._filter = self._embedding_filter()
 
-    def covariance(self, lag: np.ndarray, lag2: np.ndarray) -> np.ndarray:
-        """Covariance at displacements (in nodes) along the two axes."""
-        spacing = 1.0 / self.size if self.periodic else 1.0 / (self.size - 1)
-        if self.periodic:
-            lag, lag2 = (np.minimum(abs(v) % self.size, self.size - abs(v) % self.size) for v in (lag, lag2))
-        distance = spacing * np.hypot(lag, lag2)
+    def covariance(self, *lags: np.ndarray) -> np.ndarray:
+        """Covariance at displacements, in nodes, along each axis; arrays that broadcast."""
+        step, parts = self.grid.spacing[0], []
+        for lag, size, own, wraps in zip(lags, self.grid.shape, self.grid.spacing, self.grid.periodic, strict=True):
+            parts.append((own / step) * (np.minimum(abs(lag) % size, size - abs(lag) % size) if wraps else lag))
+        distance = step * (np.abs(parts[0]) if len(parts) == 1 else np.hypot(*parts))
         smooth = (
             np.exp(-distance / self.length) if self.kernel == "exponential" else np.exp(-(distance**2) / (2 * self.length**2))
         )
-        return (smooth + self.nugget * (distance == 0)) / (1 + self.nugget)
+        return np.asarray((smooth + self.nugget * (distance == 0)) / (1 + self.nugget))
 
     def _embedding_filter(self) -> Tensor:
-        edge = self.size if self.periodic else 2 * self.size
-        lag = np.minimum(np.arange(edge), edge - np.arange(edge))
-        eigenvalues = np.fft.rfft2(self.covariance(lag[:, None], lag[None, :])).real
+        lags = [np.minimum(np.arange(edge), edge - np.arange(edge)) for edge in self._edges]
+        eigenvalues = np.fft.rfftn(self.covariance(*np.ix_(*lags))).real
         if eigenvalues.min() < -1e-6 * eigenvalues.max():
             raise ValueError(
-                f"noise.length {self.length} is too large for circulant embedding on {self.size} points; "
+                f"noise.length {self.length} is too large for circulant embedding on {self.grid} points; "
                 "accepted: lengths up to about a quarter of the domain"
             )
         return torch.from_numpy(np.sqrt(np.maximum(eigenvalues, 0.0))).float()
 
     def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
-        edge = self.size if self.periodic else 2 * self.size
-        white = torch.from_numpy(white_noise((*shape[1:-2], edge, edge), generators)).to(device)
-        torus = torch.fft.irfft2(self._filter.to(device) * torch.fft.rfft2(white), s=(edge, edge))
-        return torus[..., : self.size, : self.size].contiguous()
+        white = torch.from_numpy(white_noise((*shape[1 : -len(self._axes)], *self._edges), generators)).to(device)
+        torus = torch.fft.irfftn(self._filter.to(device) * torch.fft.rfftn(white, dim=self._axes), s=self._edges, dim=self._axes)
+        return torus[(..., *map(slice, self.grid.shape))].contiguous()
 
     def spectrum(self, basis: Basis) -> Tensor:
-        """Diagonal of the covariance in `basis`: K = A c Aᵀ, with A the autocorrelation of each basis function."""
-        size = self.size
-        lags = np.arange(-(size - 1), size)
-        padded = np.zeros((size, 2 * size))
-        padded[:, :size] = basis.matrix.numpy()
-        autocorrelation = np.fft.irfft(np.abs(np.fft.rfft(padded, axis=1)) ** 2, n=2 * size, axis=1)[:, lags % (2 * size)]
-        covariance = self.covariance(lags[:, None], lags[None, :])
-        return torch.from_numpy(np.maximum(autocorrelation @ covariance @ autocorrelation.T, 0.0))
+        """Diagonal of the covariance in `basis`: K = A c Aᵀ, with A the autocorrelation of each basis function of an axis."""
+        lags = [np.arange(-(size - 1), size) for size in basis.shape]
+        correlations = []
+        for size, matrix, lag in zip(basis.shape, basis.matrices, lags, strict=True):
+            padded = np.zeros((size, 2 * size))
+            padded[:, :size] = matrix.numpy()
+            correlation = np.fft.irfft(np.abs(np.fft.rfft(padded, axis=1)) ** 2, n=2 * size, axis=1)
+            correlations.append(correlation[:, lag % (2 * size)])
+        return torch.from_numpy(np.maximum(along_axes(correlations, self.covariance(*np.ix_(*lags))), 0.0))
 
     def resized(self, size: int) -> "RandomFieldNoise":
-        return RandomFieldNoise(size, self.kernel, self.length, self.nugget, self.periodic)
+        return RandomFieldNoise(square(size, self.grid.periodic[0]), self.kernel, self.length, self.nugget)
 
 
 class DiagonalNoise:
@@ -116,7 +118,7 @@ class DiagonalNoise:
         return self.basis.inverse(self._root.to(device) * white)
 
     def spectrum(self, basis: Basis) -> Tensor:
-        if basis.name != self.basis.name:
+        if basis.names != self.basis.names:
             raise ValueError(f"noise is diagonal in the {self.basis.name} basis, not in the {basis.name} basis")
         return self._spectrum
 
@@ -125,8 +127,9 @@ class DiagonalNoise:
 
 
 def make_noise(size: int, basis: Basis, kernel: str, length: float, nugget: float, diagonal: bool) -> Noise:
-    """The noise that the settings `noise: {kernel, length, nugget, diagonal}` describe, for S points per side."""
+    """The noise that the settings `noise: {kernel, length, nugget, diagonal}` describe, on the grid of a basis."""
     if kernel == "white":
         return WhiteNoise()
-    stationary = RandomFieldNoise(size, kernel, length, nugget, periodic=basis.name == "fourier")
+    grid = Grid(basis.shape, tuple(name == "fourier" for name in basis.names), basis.lengths)
+    stationary = RandomFieldNoise(grid, kernel, length, nugget)
     return DiagonalNoise(stationary, basis) if diagonal else stationary

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from ddis.errors import InputError
+from ddis.grid import Nodes, Space, square
 
 
 class ProblemParameters(BaseModel):
@@ -26,7 +27,9 @@ class RandomFieldParameters(ProblemParameters):
 class Problem(ABC):
     """An equation u = G(a) with the distribution of its coefficient a.
 
-    Fields are [..., S, S] tensors, float64 inside; [i, j] is x = i/(S-1), y = j/(S-1) (i/S on periodic domains).
+    Fields are tensors [..., *shape], float64 inside, of the two spaces: by default S x S nodes of the unit square, [i, j] at
+    x = i/(S-1), y = j/(S-1), or at i/S, j/S where `basis` is "fourier", the basis of periodic domains. A problem with other
+    grids or more channels says so in `coefficient_space` and `solution_space`.
 
     Coefficients may be constrained: zero at the boundary, positive, between two values. Then a = P(b) of a free field b:
     `constrain` is P, `relax` gives a b with P(b) = a. Priors are trained on relaxed coefficients, samplers work on b with the
@@ -57,28 +60,40 @@ class Problem(ABC):
         if resolution < self.minimum_resolution:
             raise InputError(f"resolution {resolution}: too small for the stencil; accepted: at least {self.minimum_resolution}")
 
+    def coefficient_space(self, resolution: int) -> Space:
+        """The space of coefficients, and of free fields, at S = `resolution`."""
+        return Space(square(resolution, self.basis == "fourier"))
+
+    def solution_space(self, resolution: int) -> Space:
+        """The space of solutions at S = `resolution`: by default one channel on the coefficient's grid."""
+        return Space(self.coefficient_space(resolution).grid)
+
+    def observable(self, resolution: int) -> Nodes:
+        """Nodes of the solution's grid that may be observed: by default the interior, where the boundary does not give u."""
+        return self.solution_space(resolution).grid.interior
+
     @abstractmethod
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
-        """Coefficients [N, S, S], float64; each depends on (seed, index) alone."""
+        """Coefficients [N, *shape], float64; each depends on (seed, index) alone."""
 
     @abstractmethod
     def solve(self, coefficient: Tensor) -> Tensor:
-        """Solutions [..., S, S] of coefficients [..., S, S]; differentiable, float64 inside, in the dtype of the input."""
+        """Solutions [..., *shape] of coefficients [..., *shape]; differentiable, float64 inside, in the dtype of the input."""
 
     @abstractmethod
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         """Residual of the discrete equation at the interior nodes (all nodes on periodic domains)."""
 
     def constrain(self, free: Tensor) -> Tensor:
-        """The admissible coefficient P(b) [..., S, S] of a free field b [..., S, S]; P(P(b)) = P(b) or P one-to-one."""
+        """The admissible coefficient P(b) of a free field b [..., *shape]; P(P(b)) = P(b) or P one-to-one."""
         return free
 
     def relax(self, coefficient: Tensor) -> Tensor:
-        """A free field b [..., S, S], as smooth as it can be, with P(b) = a."""
+        """A free field b [..., *shape], as smooth as it can be, with P(b) = a."""
         return coefficient
 
     def prior_spectrum(self, resolution: int) -> Tensor | None:
-        """Variance [S, S] of the free field's modes in `basis`, if it is Gaussian and diagonal there; else None."""
+        """Variance [*shape] of the free field's modes in its grid's basis, if it is Gaussian and diagonal there; else None."""
         return None
 
     @property

@@ -1,0 +1,86 @@
+"""Grids of nodes and the spaces of fields on them."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddis.errors import InputError
+from ddis.fields.bases import Basis, basis
+
+Nodes = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Nodes of a line or a rectangle, [i, j] at x = i * spacing[0], y = j * spacing[1], or of a part of it.
+
+    shape     nodes per axis, one or two axes
+    periodic  of each axis; a periodic axis has its nodes at i L / S, any other at i L / (S - 1)
+    lengths   L of each axis
+    mask      the nodes that belong to the domain, its boundary included; None: all. Fields are 0 at the others
+    """
+
+    shape: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    lengths: tuple[float, ...]
+    mask: Nodes | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (1, 2) or not len(self.shape) == len(self.periodic) == len(self.lengths):
+            raise InputError(f"grid of {self.shape} nodes, lengths {self.lengths}; accepted: one or two axes, a length for each")
+        if self.mask is not None and (self.mask.shape != self.shape or not self.mask.any()):
+            raise InputError(f"mask of shape {self.mask.shape} on a grid of {self.shape} nodes; accepted: that shape, not empty")
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance of neighbouring nodes along each axis."""
+        axes = zip(self.lengths, self.shape, self.periodic, strict=True)
+        return tuple(length / (size if wraps else size - 1) for length, size, wraps in axes)
+
+    @property
+    def basis(self) -> Basis:
+        """Fourier modes along periodic axes, cosines along others; of a masked grid that of its rectangle."""
+        return basis(tuple("fourier" if wraps else "cosine" for wraps in self.periodic), self.shape, self.lengths)
+
+    @property
+    def nodes(self) -> Nodes:
+        """Which nodes belong to the domain [*shape]."""
+        return np.ones(self.shape, dtype=bool) if self.mask is None else self.mask
+
+    @property
+    def interior(self) -> Nodes:
+        """Nodes of the domain all of whose neighbours, diagonal ones too, belong to it [*shape]."""
+        inside = self.nodes
+        for axis, wraps in enumerate(self.periodic):
+            inside = inside & np.roll(inside, 1, axis) & np.roll(inside, -1, axis)
+            if not wraps:
+                np.moveaxis(inside, axis, 0)[[0, -1]] = False
+        return inside
+
+    def coordinates(self) -> tuple[NDArray[np.float64], ...]:
+        """Coordinates of the nodes along each axis."""
+        return tuple(step * np.arange(size, dtype=np.float64) for size, step in zip(self.shape, self.spacing, strict=True))
+
+    def __str__(self) -> str:
+        return " x ".join(map(str, self.shape))
+
+
+@lru_cache(maxsize=32)
+def square(size: int, periodic: bool = False) -> Grid:
+    """S x S nodes on the unit square."""
+    return Grid((size, size), (periodic, periodic), (1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Space:
+    """Fields of one or several channels on a grid: arrays [..., *shape]."""
+
+    grid: Grid
+    channels: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one field: the grid's, with the channels before it where there are several."""
+        return self.grid.shape if self.channels == 1 else (self.channels, *self.grid.shape)
