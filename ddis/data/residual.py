@@ -14,6 +14,8 @@ from ddis.pde.base import Problem
 _TINY = torch.finfo(torch.float64).tiny
 # Solutions of another scheme differ by a few percent, those of the wrong field by about 100 %.
 _CLEARLY_BETTER = 5.0
+# Orders that the equation cannot tell apart give the same difference but for the solver's round-off.
+_SAME, _ROUND_OFF = 1e-3, 1e-9
 
 
 def _norm(field: Tensor) -> Tensor:
@@ -95,7 +97,8 @@ def figures(problem: Problem, coefficient: Tensor, solution: Tensor) -> Figures:
 def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str | None:
     """Which of the arrays [N, S, S] is transposed, judged by the solver; None if no other order fits clearly better.
 
-    Where the equation is symmetric in x and y, transposing both arrays changes nothing and cannot be found.
+    Where the equation is symmetric in x and y, transposing both arrays changes nothing and cannot be found, and transposing
+    one is the same as transposing the other: both are named.
     """
     orders = {
         "the solution is transposed against the coefficient": (coefficient, solution.mT),
@@ -123,10 +126,13 @@ def moved_sample_axis(problem: Problem, coefficient: Tensor, solution: Tensor, f
 def _better_order(problem: Problem, given: tuple[Tensor, Tensor], orders: Mapping[str, tuple[Tensor, Tensor]]) -> str | None:
     before = float(np.median(solver_difference(problem, *given)))
     after = {what: float(np.median(solver_difference(problem, *pair))) for what, pair in orders.items()}
-    best = min(after, key=lambda what: after[what])
-    if after[best] * _CLEARLY_BETTER >= before:
+    best = min(after.values())
+    if best * _CLEARLY_BETTER >= before:
         return None
-    return f"{best} (difference to the solver's solutions {after[best]:.2g} in the right order, {before:.2g} as given)"
+    equal = [what for what, difference in after.items() if difference <= best * (1 + _SAME) + _ROUND_OFF]
+    unknown = "; the arrays cannot tell which" if len(equal) > 1 else ""
+    figures = f"difference to the solver's solutions {best:.2g} in the right order, {before:.2g} as given"
+    return f"{', or '.join(equal)} ({figures}){unknown}"
 
 
 @torch.no_grad()
