@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ddis
+from ddis.reading import cannot_read
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "h5py", "neuraloperator", "azula", "safetensors", "pandas", "matplotlib"),
@@ -135,6 +136,14 @@ def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's content. Raises OSError where it cannot be read."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_digest(path: Path) -> str:
+    """As `file_digest`, of a file that a user named. Raises InputError where it cannot be read."""
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def _version(name: str) -> str | None:

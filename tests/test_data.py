@@ -92,7 +92,7 @@ def change(files: dict[str, str], split: str, **attributes) -> None:
     ("spoil", "message"),
     [
         (lambda f: Path(f["test"]).unlink(), "data.files.mine.test: no file own/test.h5 in"),
-        (lambda f: Path(f["test"]).write_text("x"), "data.files.mine.test: own/test.h5 is truncated or not an HDF5 file"),
+        (lambda f: Path(f["test"]).write_text("x"), "data.files.mine.test: own/test.h5 is not an HDF5 file: the signature"),
         (lambda f: f.update(test=f["validation"]), "own/validation.h5 holds the same fields as validation; splits must differ"),
         (lambda f: f.update(train=f["test"]), "data.files.mine.train: own/test.h5 holds 4 fields, 30 are needed"),
         (lambda f: change(f, "test", pde="helmholtz"), "own/test.h5 holds helmholtz with"),

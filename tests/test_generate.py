@@ -229,7 +229,7 @@ def test_a_file_that_is_there(tmp_path, capsys):
     assert main([*base, "--set", "tau=5"]) == 0
     assert (tmp_path / "a.h5").stat().st_mtime_ns == before
     assert main(base) == 2
-    assert "exists and holds something else; delete it or choose another name" in capsys.readouterr().err
+    assert "exists and holds something else; choose another name" in capsys.readouterr().err
 
 
 def test_non_finite_solutions_leave_no_file(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddis.data.store import PAIRS, arrays_digest, open_pairs, pairs_writer, read_attributes, read_pairs, write_pairs
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
 
 COUNT, SIZE = 37, 12
 
@@ -99,7 +99,7 @@ def test_truncated(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     for read in (read_pairs, lambda p: open_pairs(p).__enter__()):
-        with pytest.raises(InputError, match=rf"{re.escape(str(path))} is truncated or not an HDF5 file; delete it"):
+        with pytest.raises(DamagedError, match=rf"{re.escape(str(path))} is truncated: it has \d+ bytes, and \d+ by its"):
             read(path)
 
 
@@ -107,7 +107,7 @@ def test_missing_and_foreign(tmp_path, path):
     with pytest.raises(InputError, match=r"none\.h5 does not exist"):
         read_pairs(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(InputError, match=r"text\.h5 is truncated or not an HDF5 file"):
+    with pytest.raises(InputError, match=r"text\.h5 is not an HDF5 file: the signature"):
         read_pairs(tmp_path / "text.h5")
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["coefficient"] = np.zeros((2, 4, 4))
@@ -152,7 +152,7 @@ def test_flipped_bits_are_found_in_parts_too(path, fields):
     assert at > 0
     content[at + 3] ^= 1
     path.write_bytes(content)
-    with open_pairs(path) as pairs, pytest.raises(InputError, match=r"pairs\.h5 cannot be read"):
+    with open_pairs(path) as pairs, pytest.raises(DamagedError, match=r"pairs\.h5 is damaged: a checksum"):
         pairs.read([20])
 
 
@@ -162,7 +162,7 @@ def test_full_disk(tmp_path):
         "import resource, numpy as np\n"
         "from ddis.data.store import write_pairs\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
-        "from ddis.errors import InputError\n"
+        "from ddis.errors import DamagedError, InputError\n"
         "try:\n    write_pairs('x.h5', np.ones((40, 128, 128)), np.ones((40, 128, 128)), {})\n"
         "except InputError as error:\n    print('refused:', error)\n"
     )

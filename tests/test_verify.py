@@ -92,10 +92,10 @@ def test_a_study_that_is_not_there_is_named():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("data/poisson/train.h5", "truncated or not an HDF5 file"),
-        ("samples/poisson/sparse/ddis-10.h5", "truncated or not an HDF5 file"),
-        ("models/poisson/prior/weights.safetensors", "cannot be read"),
-        ("models/poisson/prior/model.json", "cannot be read"),
+        ("data/poisson/train.h5", "is truncated: it has"),
+        ("samples/poisson/sparse/ddis-10.h5", "is truncated: it has"),
+        ("models/poisson/prior/weights.safetensors", "is truncated: it has"),
+        ("models/poisson/prior/model.json", "Expecting"),
         ("figures/training-poisson.png", "not a whole PNG picture"),
         ("data/poisson/card.yaml", "SHA-256"),
         ("tables/errors.csv", "a row has not as many cells"),
@@ -115,7 +115,7 @@ def test_one_changed_bit_is_damage(study, capsys):
     path.write_bytes(content)
     assert not verify.run("tiny")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("damaged  models/poisson/operator-10/weights.safetensors: SHA-256 ")
+    assert lines[0].startswith("damaged    models/poisson/operator-10/weights.safetensors: SHA-256 ")
     assert lines[1] == f"repair:  rm {path}; snakemake --cores all --configfile results/tiny/config.yaml"
     assert lines[2].endswith(": 1 damaged") and len(lines) == 3
 
@@ -124,7 +124,7 @@ def test_a_missing_file_is_named_and_needs_no_removal(study, capsys):
     (study.folder / "report.html").unlink()
     assert not verify.run("tiny")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "missing  report.html: it has not been made"
+    assert lines[0] == "missing    report.html: it has not been made"
     assert lines[1] == "repair:  snakemake --cores all --configfile results/tiny/config.yaml"
 
 

@@ -22,8 +22,9 @@ import h5py
 import numpy as np
 
 import ddis
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
 from ddis.files import atomic_path
+from ddis.reading import REPAIR, cannot_read, hdf5_damage
 
 FORMAT_VERSION = 1
 PAIRS, SAMPLES = "ddis-pairs", "ddis-samples"
@@ -157,25 +158,32 @@ def _decode(value: Any) -> Any:
 
 
 def _open(path: Path, layout: str) -> h5py.File:
-    if not path.exists():
-        raise InputError(f"{path} does not exist; run the stage that makes it (snakemake does)")
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} is truncated or not an HDF5 file; delete it and run the same command again") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the stage that makes it (snakemake does)") from error
+    except Exception as error:  # a damaged file can fail anywhere in its parser
+        raise cannot_read(path, error, hdf5_damage) from error
     try:
-        check_self_contained(path, file)
-        found = file.attrs.get("format")
-        if found == layout and file.attrs.get("format_version") == FORMAT_VERSION:
-            return file
-        reason = f"is not a {layout} file of version {FORMAT_VERSION} (format: {found!r}); delete or rename it"
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = f"cannot be read ({error}); delete it and run the same command again"
+        with _readable(path):
+            check_self_contained(path, file)
+            found, version = file.attrs.get("format"), file.attrs.get("format_version")
+            if not isinstance(found, str) or (found, version) != (layout, FORMAT_VERSION):
+                raise InputError(
+                    f"{path} is not a {layout} file of version {FORMAT_VERSION} (format: {found!r}); name another one"
+                )
+            _check_sizes(path, file)
     except InputError:
         file.close()
         raise
-    file.close()
-    raise InputError(f"{path} {reason}")
+    return file
+
+
+def _check_sizes(path: Path, file: h5py.File) -> None:
+    """Before memory is asked for: arrays that are not compressed take their full size in the file."""
+    for name, item in file.items():
+        if isinstance(item, h5py.Dataset) and item.compression is None and item.id.get_storage_size() < item.nbytes:
+            raise DamagedError(f"{path} is damaged: it holds only a part of {name} {item.shape}; {REPAIR}")
 
 
 def check_self_contained(path: Path, file: h5py.File) -> None:
@@ -194,30 +202,38 @@ def check_self_contained(path: Path, file: h5py.File) -> None:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
+    except InputError:
+        raise
+    except Exception as error:
+        if "filter returned failure" in str(error):  # Fletcher32, the only one that we use
+            raise DamagedError(f"{path} is damaged: a checksum of its fields is wrong; {REPAIR}") from error
+        raise cannot_read(path, error, hdf5_damage) from error
 
 
 def _check_names(path: Path, file: h5py.File, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in file]
     if missing:
         raise InputError(f"{path} has no {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
+    for name in names:
+        if not isinstance(file[name], h5py.Dataset) or file[name].dtype.kind not in "fiub" or not file[name].shape:
+            raise InputError(f"{path}: {name} is no array of numbers")
 
 
 def _check_digest(path: Path, arrays: Mapping[str, Any], expected: Any) -> None:
     if arrays_digest(arrays) != expected:
-        raise InputError(f"{path} is damaged: its arrays do not match their digest; delete it and run the same command again")
+        raise DamagedError(f"{path} is damaged: its arrays do not match their digest; {REPAIR}")
 
 
 def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     bad = [name for name, array in arrays.items() if not all_finite(array)]
     if bad:
-        raise InputError(f"{path} holds NaN or infinite values in {', '.join(bad)}; delete it and make it again")
+        raise InputError(f"{path} holds NaN or infinite values in {', '.join(bad)}; accepted: finite fields")
 
 
 def read_attributes(path: Path | str, layout: str) -> dict[str, Any]:
     """The attributes of a file, after checking its format."""
-    with _open(Path(path), layout) as file:
+    path = Path(path)
+    with _open(path, layout) as file, _readable(path):
         return {key: _decode(value) for key, value in file.attrs.items()}
 
 
@@ -227,12 +243,13 @@ def read_arrays(
     """Arrays and attributes of a file. Raises InputError if it is missing, truncated, foreign, damaged or not finite."""
     path = Path(path)
     with _open(path, layout) as file, _readable(path):
+        names = [*names, *(name for name in optional if name in file)]
         _check_names(path, file, names)
-        arrays = {name: file[name][...] for name in (*names, *optional) if name in file}
+        arrays = {name: file[name][...] for name in names}
         attributes = {key: _decode(value) for key, value in file.attrs.items()}
         stored = set(file)
     if stored == set(arrays):
-        _check_digest(path, arrays, attributes["digest"])
+        _check_digest(path, arrays, attributes.get("digest"))
     if finite:
         _check_finite(path, arrays)
     return arrays, attributes
@@ -325,7 +342,7 @@ class PairsFile:
     def verify(self) -> None:
         """Reads all fields against their digest. Raises InputError."""
         with _readable(self.path):
-            _check_digest(self.path, self._datasets, self.attributes["digest"])
+            _check_digest(self.path, self._datasets, self.attributes.get("digest"))
 
 
 @contextmanager
@@ -333,9 +350,11 @@ def open_pairs(path: Path | str, resolution: int | None = None, count: int | Non
     """Opens pairs to read parts of them; checks the format, and resolution and number of fields (at least `count`) if given."""
     path = Path(path)
     with _open(path, PAIRS) as file:
-        _check_names(path, file, FIELDS)
-        _check_shapes(path, file["coefficient"].shape, file["solution"].shape, resolution, count)
-        yield PairsFile(path, file)
+        with _readable(path):
+            _check_names(path, file, FIELDS)
+            _check_shapes(path, file["coefficient"].shape, file["solution"].shape, resolution, count)
+            pairs = PairsFile(path, file)
+        yield pairs
 
 
 def _check_shapes(path: Path, coefficient: tuple, solution: tuple, resolution: int | None, count: int | None) -> None:
@@ -378,6 +397,8 @@ def read_samples(path: Path | str) -> Samples:
 
 def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
     fields = arrays["coefficient_true"].shape
+    if len(fields) != 3 or fields[1] != fields[2]:
+        raise InputError(f"{path}: coefficient_true {fields}; accepted: [n, S, S]")
     for name, array in arrays.items():
         shape = array.shape[:1] + array.shape[2:] if name in FIELDS else array.shape
         if shape != fields:

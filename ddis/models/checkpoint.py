@@ -1,15 +1,18 @@
 """Weights as safetensors, with what is needed to rebuild the model as JSON beside them. Nothing is ever unpickled."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
 from ddis.files import atomic_path
+from ddis.reading import REPAIR, cannot_read, safetensors_damage
 
 
 def save_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -23,23 +26,52 @@ def save_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[st
 def load_tensors(path: Path | str, digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file written by `save_tensors`.
 
-    Raises InputError if it is missing, truncated or foreign, or was made with another configuration than `digest`.
+    Raises InputError if it is missing, cannot be read or is foreign, or was made with another configuration than `digest`;
+    DamagedError if its bytes prove damage.
     """
-    if not Path(path).exists():
-        raise InputError(f"{path} does not exist; run the training that makes it (snakemake does)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})["ddis"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        reason = f"is truncated or not a checkpoint of ddis ({error}); delete it and run the same command again"
-        raise InputError(f"{path} {reason}") from error
+    path = Path(path)
+    with _open(path) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     if digest is not None and metadata.get("configuration") != digest:
         raise InputError(
             f"{path} was made with another configuration ({metadata.get('configuration')}, the study's is {digest}); "
             "run snakemake, which trains it again, or restore the configuration"
         )
     return tensors, metadata
+
+
+def load_unfinished(path: Path | str, digest: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `load_tensors`, for unfinished work, which the same command makes again where it is not there."""
+    try:
+        return load_tensors(path, digest)
+    except DamagedError as error:
+        raise DamagedError(str(error).replace(REPAIR, "remove it and run the same command again")) from error
+
+
+def check_header(path: Path | str) -> None:
+    """Raises as `load_tensors` does for a file that is no checkpoint or is truncated; loads no tensor."""
+    with _open(Path(path)):
+        pass
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file and its metadata."""
+    try:
+        with path.open("rb"):
+            pass  # what safetensors says of a file that cannot be opened may be wrong
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("ddis")
+            metadata = None if text is None else json.loads(text)
+            if not isinstance(metadata, dict):
+                raise InputError(f"{path} is a safetensors file, but not a checkpoint of ddis")
+            yield file, metadata
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run the training that makes it (snakemake does)") from error
+    except Exception as error:  # a damaged file can fail anywhere in its parser
+        raise cannot_read(path, error, safetensors_damage) from error
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

@@ -38,8 +38,8 @@ def run_file(request: Request, output: Path, workers: int) -> None:
     configuration = request.digest()
     if output.exists():
         if read_attributes(output, PAIRS).get("configuration") != configuration:
-            raise InputError(f"{output} exists and holds something else; delete it or choose another name")
-        _log.info("%s is there already; delete it to make it again", output)
+            raise InputError(f"{output} exists and holds something else; choose another name")
+        _log.info("%s is there already, and is kept", output)
         return
     attributes = {"problem": request.pde, "configuration": configuration}
     written = _generate(output, request, configuration, attributes, workers, str(output))

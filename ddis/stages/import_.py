@@ -18,7 +18,7 @@ from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.progress import Progress
-from ddis.provenance import file_digest
+from ddis.provenance import input_digest
 
 _log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ def run_file(
     if start < 0 or (count is not None and count < 1):
         raise InputError(f"start {start}, count {count}; accepted: start from 0, count from 1")
     inputs = group_inputs(paths)
-    sources = [{"file": str(path), "sha256": file_digest(path)} for item in inputs for path in item.files]
+    sources = [{"file": str(path), "sha256": input_digest(path)} for item in inputs for path in item.files]
     made = problem.parameters.model_dump(mode="json")
     what = {"pde": pde, "parameters": made, "files": [s["sha256"] for s in sources], "start": start, "count": count}
     configuration = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     if output.exists():
         if read_attributes(output, PAIRS).get("configuration") != configuration:
-            raise InputError(f"{output} exists and holds something else; delete it or choose another name")
-        _log.info("%s is there already; delete it to make it again", output)
+            raise InputError(f"{output} exists and holds something else; choose another name")
+        _log.info("%s is there already, and is kept", output)
         return
     counts, size, found = inspect(problem, pde, inputs)
     available = sum(counts) - start

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ddis.config import Study, kind_and_percent
 from ddis.data.normalisation import Normalisation
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
+from ddis.reading import REPAIR, cannot_read
 from ddis.stages.layout import model_folder
 
 
@@ -53,15 +54,20 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
     """The network of models/<problem>/<model>. Raises InputError if it is missing, damaged, or of another configuration."""
     folder = model_folder(study, problem, model)
     digest = study.digest("train", problem=problem, model=model)
+    path = folder / "model.json"
     tensors, _ = load_tensors(folder / "weights.safetensors", digest)
     try:
-        information = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        information = json.loads(path.read_text(encoding="utf-8"))
         if information["configuration"] != digest:
-            raise ValueError("it is of another configuration than the weights")
+            raise InputError(f"{path} is of another configuration than the weights beside it; {REPAIR}")
         normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
         spectrum, gain, rest = (as_tensor(information.get(name)) for name in ("spectrum", "error_gain", "error_spectrum"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'model.json'} is missing or damaged ({error!r}); delete {folder} and train again") from error
+    except InputError:
+        raise
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{path} is damaged, or not of ddis ({error!r}); {REPAIR}") from error
     kind, _ = kind_and_percent(model)
     if kind == "operator":
         network = build_operator(study, problem, normalisation["coefficient"], normalisation["solution"])

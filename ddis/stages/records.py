@@ -16,7 +16,7 @@ from typing import Any
 from ddis.config import SPLITS, Study
 from ddis.errors import InputError
 from ddis.files import write_error, write_json
-from ddis.provenance import file_digest
+from ddis.provenance import input_digest
 from ddis.stages.layout import TABLES, data_path, figure_names, model_folder, models, samples_path, tuning_path
 
 RECORDS = "provenance"
@@ -142,7 +142,7 @@ def record_name(step: Step) -> str:
 
 def digests(study: Study, paths: Iterable[Path]) -> dict[str, str]:
     """SHA-256 by name of those files that are there."""
-    return {name_of(study, path): file_digest(path) for path in paths if path.is_file()}
+    return {name_of(study, path): input_digest(path) for path in paths if path.is_file()}
 
 
 def write_record(study: Study, step: Step, made: dict[str, Any], read: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ from ddis.data.store import Pairs, blocks
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise, make_noise
-from ddis.models.checkpoint import load_tensors, save_tensors
+from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.pde.base import Problem
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
@@ -266,7 +266,7 @@ class Sampler:
     def collect(self, observed: Observed, work: Path) -> Result:
         """The samples of all fields from their batches, and what those cost. Raises InputError for a missing or damaged batch."""
         n, k = len(observed.coefficient), self.settings.samples
-        batches = [load_tensors(batch_path(work, start)) for start in range(0, n, self.settings.fields_per_batch)]
+        batches = [load_unfinished(batch_path(work, start)) for start in range(0, n, self.settings.fields_per_batch)]
         tensors = {name: torch.cat([b[0][name] for b in batches]).numpy() for name in batches[0][0]}
         total = {key: sum(b[1][key] for b in batches) for key in ("prior", "operator", "seconds")}
         return Result(

@@ -19,7 +19,7 @@ from ddis.errors import InputError
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import Noise, WhiteNoise, make_noise
 from ddis.files import write_csv, write_json
-from ddis.models.checkpoint import load_tensors, save_tensors
+from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.progress import Progress
 from ddis.randomness import generator
@@ -116,7 +116,7 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
     mark = fingerprint(study, problem, "train", digest)
     checkpoint = study.folder / "work" / problem / f"{model}-{mark}.safetensors"
     if checkpoint.exists():
-        tensors, metadata = load_tensors(checkpoint, digest)
+        tensors, metadata = load_unfinished(checkpoint, digest)
         trainer.load_state(tensors, metadata["progress"])
 
     def save() -> float:

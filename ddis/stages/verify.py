@@ -1,10 +1,13 @@
 """`ddis verify`: every file of a study against the records of its stages. No stage of a study: it writes nothing.
 
-missing  the configuration asks for it, and it is not there
-damaged  its SHA-256 is not the recorded one, or it cannot be opened
-stale    it was made with another configuration, or from another input than is there now
-unknown  no record tells how it was made, or no stage of the configuration makes it
-leftover unfinished work of a stage that has ended, of another configuration, or of a killed process; does no harm
+missing     the configuration asks for it, and it is not there
+damaged     its SHA-256 is not the recorded one, or its bytes are none of a file of its kind
+unreadable  the system does not let it be read, or another program has it open: nothing is known of its content
+stale       it was made with another configuration, or from another input than is there now
+unknown     no record tells how it was made, or no stage of the configuration makes it
+leftover    unfinished work of a stage that has ended, of another configuration, or of a killed process; does no harm
+
+Only damaged files that a record tells to be a stage's are named with `rm`; the others may be somebody's only copy.
 """
 
 import csv
@@ -19,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from ddis.config import Study
 from ddis.data.store import PAIRS, SAMPLES, read_attributes
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
+from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
+from ddis.reading import REPAIR, cannot_read, system_reason
 from ddis.stages.records import RECORDS, Step, inputs_of, name_of, outputs_of, record_name, steps, tuning_steps
 
 # Written by Snakemake and by tracking; nothing is made from them.
@@ -33,11 +37,12 @@ BESIDE = ("logs", "benchmarks", "tracking", RECORDS)
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a file, named from the study's folder."""
+    """What is wrong with a file, named from the study's folder; recorded: a record tells that a stage made it."""
 
     kind: str
     name: str
     text: str
+    recorded: bool = False
 
 
 def find_study(given: str) -> Path:
@@ -57,7 +62,7 @@ def run(given: str) -> bool:
     study = Study.load(folder / "config.yaml")
     findings, files, size = verify(study, folder)
     for finding in findings:
-        print(f"{finding.kind:9}{finding.name}: {finding.text}")
+        print(f"{finding.kind:11}{finding.name}: {finding.text}")
     wrong = [finding for finding in findings if finding.kind != "leftover"]
     for line in repair(study, folder, wrong):
         print(line)
@@ -70,7 +75,7 @@ def run(given: str) -> bool:
 
 def verify(study: Study, folder: Path) -> tuple[list[Finding], int, int]:
     """What is wrong in a study's folder; number of the files checked, and their bytes."""
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    present = files_in(folder)
     wanted = steps(study)
     # The curves of `snakemake tune` are no part of the study unless they were asked for.
     for step in tuning_steps(study):
@@ -80,24 +85,46 @@ def verify(study: Study, folder: Path) -> tuple[list[Finding], int, int]:
     names = {step.label: [name_of(study, path) for path in outputs_of(study, step)] for step in wanted}
     known = [name for step in wanted for name in names[step.label] if name in present]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(known, pool.map(file_digest, [folder / name for name in known]), strict=True))
+        found = dict(zip(known, pool.map(digest_of, [folder / name for name in known]), strict=True))
     made = {name: digest for record in records.values() if record for name, digest in record["outputs"].items()}
     findings = []
     for step in wanted:
         stale = stale_reason(study, step, records[step.label], made)
         for name in names[step.label]:
             finding = check_file(folder, name, records[step.label], found.get(name), stale)
-            findings += [Finding(*finding)] if finding else []
+            findings += [finding] if finding else []
     findings += others(folder, present - set(known), findings)
     return findings, len(known), sum((folder / name).stat().st_size for name in known)
 
 
+def files_in(folder: Path) -> set[str]:
+    """The files in a folder and below, named from it. Raises InputError for a folder that cannot be looked into."""
+
+    def stop(error: OSError) -> None:
+        raise cannot_read(Path(error.filename), error) from error
+
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=stop) for name in names)
+    return {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
+
+
+def digest_of(path: Path) -> str | OSError:
+    """SHA-256 of a file, or why it cannot be read."""
+    try:
+        return file_digest(path)
+    except OSError as error:
+        return error
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A stage's record; None if there is none, or what is there is none."""
+    """A stage's record; None if there is none, or what is there is none. Raises InputError where it cannot be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         parts = [record[key] for key in ("inputs", "outputs")]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ValueError, KeyError, TypeError):
         return None
     return record if all(isinstance(part, dict) for part in parts) else None
 
@@ -111,45 +138,49 @@ def stale_reason(study: Study, step: Step, record: dict[str, Any] | None, made: 
     for path in inputs_of(study, step):
         name = name_of(study, path)
         # A file of the study that is damaged is reported itself; what was made from the whole one is good.
-        now = made.get(name) if path.is_relative_to(study.folder) else file_digest(path)
+        now = made.get(name) if path.is_relative_to(study.folder) else digest_of(path)
+        if isinstance(now, OSError):
+            return f"made from {name}, which cannot be read now: {system_reason(now)}"
         if now is not None and record["inputs"].get(name) != now:
             return f"made from another {name}"
     return None
 
 
 def check_file(
-    folder: Path, name: str, record: dict[str, Any] | None, digest: str | None, stale: str | None
-) -> tuple[str, str, str] | None:
-    """(kind, name, text) of what is wrong with an output of a step, None if nothing is."""
+    folder: Path, name: str, record: dict[str, Any] | None, digest: str | OSError | None, stale: str | None
+) -> Finding | None:
+    """What is wrong with an output of a step, None if nothing is."""
     if digest is None:
-        return "missing", name, "it has not been made"
-    broken = broken_reason(folder / name)
+        return Finding("missing", name, "it has not been made")
     recorded = record["outputs"].get(name) if record else None
-    if recorded is not None and digest != recorded:
-        return "damaged", name, broken or f"SHA-256 {digest[:12]}..., recorded {recorded[:12]}..."
-    if broken:
-        return "damaged", name, broken
+    if isinstance(digest, OSError):
+        return Finding("unreadable", name, system_reason(digest) or str(digest), recorded is not None)
+    kind, text = look_into(folder / name) or (None, "")
     if recorded is None:
-        return "unknown", name, "no record tells how it was made"
-    return ("stale", name, stale) if stale else None
+        return Finding(kind or "unknown", name, text or "no record tells how it was made; move it away to have it made again")
+    if digest != recorded:
+        return Finding(kind or "damaged", name, text or f"SHA-256 {digest[:12]}..., recorded {recorded[:12]}...", recorded=True)
+    if kind == "damaged":  # a file with the recorded bytes is whole, whoever else has it open
+        return Finding(kind, name, text, recorded=True)
+    return Finding("stale", name, stale, recorded=True) if stale else None
 
 
-def broken_reason(path: Path) -> str | None:
-    """Why a file cannot be read as what its name says; None if it can."""
+def look_into(path: Path) -> tuple[str, str] | None:
+    """(kind, why) of a file that cannot be read as what its name says; None if it can."""
     try:
         _CHECKS[path.suffix](path)
-    except (InputError, OSError, ValueError, KeyError, SafetensorError, yaml.YAMLError, csv.Error) as error:
-        return " ".join(f"cannot be read: {error}".replace(f"{path} ", "").split())
+    except (InputError, OSError, ValueError, KeyError, yaml.YAMLError, csv.Error) as error:
+        text = " ".join(str(error).partition(f"; {REPAIR}")[0].replace(f"{path} ", "").split())
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        if isinstance(cause, Exception) and (said := system_reason(cause)):
+            return "unreadable", said
+        foreign = isinstance(error, InputError) and cause is None and not isinstance(error, DamagedError)
+        return ("unknown", f"it {text}; move it away to have it made again") if foreign else ("damaged", text)
     return None
 
 
 def _check_hdf5(path: Path) -> None:
     read_attributes(path, PAIRS if path.stem in ("train", "validation", "test") else SAMPLES)
-
-
-def _check_safetensors(path: Path) -> None:
-    with safe_open(path, framework="numpy") as file:
-        json.loads(file.metadata()["ddis"])
 
 
 def _check_csv(path: Path) -> None:
@@ -172,7 +203,7 @@ def _check_text(path: Path) -> None:
 
 _CHECKS = {
     ".h5": _check_hdf5,
-    ".safetensors": _check_safetensors,
+    ".safetensors": check_header,
     ".csv": _check_csv,
     ".png": _check_png,
     ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
@@ -203,14 +234,21 @@ def others(folder: Path, names: set[str], findings: list[Finding]) -> Iterator[F
 
 def repair(study: Study, folder: Path, wrong: list[Finding]) -> list[str]:
     """What to type, if anything can be made again."""
-    again = [f for f in wrong if f.name != "config.yaml" and "no stage" not in f.text]
+    again = [f for f in wrong if f.name != "config.yaml" and f.kind in ("missing", "damaged", "stale")]
     lines = []
-    if len(again) < len(wrong) and any(f.name == "config.yaml" for f in wrong):
+    if any(f.name == "config.yaml" and f.kind != "unreadable" for f in wrong):
         lines.append("repair:  ddis study --config FILE, with the configuration that the study was made with")
     if again:
-        present = [shlex.quote(str(folder / f.name)) for f in again if f.kind != "missing"]
+        remove = [quoted(folder, f) for f in again if f.kind == "damaged" and f.recorded]
+        force = [quoted(folder, f) for f in again if f.kind == "stale"]
         tuned = {name_of(study, path) for step in tuning_steps(study) for path in outputs_of(study, step)}
         targets = " all tune" if tuned & {f.name for f in again} else ""
-        remove = f"rm {' '.join(present)}; " if present else ""
-        lines.append(f"repair:  {remove}snakemake --cores all{targets} --configfile {shlex.quote(str(folder / 'config.yaml'))}")
+        command = f"snakemake --cores all{targets} --configfile {shlex.quote(str(folder / 'config.yaml'))}"
+        forced = f" --forcerun {' '.join(force)}" if force else ""
+        removed = f"rm {' '.join(remove)}; " if remove else ""
+        lines.append(f"repair:  {removed}{command}{forced}")
     return lines
+
+
+def quoted(folder: Path, finding: Finding) -> str:
+    return shlex.quote(str(folder / finding.name))

@@ -36,8 +36,8 @@ def test_a_truncated_file_is_refused_and_made_again(finished: Place, place: Plac
     truncate(place.results / name)
     done = place.run(*place.stage(label))
     assert done.returncode == 2 and "Traceback" not in done.stdout, done.stdout
-    assert f"error: {STUDY.folder}/{name} is truncated or not a" in done.stdout, done.stdout
-    assert f"damaged  {name}: " in repair(place)
+    assert f"error: {STUDY.folder}/{name} is truncated: it has" in done.stdout, done.stdout
+    assert f"damaged    {name}: " in repair(place)
     place.assert_whole(finished)
 
 
@@ -60,8 +60,8 @@ def test_truncated_unfinished_work_is_refused_and_removed_by_hand(finished: Plac
     done = place.run(*place.stage(label))
     assert done.returncode == 2 and "Traceback" not in done.stdout, done.stdout
     name = path.relative_to(place.folder)
-    assert f"error: {name} is truncated or not a checkpoint of ddis" in done.stdout, done.stdout
-    assert "delete it" in done.stdout
+    assert f"error: {name} is truncated: it has" in done.stdout, done.stdout
+    assert "remove it and run the same command again" in done.stdout
     path.unlink()
     done = place.run(*place.stage(label))
     assert done.returncode == 0, done.stdout

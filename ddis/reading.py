@@ -1,0 +1,101 @@
+"""Why a file cannot be read: what the system says of it, or the damage that its bytes prove. Nothing else is called damage."""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from ddis.errors import DamagedError, InputError
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+REPAIR = "restore it or make it again (for a file of a study `ddis verify` says how)"
+_LARGEST_HEADER = 100_000_000  # of a safetensors file
+_MORE = {
+    errno.EAGAIN: "another program has it open; close it there, or wait until it is done",
+    errno.EMFILE: "close other files, or raise `ulimit -n`",
+    errno.ENFILE: "close other programs",
+    errno.EIO: "its disk does not give its content; look after the disk, the file may be good",
+    errno.ESTALE: "the network disk has lost it for now; run the same command again",
+    errno.ENOLCK: "the disk knows no locks; set HDF5_USE_FILE_LOCKING=FALSE if no other program writes to it",
+}
+
+
+def cannot_read(path: Path, error: Exception, damage: Callable[[Path], str | None] | None = None) -> InputError:
+    """The error to raise for one that came up in reading `path`; `damage` looks for proof in its bytes."""
+    said = system_reason(error)
+    if said is None and damage is not None:
+        try:
+            found = damage(path)
+        except OSError as again:
+            said = system_reason(again)
+        else:
+            if found:
+                return DamagedError(f"{path} {found}; {REPAIR}")
+    return InputError(f"{path} cannot be read: {said or ' '.join(str(error).split()) or type(error).__name__}")
+
+
+def system_reason(error: Exception) -> str | None:
+    """What the operating system said; None for an error that a parser found. HDF5 hides the number in its text."""
+    number = getattr(error, "errno", None)
+    if number is None and (told := re.search(r"errno = (\d+), error message", str(error))):
+        number = int(told[1])
+    if number is None:
+        return None
+    more = _MORE.get(number)
+    return os.strerror(number) + (f" ({more})" if more else "")
+
+
+def hdf5_damage(path: Path) -> str | None:
+    """What is wrong with an HDF5 file by its superblock; None if that does not contradict its size. Raises OSError.
+
+    Superblock: section II.A of the HDF5 File Format Specification, version 3.0.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        return "is empty"
+    with path.open("rb") as file:
+        if not _seek_signature(file, size):
+            return "is not an HDF5 file: the signature at its beginning is missing"
+        head = file.read(128)
+    # Version, and the place of: number of bytes of an address, address of the end of the file.
+    offset_size, before = (5, 16) if head[:1] == b"\0" else (5, 20) if head[:1] == b"\1" else (1, 4)
+    width = int.from_bytes(head[offset_size : offset_size + 1], "little")
+    end = head[before + 2 * width : before + 3 * width]
+    if not end or len(end) < width:
+        return f"is truncated: its {size} bytes end in its HDF5 header"
+    stored = int.from_bytes(end, "little")
+    return f"is truncated: it has {size} bytes, and {stored} by its HDF5 header" if stored > size else None
+
+
+def _seek_signature(file: BinaryIO, size: int) -> bool:
+    """Moves behind the signature, which is at 0 or, after a block of the user's, at 512, 1024, 2048 ... bytes."""
+    start = 0
+    while start < size:
+        file.seek(start)
+        if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
+            return True
+        start = max(512, 2 * start)
+    return False
+
+
+def safetensors_damage(path: Path) -> str | None:
+    """What is wrong with a safetensors file by its header; None if that does not contradict its size. Raises OSError."""
+    size = path.stat().st_size
+    if size == 0:
+        return "is empty"
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= _LARGEST_HEADER:
+            return "is not a safetensors file: its first bytes are no length of a header"
+        header = file.read(length)
+    if len(header) < length:
+        return f"is truncated, or not a safetensors file: it has {size} bytes, and a header of {length} by the first of them"
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+        whole = 8 + length + max([0, *map(int, ends)])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return "is damaged: its safetensors header cannot be understood"
+    return None if size == whole else f"is truncated: it has {size} bytes, and {whole} by its safetensors header"
