@@ -99,3 +99,27 @@ def safetensors_damage(path: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return "is damaged: its safetensors header cannot be understood"
     return None if size == whole else f"is truncated: it has {size} bytes, and {whole} by its safetensors header"
+
+
+# First bytes of files that are no text.
+_SIGNS = {
+    HDF5_SIGNATURE: "HDF5",
+    b"MATLAB 5.0 MAT-file": "MATLAB file of version 5",
+    b"MATLAB 7.3 MAT-file": "MATLAB file of version 7.3",
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "RAR",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Office file",
+    b"%PDF": "PDF",
+    b"\x89PNG": "PNG",
+}
+
+
+def file_kind(content: bytes) -> str | None:
+    """What a file is by its first bytes; None if they are of no kind that is known here, as those of text."""
+    return next((kind for sign, kind in _SIGNS.items() if content.startswith(sign)), None)

@@ -7,7 +7,7 @@ where the column is missing). x and y are in units of the domain's side, value a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ddis.data.delimited import read_table
 from ddis.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -46,55 +47,60 @@ def read_observations(source: Any, resolution: int, periodic: bool) -> Observati
     """Observations of a problem on S = `resolution` nodes per side, in the order of their rows; equal rows are merged.
 
     Args:
-        source: path of a CSV file; data frame; array [m, 3 or 4] of the columns above; or (mask, solution), arrays [S, S].
+        source: path of a CSV file (see `ddis.data.delimited`); data frame; array [m, 3 or 4] of the columns above; or (mask,
+            solution), arrays [S, S].
 
     Raises InputError: what cannot be read or has other columns or shapes; points outside the domain; values that are not finite;
     negative noise; one point with different values; no observation, or more of them than nodes.
     """
-    table, label = _table(source, resolution, periodic)
-    values = _numbers(table, label)
-    _check_rows(values, label)
-    values[:, :2] = _wrapped(values[:, :2]) if periodic else values[:, :2]
-    values = _distinct(values, label)
+    rows = _rows(source, resolution, periodic)
+    _check_rows(rows)
+    rows.table[:, :2] = _wrapped(rows.table[:, :2]) if periodic else rows.table[:, :2]
+    values = _distinct(rows)
     nodes = resolution**2 if periodic else (resolution - 2) ** 2  # those whose solution is not given by the boundary
     if not 1 <= len(values) <= nodes:
         what = "no observation" if len(values) == 0 else f"{len(values)} observations are more than there are nodes"
-        raise InputError(f"{label}: {what}; accepted: 1 to {nodes} at {resolution} x {resolution} nodes")
+        raise InputError(f"{rows.label}: {what}; accepted: 1 to {nodes} at {resolution} x {resolution} nodes")
     return Observations(*np.ascontiguousarray(values.T))
 
 
-def _table(source: Any, resolution: int, periodic: bool) -> tuple[pd.DataFrame, str]:
-    """The columns as they are given, and what the source is called in messages."""
+@dataclass(frozen=True)
+class _Rows:
+    """Columns x, y, value, noise [m, 4], and how messages call the source and its rows: by lines of a file, else by number."""
+
+    table: Array
+    label: str
+    lines: Sequence[int] | None = None
+
+    def place(self, row: int) -> str:
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+
+
+def _rows(source: Any, resolution: int, periodic: bool) -> _Rows:
     if isinstance(source, str | Path):
-        return _read_csv(Path(source)), str(source)
+        names, numbers, lines = read_table(Path(source), (*REQUIRED, *OPTIONAL))
+        _check_names(names, str(source))
+        columns = {"noise": np.zeros(len(lines)), **dict(zip(names, numbers.T, strict=True))}
+        return _Rows(np.stack([columns[name] for name in (*REQUIRED, *OPTIONAL)], axis=1), str(source), lines)
     label = "observations"
+    return _Rows(_numbers(_frame(source, resolution, periodic, label), label), label)
+
+
+def _frame(source: Any, resolution: int, periodic: bool, label: str) -> pd.DataFrame:
+    """The columns as they are given in Python."""
     if isinstance(source, pd.DataFrame):
-        return source, label
+        return source
     if isinstance(source, Mapping):
         try:
-            return pd.DataFrame(dict(source)), label
+            return pd.DataFrame(dict(source))
         except ValueError as error:
             raise InputError(f"{label}: {error}; accepted: columns of one length") from error
     if isinstance(source, tuple):
-        return _from_mask(source, resolution, periodic), label
+        return _from_mask(source, resolution, periodic)
     array = np.asarray(source)
     if array.ndim != 2 or array.shape[1] not in (3, 4):
         raise InputError(f"{label}: array of shape {array.shape}; accepted: [m, 3] (x, y, value) or [m, 4] (and noise)")
-    return pd.DataFrame(array, columns=[*REQUIRED, *OPTIONAL][: array.shape[1]]), label
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, skipinitialspace=True)
-    except pd.errors.EmptyDataError as error:
-        raise InputError(
-            f"{path} is empty; accepted: a header x,y,value or x,y,value,noise, and one row per observation"
-        ) from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(f"{path} cannot be read as CSV: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what has no name for labels of the rows
-        raise InputError(f"{path}: its rows have more values than the header has names ({', '.join(map(str, table.columns))})")
-    return table
+    return pd.DataFrame(array, columns=[*REQUIRED, *OPTIONAL][: array.shape[1]])
 
 
 def _from_mask(source: tuple[Any, ...], resolution: int, periodic: bool) -> pd.DataFrame:
@@ -110,11 +116,15 @@ def _from_mask(source: tuple[Any, ...], resolution: int, periodic: bool) -> pd.D
     return pd.DataFrame({"x": i / side, "y": j / side, "value": solution[mask]})
 
 
-def _numbers(table: pd.DataFrame, label: str) -> Array:
-    """The columns as numbers [m, 4]."""
-    names = [str(name).strip() for name in table.columns]
+def _check_names(names: Sequence[str], label: str) -> None:
     if len(set(names)) < len(names) or not set(REQUIRED) <= set(names) <= {*REQUIRED, *OPTIONAL}:
         raise InputError(f"{label}: columns {', '.join(names) or 'none'}; accepted: x, y, value, and optionally noise")
+
+
+def _numbers(table: pd.DataFrame, label: str) -> Array:
+    """The columns as numbers [m, 4]."""
+    names = [str(name).strip().lower() for name in table.columns]
+    _check_names(names, label)
     columns = []
     for name in (*REQUIRED, *OPTIONAL):
         if name not in names:
@@ -129,27 +139,29 @@ def _numbers(table: pd.DataFrame, label: str) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _check_rows(values: Array, label: str) -> None:
+def _check_rows(rows: _Rows) -> None:
+    values, label = rows.table, rows.label
     outside = np.flatnonzero(((values[:, :2] < 0) | (values[:, :2] > 1)).any(axis=1))
     if outside.size:
         x, y = values[outside[0], :2]
+        place, share = rows.place(outside[0]), f"{outside.size} of {len(values)}"
         raise InputError(
-            f"{label}: row {outside[0] + 1}: point ({x:g}, {y:g}) is outside the domain ({outside.size} of {len(values)} are); "
+            f"{label}: {place}: point ({x:g}, {y:g}) is outside the domain ({share} are); "
             "accepted: x and y from 0 to 1, in units of the domain's side"
         )
     negative = np.flatnonzero(values[:, 3] < 0)
     if negative.size:
-        raise InputError(
-            f"{label}: row {negative[0] + 1}: noise {values[negative[0], 3]:g}; accepted: a standard deviation, 0 or more"
-        )
+        place, noise = rows.place(negative[0]), values[negative[0], 3]
+        raise InputError(f"{label}: {place}: noise {noise:g}; accepted: a standard deviation, 0 or more")
 
 
 def _wrapped(points: Array) -> Array:
     return np.where(points > 1 - SAME_PLACE, 0.0, points)
 
 
-def _distinct(values: Array, label: str) -> Array:
+def _distinct(rows: _Rows) -> Array:
     """Without rows that repeat an earlier one. Raises InputError if one point has two values, or two noises."""
+    values, label = rows.table, rows.label
     first: dict[tuple[float, ...], int] = {}
     kept = []
     for row, (place, rest) in enumerate(zip(np.round(values[:, :2] / SAME_PLACE), values[:, 2:], strict=True)):
@@ -158,8 +170,9 @@ def _distinct(values: Array, label: str) -> Array:
             kept.append(row)
         elif not np.array_equal(rest, values[before, 2:]):
             x, y = values[row, :2]
+            places = f"{rows.place(before)} and {rows.place(row)}"
             raise InputError(
-                f"{label}: rows {before + 1} and {row + 1} give different values or noise for the point ({x:g}, {y:g}); "
+                f"{label}: {places} give different values or noise for the point ({x:g}, {y:g}); "
                 "accepted: one row per point (of n repeated measurements their mean, with noise / sqrt(n))"
             )
     if len(kept) < len(values):
