@@ -13,6 +13,8 @@ REPORT := results/quickstart/report.html
 HOST := 127.0.0.1
 PORT := 5000
 BACKEND := sqlite:///mlserver/mlflow.db
+# UV=uv installs with uv, which knows nothing of pip's settings.
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet --no-compile)
 # pip keeps its own cache; the tools that run later keep theirs here.
 LOCAL := env PATH="$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$(VENV)/cache" MPLCONFIGDIR="$(VENV)/cache/matplotlib"
 
@@ -52,7 +54,9 @@ clean:  ## remove .venv and caches; results stay
 	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find ddis tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last: an environment without it was left half-made, and is made anew.
+# The stamp is written last: an environment without it was left half-made, and is made anew. constraints.txt is the whole
+# environment, so nothing is resolved; only what torch asks for on a machine with CUDA is left to pip. Modules are compiled by all
+# cores, the tests of other packages not at all.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: ddis needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1 || true); try: make PYTHON=python3.12" >&2; exit 1; }
@@ -60,6 +64,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian install python3-venv" >&2; exit 1; }
 	@rm -f $@
 	@echo "Installing the packages of constraints.txt into .venv ..."
-	@.venv/bin/python -m pip install --quiet -c constraints.txt setuptools
-	@.venv/bin/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
+	@$(INSTALL) --no-deps -r constraints.txt
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@.venv/bin/python -m compileall -q -j 0 -x '/tests/' .venv/lib >/dev/null || true
+	@.venv/bin/python -m pip check >/dev/null || $(INSTALL) --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch $@

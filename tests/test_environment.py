@@ -3,7 +3,8 @@
 import ast
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from collections.abc import Iterator
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import yaml
@@ -40,6 +41,39 @@ def test_every_requirement_is_pinned_to_a_version_that_it_accepts() -> None:
         assert requirement.specifier.contains(version, prereleases=True), f"{requirement} against the pin {version}"
 
 
+def needed() -> Iterator[tuple[str, Requirement]]:
+    """Every requirement that applies here, of ddis with what its development needs down to the last package: asked by, what."""
+    todo = [("ddis", requirement) for requirement in requirements()]
+    seen = set()
+    while todo:
+        by, requirement = todo.pop()
+        if str(requirement) in seen or (by == "torch" and "platform_system" in str(requirement.marker)):
+            continue  # with CUDA, torch pins its libraries itself
+        seen.add(str(requirement))
+        yield by, requirement
+        for text in distribution(requirement.name).requires or []:
+            further = Requirement(text)
+            extras = ({"extra": extra} for extra in ["", *requirement.extras])
+            if further.marker is None or any(further.marker.evaluate(extra) for extra in extras):
+                todo.append((requirement.name, further))
+
+
+def test_the_pins_are_complete_agree_with_each_other_and_are_all_needed() -> None:
+    """So that `pip install --no-deps -r constraints.txt` makes the whole environment, and pip need not resolve anything."""
+    pinned, used = pins(), set()
+    for by, requirement in needed():
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{by} needs {requirement}, which constraints.txt does not pin"
+        assert requirement.specifier.contains(pinned[name], prereleases=True), f"{by} needs {requirement}, pinned: {pinned[name]}"
+        used.add(name)
+    assert pinned.keys() == used, f"needed by nothing: {pinned.keys() - used}"
+
+
+def test_the_environment_is_the_pinned_one() -> None:
+    found = {name: distribution(name).version.partition("+")[0] for name in pins()}
+    assert found == pins()
+
+
 def test_pins_name_no_local_build_and_no_index() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert "+" not in text.replace("`", "") and "://" not in text and "--" not in text
@@ -54,6 +88,12 @@ def test_conda_environment_installs_the_same_project_with_the_same_pins() -> Non
     python = next(text.partition("=")[2] for text in conda if text.startswith("python="))
     assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(python)
     assert PROJECT["tool"]["mypy"]["python_version"] == python
+
+
+def test_jobs_under_sdm_conda_have_the_same_environment() -> None:
+    jobs = yaml.safe_load((ROOT / "workflow" / "environment.yml").read_text(encoding="utf-8").replace("${DDIS_ROOT}/", ""))
+    people = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8").replace("-e .[", "-e ${DDIS_ROOT}["))
+    assert people == {"name": "ddis", **jobs}
 
 
 def test_every_imported_package_is_required() -> None:

@@ -74,8 +74,7 @@ class Clone:
         ignored = shutil.ignore_patterns("__pycache__")
         for name in ("ddis", "config", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        for name in ("Snakefile", "environment.yml"):
-            shutil.copy(ROOT / name, folder)
+        shutil.copy(ROOT / "Snakefile", folder)
         (folder / "profiles").symlink_to("workflow/profiles")
         figures = " ".join(f"figures/{name}" for name in figure_names(Study.load(ROOT / "config" / "config.yaml")))
         tables = " ".join(f"tables/{name}" for name in TABLES)

@@ -8,7 +8,7 @@ rule generate:
     benchmark:
         "results/{study}/benchmarks/generate/{problem}-{split}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.data.workers
     resources:
         mem_mb=memory("generate"),
@@ -39,7 +39,7 @@ rule card:
     benchmark:
         "results/{study}/benchmarks/card/{problem}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("card"),
@@ -63,7 +63,7 @@ rule pairs:
     benchmark:
         "results/{study}/benchmarks/pairs/{problem}-{percent}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("pairs"),

@@ -9,7 +9,7 @@ rule tables:
     benchmark:
         "results/{study}/benchmarks/tables.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("tables"),
@@ -37,7 +37,7 @@ rule figures:
     benchmark:
         "results/{study}/benchmarks/figures.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("figures"),
@@ -62,7 +62,7 @@ rule tuning_figures:
     benchmark:
         "results/{study}/benchmarks/tuning.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("tuning"),

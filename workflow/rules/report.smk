@@ -17,7 +17,7 @@ rule report:
     benchmark:
         "results/{study}/benchmarks/report.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("report"),

@@ -12,7 +12,7 @@ rule sample:
     benchmark:
         "results/{study}/benchmarks/sample/{problem}-{observation}-{run}-{percent}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("sample"),
@@ -47,7 +47,7 @@ rule draw:
     benchmark:
         "results/{study}/benchmarks/draw/{problem}-{observation}-{run}-{percent}-{shard}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("draw"),
@@ -77,7 +77,7 @@ rule tune_run:
     benchmark:
         "results/{study}/benchmarks/tune/{problem}-{observation}-{run}-{percent}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("tune"),

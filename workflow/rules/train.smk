@@ -14,7 +14,7 @@ rule train_prior:
     benchmark:
         "results/{study}/benchmarks/train/{problem}-prior.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads * PROCESSES
     resources:
         mem_mb=memory("train", model="prior"),
@@ -49,7 +49,7 @@ rule train_on_pairs:
     benchmark:
         "results/{study}/benchmarks/train/{problem}-{model}.tsv"
     conda:
-        "../../environment.yml"
+        "../environment.yml"
     threads: study.threads * PROCESSES
     resources:
         mem_mb=memory("train"),
