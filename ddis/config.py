@@ -121,6 +121,8 @@ class Study(Settings):
         problem, size = self.make_problem(name), self.data.resolution
         try:
             problem.check(size)
+            if problem.shapes(size) != ((size, size), (size, size)) or problem.coefficient_space(size).grid.mask is not None:
+                raise InputError("fields other than one channel on S x S nodes; accepted in a study: such problems only")
         except InputError as error:
             raise InputError(f"problems.{name}: {error} (data.resolution is {size})") from error
         nodes = len(available_nodes(size, problem.basis == "fourier"))
@@ -181,7 +183,8 @@ class Study(Settings):
         if unknown:
             raise InputError(f"data.files: {', '.join(unknown)} is no problem of the study; accepted: {', '.join(self.problems)}")
         for name in self.data.files:
-            pde, parameters = self.problems[name].pde, self.make_problem(name).parameters.model_dump(mode="json")
+            made = self.make_problem(name)
+            pde, parameters = self.problems[name].pde, made.parameters.model_dump(mode="json")
             digests: dict[str, str] = {}
             for split in SPLITS:
                 path = self.data_file(name, split)
@@ -190,7 +193,7 @@ class Study(Settings):
                 if not path.is_file():
                     raise InputError(f"{key}: no file {path} in {Path.cwd()}; accepted: files of `ddis import`, docs/data.md")
                 try:
-                    with open_pairs(path, self.data.resolution, getattr(self.data, split)) as pairs:
+                    with open_pairs(path, made.shapes(self.data.resolution), getattr(self.data, split)) as pairs:
                         found = pairs.attributes
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from error

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.fields.bases import Basis, basis
@@ -84,3 +85,7 @@ class Space:
     def shape(self) -> tuple[int, ...]:
         """Of one field: the grid's, with the channels before it where there are several."""
         return self.grid.shape if self.channels == 1 else (self.channels, *self.grid.shape)
+
+    def channelled(self, fields: Tensor) -> Tensor:
+        """Fields [N, *shape] as [N, C, *nodes], also where C is 1."""
+        return fields.reshape(len(fields), self.channels, *fields.shape[fields.ndim - len(self.grid.shape) :])

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import torch
 
-from ddis.pde.base import RandomFieldParameters
 from ddis.pde.dirichlet import laplacian, solve_dirichlet
-from ddis.pde.poisson import Poisson
+from ddis.pde.poisson import Poisson, PoissonParameters
 from ddis.sampling.base import Method, RunSettings, State, Task
 
 
-class ScreenedParameters(RandomFieldParameters):
+class ScreenedParameters(PoissonParameters):
     """screening: c in ∇²u - c u = a."""
 
     screening: float = 10.0

@@ -43,7 +43,7 @@ def test_problem_and_sampler_from_outside(tmp_path, monkeypatch):
 
 def test_parameters_of_an_outside_problem_are_checked():
     wrong = {**CONFIGURATION, "problems": {"screened": {"pde": "outside:Screened", "screeening": 1}}}
-    with pytest.raises(InputError, match=r"parameter 'screeening'.*alpha, tau, screening"):
+    with pytest.raises(InputError, match=r"parameter 'screeening'.*alpha, tau, aspect, screening"):
         Study.load(wrong)
     with pytest.raises(InputError, match=r"pde 'nowhere:Thing' cannot be loaded"):
         Study.load({**CONFIGURATION, "problems": {"screened": {"pde": "nowhere:Thing"}}})

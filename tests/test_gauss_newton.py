@@ -7,7 +7,7 @@ import torch
 from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
-from ddis.grid import square
+from ddis.grid import Space, square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import OperatorSettings
@@ -66,7 +66,7 @@ def make_task(pde: str = "poisson", samples: int = 2, fields: int = 2, size: int
 def fno() -> FourierOperator:
     torch.manual_seed(0)
     unit = Normalisation(0.0, 0.5)
-    network = FourierOperator(OperatorSettings(modes=6, width=8, layers=2), False, unit, unit)
+    network = FourierOperator(OperatorSettings(modes=6, width=8, layers=2), (Space(square(16)),) * 2, unit, unit)
     for parameter in network.parameters():  # .double() leaves complex weights alone
         parameter.data = parameter.data.to(torch.complex128 if parameter.is_complex() else torch.float64)
     return network.eval().requires_grad_(False)

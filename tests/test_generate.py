@@ -45,7 +45,7 @@ def test_splits_share_no_field():
 @pytest.mark.parametrize(("resolution", "size"), [(8, 512), (32, 512), (64, 256), (128, 64), (256, 16), (2048, 1)])
 def test_shards_are_bounded_in_memory(resolution, size):
     """The size is part of what fixes the bits: it must not change."""
-    assert shard_size(resolution) == size
+    assert shard_size(resolution**2) == size
 
 
 def test_the_pairs_are_the_problems_own(whole):

@@ -12,6 +12,7 @@ from torch import nn
 from ddis.data.normalisation import SIGMA_DATA, Normalisation
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import basis
+from ddis.grid import Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors, weights
 from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
@@ -115,7 +116,7 @@ def test_pointwise_products_change_no_value_and_no_name():
 def operator(periodic: bool = False) -> FourierOperator:
     torch.manual_seed(0)
     scales = Normalisation(0.3, 2.0), Normalisation(-1.0, 0.01)
-    return FourierOperator(OperatorSettings(modes=4, width=6, layers=2), periodic, *scales)
+    return FourierOperator(OperatorSettings(modes=4, width=6, layers=2), (Space(square(16, periodic)),) * 2, *scales)
 
 
 def test_operator_works_in_physical_units_and_has_a_gradient():
@@ -133,12 +134,12 @@ def test_operator_works_in_physical_units_and_has_a_gradient():
 
 def test_periodic_operator_commutes_with_translation_but_for_its_grid_features():
     network = operator(periodic=True)
-    assert network.padding == 0.0 and operator().padding > 0
+    assert network.padding == (0.0, 0.0) and min(operator().padding) > 0
 
 
 def test_backbone_takes_one_level_per_field():
     torch.manual_seed(0)
-    backbone = make_backbone(1, False, BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8))
+    backbone = make_backbone(1, square(16), BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8))
     x, c = torch.randn(3, 1, 16, 16), torch.tensor([-1.0, 0.0, 0.5])
     whole = backbone(x, c)
     assert torch.allclose(whole[1:2], backbone(x[1:2], c[1:2]), atol=1e-5)

@@ -10,6 +10,7 @@ import yaml
 from ddis.config import Case, Study
 from ddis.data.store import Samples, read_samples
 from ddis.errors import InputError
+from ddis.grid import square
 from ddis.stages import draw, generate, needs, sample
 from ddis.stages.layout import samples_path
 
@@ -99,7 +100,7 @@ def test_flops_of_the_backbone_are_those_of_its_convolutions() -> None:
     from ddis.models.backbones import make_backbone
 
     settings = Study.load(ROOT / "config" / "config.yaml").prior.backbone
-    network = make_backbone(1, False, settings)
+    network = make_backbone(1, square(16), settings)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, 32, 32), torch.ones(1))
     assert 0.5 < needs.backbone_flops(settings, 32) / counter.get_total_flops() < 2

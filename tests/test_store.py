@@ -61,7 +61,7 @@ def test_read_back(path, fields):
 
 def test_parts_are_read_alone_and_in_order(path, fields):
     with open_pairs(path, SIZE) as pairs:
-        assert (pairs.count, pairs.resolution) == (COUNT, SIZE)
+        assert (pairs.count, pairs.shapes) == (COUNT, ((SIZE, SIZE),) * 2)
         part = pairs.read([30, 2, 30])
         assert np.array_equal(part.coefficient, fields[0][[30, 2, 30]]) and np.array_equal(part.solution, fields[1][[30, 2, 30]])
         assert np.array_equal(np.concatenate([u for _, u in pairs.blocks(20)]), fields[1][:20])

@@ -11,7 +11,7 @@ from ddis.config import Study
 from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
-from ddis.grid import square
+from ddis.grid import Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.denoiser import EDMDenoiser
@@ -34,7 +34,7 @@ def denoiser_trainer(
 ) -> Trainer:
     torch.manual_seed(0)
     size = BackboneSettings(channels=channels, blocks=(1,) * len(channels), embedding=8, dropout=0.1)
-    network, average = (EDMDenoiser(make_backbone(1, False, size)).to(dtype) for _ in range(2))
+    network, average = (EDMDenoiser(make_backbone(1, square(16), size)).to(dtype) for _ in range(2))
     accelerate(network.backbone, settings)
     data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
     noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))
@@ -50,7 +50,7 @@ def operator_trainer(
 ) -> Trainer:
     torch.manual_seed(0)
     scale, size = Normalisation(0.0, 0.5), OperatorSettings(modes=4, width=4, layers=2)
-    network, average = (FourierOperator(size, False, scale, scale) for _ in range(2))
+    network, average = (FourierOperator(size, (Space(square(16)),) * 2, scale, scale) for _ in range(2))
     accelerate(network.fno, settings)
     a = torch.randn(10, 16, 16)
     u = -0.5 * a

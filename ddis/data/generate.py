@@ -7,6 +7,7 @@ its own beside the dataset until all are there, so that an interrupted run goes 
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -26,7 +27,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ddis.data.residual import relative_residual
-from ddis.data.store import PAIRS, Pairs, pairs_writer, read_attributes, read_pairs, write_pairs
+from ddis.data.store import PAIRS, Pairs, Shapes, pairs_writer, read_attributes, read_pairs, write_pairs
 from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
@@ -41,9 +42,9 @@ def split_indices(split: str, count: int) -> np.ndarray:
     return SPLIT_OFFSET[split] * _SPLIT_STRIDE + np.arange(count)
 
 
-def shard_size(resolution: int) -> int:
+def shard_size(nodes: int) -> int:
     """Fields per shard: 512, fewer from 64 x 64 nodes on, so that a shard's arrays stay at 8 MiB each."""
-    return max(1, min(_SHARD_FIELDS, _SHARD_NODES // resolution**2))
+    return max(1, min(_SHARD_FIELDS, _SHARD_NODES // nodes))
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,20 @@ class Request:
 
     @property
     def shards(self) -> int:
-        return -(-self.count // shard_size(self.resolution))
+        return -(-self.count // self.shard_size)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of one coefficient and one solution."""
+        return self.make_problem().shapes(self.resolution)
+
+    @property
+    def shard_size(self) -> int:
+        return shard_size(max(map(math.prod, self.shapes)))
 
     def shard_fields(self, shard: int) -> np.ndarray:
         """Indices of the fields of a shard."""
-        size = shard_size(self.resolution)
+        size = self.shard_size
         return split_indices(self.split, self.count)[shard * size : (shard + 1) * size]
 
 
@@ -102,7 +112,7 @@ def single_thread() -> Iterator[None]:
 
 @torch.no_grad()
 def make_shard(request: Request, shard: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """(coefficient, solution) [n, S, S] float32 of a shard, and the largest relative residual of two of them, in float64."""
+    """(coefficient, solution) [n, *shape] float32 of a shard, and the largest relative residual of two of them, in float64."""
     problem = request.make_problem()
     with single_thread():
         coefficient = problem.sample_coefficients(request.shard_fields(shard).tolist(), request.resolution, request.seed)
@@ -134,7 +144,7 @@ def _take(request: Request, folder: Path, key: str, shard: int) -> Pairs:
     """A finished shard; made again where it is damaged, or where another process has cleared it away."""
     for _ in range(2):
         try:
-            pairs = read_pairs(_shard_path(folder, shard), request.resolution, len(request.shard_fields(shard)))
+            pairs = read_pairs(_shard_path(folder, shard), request.shapes, len(request.shard_fields(shard)))
             if pairs.attributes["shard_of"] == key:
                 return pairs
         except InputError:
@@ -204,7 +214,7 @@ def generate_file(
     missing = [shard for shard in range(request.shards) if not _is_there(folder, key, shard)]
     made = _finished(partial(write_shard, request, folder, key), missing, workers)
     waiting, residual = set(missing), 0.0
-    whole = pairs_writer(path, request.count, request.resolution, {**request.describe(), **attributes})
+    whole = pairs_writer(path, request.count, request.shapes, {**request.describe(), **attributes})
     with closing(made), whole as writer:
         for shard in range(request.shards):
             while shard in waiting:

@@ -1,30 +1,59 @@
 """Normalised fields: x = (a - mean) * 0.5 / std, so that the data has the denoiser's standard deviation 0.5."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from ddis.grid import Space
 
 SIGMA_DATA = 0.5
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of one field over the training data that a model may see."""
+    """Mean and standard deviation of one field over the training data that a model may see.
 
-    mean: float
-    std: float
+    Numbers; of several channels nested lists [C, 1, ...], which broadcast against a field.
+    """
+
+    mean: Any
+    std: Any
 
     @classmethod
-    def of(cls, fields: np.ndarray) -> "Normalisation":
-        """Statistics over all fields and nodes of [N, S, S]. Raises ValueError for constant fields."""
+    def of(cls, fields: np.ndarray, space: Space | None = None) -> "Normalisation":
+        """Statistics over fields [N, *shape] and the nodes of the domain, by channel; space: theirs (default: one channel).
+
+        Raises ValueError for constant fields.
+        """
+        if space is not None and space.grid.mask is not None:
+            fields = fields[..., space.grid.mask]
+        if space is not None and space.channels > 1:
+            parts = [cls.of(fields[:, channel]) for channel in range(space.channels)]
+            shape = (space.channels, *(1,) * len(space.grid.shape))
+            return cls(*(np.reshape([getattr(part, name) for part in parts], shape).tolist() for name in ("mean", "std")))
         mean, std = float(np.mean(fields, dtype=np.float64)), float(np.std(fields, dtype=np.float64))
         if not std > 0:
             raise ValueError(f"fields are constant (standard deviation {std}); nothing can be learned from them")
         return cls(mean, std)
 
+    @property
+    def unit(self) -> Any:
+        """What 1 of the normalised field is worth: a number; of several channels a tensor [C, 1, ...]."""
+        return _value(self.std) / SIGMA_DATA
+
     def normalise(self, field: Tensor) -> Tensor:
-        return (field - self.mean) * (SIGMA_DATA / self.std)
+        return (field - _value(self.mean, field)) * (SIGMA_DATA / _value(self.std, field))
 
     def restore(self, field: Tensor) -> Tensor:
-        return field * (self.std / SIGMA_DATA) + self.mean
+        return field * (_value(self.std, field) / SIGMA_DATA) + _value(self.mean, field)
+
+
+def _value(number: Any, like: Tensor | None = None) -> Any:
+    """A number, or a tensor of nested lists: float64, or of the type and device of another."""
+    if not isinstance(number, list):
+        return number
+    values = torch.tensor(number, dtype=torch.float64)
+    return values if like is None else values.to(like)

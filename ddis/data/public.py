@@ -17,6 +17,7 @@ import scipy.io
 
 from ddis.data.store import check_self_contained
 from ddis.errors import InputError
+from ddis.pde.base import Problem
 
 OWN_KEYS = ("coefficient", "solution")
 PUBLIC_KEYS = {
@@ -163,17 +164,27 @@ def _open_npy(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Field]
 _READERS = {"MATLAB file of version 5": _open_matlab, "HDF5": _open_hdf5, ".npz": _open_npz, ".npy": _open_npy}
 
 
-def check_shapes(coefficient: Field, solution: Field) -> None:
-    """Raises InputError unless both are [N, S, S] with the same N and S."""
+def check_shapes(coefficient: Field, solution: Field, problem: Problem) -> int:
+    """The resolution S, the size of a coefficient's last axis. Raises InputError unless both are [N, *shape] of the problem."""
     for field in (coefficient, solution):
         shape = field.shape
-        if len(shape) != 3:
-            raise InputError(f"{field.label} has shape {shape}; accepted: [N, S, S], one field after the other")
-        if shape[1] != shape[2]:
+        axes = 1 + len(problem.shapes(problem.minimum_resolution)[0 if field is coefficient else 1])
+        if len(shape) != axes:
+            raise InputError(f"{field.label} has shape {shape}; accepted: {_expected(axes)}, one field after the other")
+        if problem.shapes(shape[-1])[0] == (shape[-1],) * 2 and shape[1] != shape[2]:
             axis = {shape[1]: 2, shape[2]: 1}.get(shape[0])
             hint = "the fields must be square" if axis is None else f"its sample axis seems to be axis {axis}: move it to axis 0"
             raise InputError(f"{field.label} has shape {shape}; accepted: [N, S, S]; {hint}")
-    if coefficient.shape != solution.shape:
-        raise InputError(f"{coefficient.label} has shape {coefficient.shape}, {solution.label} {solution.shape}; they must agree")
+    size, count = coefficient.shape[-1], coefficient.shape[0]
+    wanted = [(count, *shape) for shape in problem.shapes(max(size, 1))]
+    if coefficient.shape != wanted[0] or solution.shape != wanted[1]:
+        names = f"{coefficient.label} has shape {coefficient.shape}, {solution.label} {solution.shape}"
+        same = "they must agree" if wanted[0] == wanted[1] else f"accepted for {size} nodes: {wanted[0]} and {wanted[1]}"
+        raise InputError(f"{names}; {same}")
     if 0 in coefficient.shape:
         raise InputError(f"{coefficient.label} has shape {coefficient.shape}: no fields")
+    return size
+
+
+def _expected(axes: int) -> str:
+    return "[N, S, S]" if axes == 3 else f"{axes} axes"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ddis.fields.bases import interpolation_matrix
+from ddis.fields.bases import along_axes, interpolation_matrix
 from ddis.pde.base import Problem
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -24,7 +24,7 @@ def _norm(field: Tensor) -> Tensor:
 
 @torch.no_grad()
 def relative_residual(problem: Problem, coefficient: Tensor, solution: Tensor) -> np.ndarray:
-    """||r(a, u)|| / ||r(a, 0)|| of each of the fields [N, S, S]: [N], float64.
+    """||r(a, u)|| / ||r(a, 0)|| of each of the fields [N, *shape]: [N], float64.
 
     r(a, 0) is what the solution has to balance: the source, in the linear problems.
     """
@@ -43,7 +43,7 @@ def rounding_residual(problem: Problem, coefficient: Tensor, solution: Tensor) -
     """
     a, u = coefficient.double(), solution.double()
     generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (2, *a.shape), generator=generator, dtype=torch.float64) * 2 - 1
+    signs = [torch.randint(0, 2, field.shape, generator=generator, dtype=torch.float64) * 2 - 1 for field in (a, u)]
     moved = [field * (1 + 2.0**-24 * sign) for field, sign in zip((a, u), signs, strict=True)]
     scale = _norm(problem.residual(a, torch.zeros_like(u)))
     return (_norm(problem.residual(*moved) - problem.residual(a, u)) / scale.clamp_min(_TINY)).numpy()
@@ -51,20 +51,20 @@ def rounding_residual(problem: Problem, coefficient: Tensor, solution: Tensor) -
 
 @torch.no_grad()
 def solver_difference(problem: Problem, coefficient: Tensor, solution: Tensor) -> np.ndarray:
-    """||u - G(a)|| / ||G(a)|| of each of the fields [N, S, S], with G the problem's own solver: [N], float64."""
+    """||u - G(a)|| / ||G(a)|| of each of the fields [N, *shape], with G the problem's own solver: [N], float64."""
     own = problem.solve(coefficient.double())
     return (_norm(solution.double() - own) / _norm(own).clamp_min(_TINY)).numpy()
 
 
 @torch.no_grad()
 def inadmissible(problem: Problem, coefficient: Tensor) -> int | None:
-    """The first of the fields [N, S, S] that is no coefficient of the problem, such as a negative permeability; None if all are.
+    """The first of the fields [N, *shape] that is no coefficient of the problem (a negative permeability); None if all are.
 
     Fields that are not finite are left to other checks.
     """
     a = coefficient.double()
     kept = problem.constrain(problem.relax(a))
-    wrong = ((kept - a).abs() > 1e-5 * a.abs().amax(dim=(1, 2), keepdim=True)) | (kept.isnan() & a.isfinite())
+    wrong = ((kept - a).abs() > 1e-5 * a.abs().amax(dim=tuple(range(1, a.ndim)), keepdim=True)) | (kept.isnan() & a.isfinite())
     fields = wrong.flatten(1).any(dim=1).nonzero()
     return int(fields[0]) if len(fields) else None
 
@@ -86,7 +86,7 @@ class Figures:
 
 
 def figures(problem: Problem, coefficient: Tensor, solution: Tensor) -> Figures:
-    """The figures of fields [N, S, S]."""
+    """The figures of fields [N, *shape]."""
     residual = relative_residual(problem, coefficient, solution)
     rounding = rounding_residual(problem, coefficient, solution)
     difference = solver_difference(problem, coefficient, solution)
@@ -98,8 +98,11 @@ def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str |
     """Which of the arrays [N, S, S] is transposed, judged by the solver; None if no other order fits clearly better.
 
     Where the equation is symmetric in x and y, transposing both arrays changes nothing and cannot be found, and transposing
-    one is the same as transposing the other: both are named.
+    one is the same as transposing the other: both are named. Only fields on S x S
+    nodes are judged.
     """
+    if not _square(coefficient, solution):
+        return None
     orders = {
         "the solution is transposed against the coefficient": (coefficient, solution.mT),
         "the coefficient is transposed against the solution": (coefficient.mT, solution),
@@ -110,6 +113,8 @@ def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str |
 
 def moved_sample_axis(problem: Problem, coefficient: Tensor, solution: Tensor, fields: Sequence[int]) -> str | None:
     """Where the sample axis of arrays with as many fields as nodes per side is, if not in front; judged by some fields."""
+    if not _square(coefficient, solution):
+        return None
     chosen = torch.as_tensor(fields)
     arrays = {"both arrays": (True, True), "the coefficient": (True, False), "the solution": (False, True)}
     orders = {
@@ -121,6 +126,11 @@ def moved_sample_axis(problem: Problem, coefficient: Tensor, solution: Tensor, f
         for name, (moved_a, moved_u) in arrays.items()
     }
     return _better_order(problem, (coefficient[chosen], solution[chosen]), orders)
+
+
+def _square(*fields: Tensor) -> bool:
+    """Whether all are [N, S, S]."""
+    return {field.shape[1:] for field in fields} == {(fields[0].shape[-1],) * 2}
 
 
 def _better_order(problem: Problem, given: tuple[Tensor, Tensor], orders: Mapping[str, tuple[Tensor, Tensor]]) -> str | None:
@@ -137,19 +147,35 @@ def _better_order(problem: Problem, given: tuple[Tensor, Tensor], orders: Mappin
 
 @torch.no_grad()
 def discretisation_error(problem: Problem, coefficient: Tensor) -> float | None:
-    """Mean relative l2 difference of the solutions of coefficients [N, S, S] to those with half the spacing.
+    """Mean relative l2 difference of the solutions of coefficients [N, *shape] to those with half the spacing.
 
-    The coefficient is interpolated to the finer nodes, linearly or, on periodic domains, by its Fourier series. None where the
-    problem cannot be solved there.
+    The coefficient is interpolated to the finer nodes, linearly or, along periodic axes, by its Fourier series. None where the
+    problem cannot be solved there, or where its finer domain is another one.
     """
     a, size = coefficient.double(), coefficient.shape[-1]
-    if problem.basis == "fourier":
-        matrix = torch.from_numpy(interpolation_matrix(size, 2 * size))
-        fine = matrix @ a @ matrix.T
+    grid = problem.coefficient_space(size).grid
+    axes = list(zip(grid.shape, grid.periodic, strict=True))
+    finer = tuple(2 * nodes if wraps else 2 * nodes - 1 for nodes, wraps in axes)
+    fine_grid = problem.coefficient_space(finer[-1]).grid
+    if grid.mask is not None and not np.array_equal(fine_grid.nodes[(slice(None, None, 2),) * len(axes)], grid.mask):
+        return None
+    if all(grid.periodic) or len(axes) == 1:
+        fine = along_axes([_finer(nodes, wraps) for nodes, wraps in axes], a)
     else:
-        fine = functional.interpolate(a[:, None], size=(2 * size - 1,) * 2, mode="bilinear", align_corners=True)[:, 0]
+        channels = a.reshape(len(a), -1, *grid.shape)
+        fine = functional.interpolate(channels, size=finer, mode="bilinear", align_corners=True).reshape(*a.shape[:-2], *finer)
     try:
-        reference = problem.solve(fine)[:, ::2, ::2]
+        reference = problem.solve(fine)
     except ValueError:
         return None
+    for axis in range(len(problem.solution_space(size).grid.shape)):
+        reference = reference.movedim(-1 - axis, 0)[::2].movedim(0, -1 - axis)
     return float((_norm(problem.solve(a) - reference) / _norm(reference).clamp_min(_TINY)).mean())
+
+
+def _finer(nodes: int, periodic: bool) -> Tensor:
+    """Matrix from the values at an axis' nodes to those at half the spacing."""
+    if periodic:
+        return torch.from_numpy(interpolation_matrix(nodes, 2 * nodes))
+    units = torch.eye(nodes, dtype=torch.float64)[None]
+    return functional.interpolate(units, size=2 * nodes - 1, mode="linear", align_corners=True)[0].T

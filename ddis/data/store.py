@@ -1,7 +1,9 @@
 """The HDF5 files of a study: written whole or not at all, checked when opened.
 
 Every file carries the attributes `format` (name of the layout), `format_version`, `package_version`, `digest` (SHA-256 of its
-arrays), and the caller's own (pde, parameters, seed, configuration digest ...). Arrays are float32 [N, S, S] in physical units.
+arrays), and the caller's own (pde, parameters, seed, configuration digest ...). Arrays are float32 [N, *shape] in physical
+units, with the shape of a field: (S, S), or that of its space, channels first (see ddis.grid). `format_version` is 1 where
+coefficients and solutions are [N, S, S], as all were at first, and 2 for other shapes.
 
 Pairs are written and read in blocks, so that memory is bounded whatever N is. Opening a file checks its format and shapes and
 costs milliseconds; whoever reads whole arrays also checks their digest; fields read one by one are covered by a checksum of
@@ -11,6 +13,7 @@ their own. Values are checked to be finite both when they are written and when t
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +29,9 @@ from ddis.errors import DamagedError, InputError
 from ddis.files import atomic_path
 from ddis.reading import REPAIR, cannot_read, hdf5_damage
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
+Shape = tuple[int, ...]
+Shapes = tuple[Shape, Shape]  # of a coefficient and a solution
 PAIRS, SAMPLES = "ddis-pairs", "ddis-samples"
 FIELDS = ("coefficient", "solution")
 _SAMPLE_FIELDS = ("coefficient", "mean", "std", "coefficient_true", "solution_true", "mask", "observation")
@@ -36,7 +41,7 @@ _HDF5_CHUNK_BYTES = 1 << 16
 
 @dataclass
 class Pairs:
-    """Paired fields [N, S, S], float32, with the attributes of their file."""
+    """Paired fields [N, *shape], float32, with the attributes of their file."""
 
     coefficient: np.ndarray
     solution: np.ndarray
@@ -47,8 +52,8 @@ class Pairs:
 class Samples:
     """Posterior samples of n test fields, and what they were drawn from.
 
-    coefficient [n, K, S, S]; mean, std, coefficient_true, solution_true, mask (bool), observation (0 where there is none)
-    [n, S, S]; solution [n, K, S, S] or None: the problem's own solution of each sample.
+    coefficient [n, K, *shape]; mean, std, coefficient_true [n, *shape] of a coefficient; solution_true, mask (bool), observation
+    (0 where there is none) [n, *shape] of a solution; solution [n, K, *shape] or None: the problem's own solution of each sample.
     """
 
     coefficient: np.ndarray
@@ -97,9 +102,16 @@ def arrays_digest(arrays: Mapping[str, Any]) -> str:
 
 
 def _set_attributes(file: h5py.File, layout: str, digest: str, attributes: Mapping[str, Any]) -> None:
-    own = {"format": layout, "format_version": FORMAT_VERSION, "package_version": ddis.__version__, "digest": digest}
+    own = {"format": layout, "format_version": _version(file, layout), "package_version": ddis.__version__, "digest": digest}
     for key, value in {**attributes, **own}.items():
         file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else "" if value is None else value
+
+
+def _version(file: h5py.File, layout: str) -> int:
+    """2 for fields other than one channel on S x S nodes, which are those of version 1."""
+    names = {PAIRS: FIELDS, SAMPLES: ("coefficient_true", "solution_true")}.get(layout, ())
+    shapes = {file[name].shape for name in names}
+    return 1 if all(len(shape) == 3 and shape[1] == shape[2] for shape in shapes) and len(shapes) < 2 else 2
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -168,10 +180,8 @@ def _open(path: Path, layout: str) -> h5py.File:
         with _readable(path):
             check_self_contained(path, file)
             found, version = file.attrs.get("format"), file.attrs.get("format_version")
-            if not isinstance(found, str) or (found, version) != (layout, FORMAT_VERSION):
-                raise InputError(
-                    f"{path} is not a {layout} file of version {FORMAT_VERSION} (format: {found!r}); name another one"
-                )
+            if not isinstance(found, str) or found != layout or version not in FORMAT_VERSIONS:
+                raise InputError(f"{path} is not a {layout} file of version 1 or 2 (format: {found!r}); name another one")
             _check_sizes(path, file)
     except InputError:
         file.close()
@@ -255,9 +265,9 @@ def read_arrays(
     return arrays, attributes
 
 
-def _chunk_rows(count: int, resolution: int) -> int:
+def _chunk_rows(count: int, shape: Shape) -> int:
     """Fields per HDF5 chunk: few, so that one is read cheaply."""
-    return min(count, max(1, _HDF5_CHUNK_BYTES // (4 * resolution**2)))
+    return min(count, max(1, _HDF5_CHUNK_BYTES // (4 * math.prod(shape))))
 
 
 class PairsWriter:
@@ -266,21 +276,24 @@ class PairsWriter:
     `attributes` may be added to until the end; `digest` is there after it.
     """
 
-    def __init__(self, path: Path | str, file: h5py.File, shape: tuple[int, int, int], attributes: Mapping[str, Any]):
-        self.path, self.shape = path, shape
+    def __init__(self, path: Path | str, file: h5py.File, count: int, shapes: Shapes, attributes: Mapping[str, Any]):
+        self.path, self.count, self.shapes = path, count, dict(zip(FIELDS, shapes, strict=True))
         self.attributes: dict[str, Any] = dict(attributes)
         self.digest = ""
         self.written = 0
-        options = {"dtype": np.float32, "chunks": (_chunk_rows(*shape[:2]), *shape[1:]), "fletcher32": True}
-        self._datasets = {name: file.create_dataset(name, shape, **options) for name in FIELDS}
+        self._datasets = {}
+        for name, shape in self.shapes.items():
+            options = {"dtype": np.float32, "chunks": (_chunk_rows(count, shape), *shape), "fletcher32": True}
+            self._datasets[name] = file.create_dataset(name, (count, *shape), **options)
 
     def append(self, coefficient: np.ndarray, solution: np.ndarray) -> None:
-        """Adds fields [n, S, S], stored as float32. Raises InputError for non-finite ones, ValueError for a wrong shape."""
+        """Adds fields [n, *shape], stored as float32. Raises InputError for non-finite ones, ValueError for a wrong shape."""
         fields = dict(zip(FIELDS, (coefficient, solution), strict=True))
         stop = self.written + len(coefficient)
         for name, array in fields.items():
-            if array.shape != (len(coefficient), *self.shape[1:]) or stop > self.shape[0]:
-                raise ValueError(f"{name} {array.shape} after {self.written} fields does not fit into {self.shape}")
+            if array.shape != (len(coefficient), *self.shapes[name]) or stop > self.count:
+                whole = (self.count, *self.shapes[name])
+                raise ValueError(f"{name} {array.shape} after {self.written} fields does not fit into {whole}")
             with np.errstate(over="ignore"):
                 array = array.astype(np.float32, copy=False)
             if not all_finite(array):
@@ -289,25 +302,32 @@ class PairsWriter:
         self.written = stop
 
     def _end(self) -> None:
-        if self.written != self.shape[0]:
-            raise ValueError(f"{self.path}: {self.written} of {self.shape[0]} fields were written")
+        if self.written != self.count:
+            raise ValueError(f"{self.path}: {self.written} of {self.count} fields were written")
         self.digest = arrays_digest(self._datasets)
 
 
 @contextmanager
-def pairs_writer(path: Path | str, count: int, resolution: int, attributes: Mapping[str, Any]) -> Iterator[PairsWriter]:
+def pairs_writer(path: Path | str, count: int, shapes: Shapes | int, attributes: Mapping[str, Any]) -> Iterator[PairsWriter]:
     """Writes `count` pairs block by block; the file gets its name when the block ends with all of them, or is not left."""
-    rows = _chunk_rows(count, resolution)
-    with _new_file(path, len(FIELDS) * 4 * count * resolution**2, len(FIELDS) * -(-count // rows)) as file:
-        writer = PairsWriter(path, file, (count, resolution, resolution), attributes)
+    shapes = as_shapes(shapes)
+    sizes = [4 * count * math.prod(shape) for shape in shapes]
+    chunks = sum(-(-count // _chunk_rows(count, shape)) for shape in shapes)
+    with _new_file(path, sum(sizes), chunks) as file:
+        writer = PairsWriter(path, file, count, shapes, attributes)
         yield writer
         writer._end()
         _set_attributes(file, PAIRS, writer.digest, writer.attributes)
 
 
+def as_shapes(shapes: Shapes | int) -> Shapes:
+    """Shapes of coefficient and solution; a number S stands for S x S nodes and one channel."""
+    return ((shapes, shapes), (shapes, shapes)) if isinstance(shapes, int) else shapes
+
+
 def write_pairs(path: Path | str, coefficient: np.ndarray, solution: np.ndarray, attributes: Mapping[str, Any]) -> str:
-    """Writes `coefficient` and `solution` [N, S, S] as float32; returns their digest. Raises InputError for non-finite fields."""
-    with pairs_writer(path, len(coefficient), coefficient.shape[-1], attributes) as writer:
+    """Writes `coefficient` and `solution` [N, *shape] as float32; returns their digest. Raises InputError if not finite."""
+    with pairs_writer(path, len(coefficient), (coefficient.shape[1:], solution.shape[1:]), attributes) as writer:
         writer.append(coefficient, solution)
     return writer.digest
 
@@ -319,7 +339,8 @@ class PairsFile:
         self.path = path
         self._datasets = {name: file[name] for name in FIELDS}
         self.attributes = {key: _decode(value) for key, value in file.attrs.items()}
-        self.count, self.resolution = (int(n) for n in file[FIELDS[0]].shape[:2])
+        self.count = int(file[FIELDS[0]].shape[0])
+        self.shapes: Shapes = (file[FIELDS[0]].shape[1:], file[FIELDS[1]].shape[1:])
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """The pairs of some fields, in the given order; nothing else is loaded."""
@@ -329,8 +350,8 @@ class PairsFile:
         return Pairs(**arrays, attributes=self.attributes)
 
     def blocks(self, count: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(coefficient, solution) [n, S, S] of the first `count` fields, or of all, block by block."""
-        step = max(1, _BLOCK_BYTES // (4 * self.resolution**2))
+        """(coefficient, solution) [n, *shape] of the first `count` fields, or of all, block by block."""
+        step = max(1, _BLOCK_BYTES // (4 * max(map(math.prod, self.shapes))))
         stop = self.count if count is None else count
         for start in range(0, stop, step):
             rows = slice(start, min(stop, start + step))
@@ -346,33 +367,34 @@ class PairsFile:
 
 
 @contextmanager
-def open_pairs(path: Path | str, resolution: int | None = None, count: int | None = None) -> Iterator[PairsFile]:
-    """Opens pairs to read parts of them; checks the format, and resolution and number of fields (at least `count`) if given."""
+def open_pairs(path: Path | str, shapes: Shapes | int | None = None, count: int | None = None) -> Iterator[PairsFile]:
+    """Opens pairs to read parts of them; checks the format, and the fields' shapes and number (at least `count`) if given."""
     path = Path(path)
     with _open(path, PAIRS) as file:
         with _readable(path):
             _check_names(path, file, FIELDS)
-            _check_shapes(path, file["coefficient"].shape, file["solution"].shape, resolution, count)
+            _check_shapes(path, [file[name].shape for name in FIELDS], None if shapes is None else as_shapes(shapes), count)
             pairs = PairsFile(path, file)
         yield pairs
 
 
-def _check_shapes(path: Path, coefficient: tuple, solution: tuple, resolution: int | None, count: int | None) -> None:
-    square = len(coefficient) == 3 and coefficient[1] == coefficient[2]
-    if not square or coefficient != solution:
-        raise InputError(f"{path}: shapes {coefficient} and {solution}; accepted: both [N, S, S]")
-    if resolution is not None and coefficient[-1] != resolution:
-        raise InputError(
-            f"{path} has {coefficient[-1]} x {coefficient[-1]} nodes, the study {resolution} x {resolution}; "
-            "set data.resolution to the file's, or make the file again"
-        )
-    if count is not None and coefficient[0] < count:
-        raise InputError(f"{path} holds {coefficient[0]} fields, {count} are needed; set data.* to at most what it holds")
+def _check_shapes(path: Path, found: Sequence[tuple[int, ...]], wanted: Shapes | None, count: int | None) -> None:
+    if any(len(shape) < 2 or 0 in shape for shape in found) or found[0][0] != found[1][0]:
+        raise InputError(f"{path}: shapes {found[0]} and {found[1]}; accepted: N fields in both, [N, S, S] or other nodes")
+    if wanted is not None and [shape[1:] for shape in found] != list(wanted):
+        have, need = (" and ".join(dict.fromkeys(_text(shape) for shape in part)) for part in ([f[1:] for f in found], wanted))
+        raise InputError(f"{path} has {have} nodes, the study {need}; set data.resolution to the file's, or make the file again")
+    if count is not None and found[0][0] < count:
+        raise InputError(f"{path} holds {found[0][0]} fields, {count} are needed; set data.* to at most what it holds")
 
 
-def read_pairs(path: Path | str, resolution: int | None = None, count: int | None = None) -> Pairs:
-    """Reads all pairs; checks resolution and number of fields (at least `count`) if given. Raises InputError."""
-    with open_pairs(path, resolution, count):
+def _text(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def read_pairs(path: Path | str, shapes: Shapes | int | None = None, count: int | None = None) -> Pairs:
+    """Reads all pairs; checks the fields' shapes and number (at least `count`) if given. Raises InputError."""
+    with open_pairs(path, shapes, count):
         pass  # before the arrays are loaded
     arrays, attributes = read_arrays(path, PAIRS, FIELDS)
     return Pairs(arrays["coefficient"], arrays["solution"], attributes)
@@ -396,11 +418,13 @@ def read_samples(path: Path | str) -> Samples:
 
 
 def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
-    fields = arrays["coefficient_true"].shape
-    if len(fields) != 3 or fields[1] != fields[2]:
-        raise InputError(f"{path}: coefficient_true {fields}; accepted: [n, S, S]")
+    for name in ("coefficient_true", "solution_true"):
+        if arrays[name].ndim < 2:
+            raise InputError(f"{path}: {name} {arrays[name].shape}; accepted: [n, S, S] or other nodes")
     for name, array in arrays.items():
+        truth = "coefficient_true" if name in ("coefficient", "mean", "std") else "solution_true"
+        fields = arrays["coefficient_true" if name == "coefficient_true" else truth].shape
         shape = array.shape[:1] + array.shape[2:] if name in FIELDS else array.shape
-        if shape != fields:
+        if shape != fields or shape[:1] != arrays["coefficient_true"].shape[:1]:
             wanted = (*fields[:1], "K", *fields[1:]) if name in FIELDS else fields
             raise InputError(f"{path}: {name} {array.shape} does not fit the fields {fields}; accepted: {wanted}")

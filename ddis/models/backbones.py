@@ -1,10 +1,11 @@
-"""Backbones F(x, c_noise) of the denoiser. To add one: a function (channels, periodic, settings) -> nn.Module, and its line."""
+"""Backbones F(x, c_noise) of the denoiser. To add one: a function (channels, grid, settings) -> nn.Module, and its line."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from ddis.grid import Grid
 from ddis.models.settings import GROUPS, BackboneSettings
 
 
@@ -25,9 +26,9 @@ class NoiseEmbedding(nn.Module):
 
 
 class UNet(nn.Module):
-    """azula's modulated U-Net with group normalisation, conditioned on the noise level; circular padding if periodic."""
+    """azula's modulated U-Net with group normalisation, conditioned on the noise level; circular padding on a periodic grid."""
 
-    def __init__(self, channels: int, periodic: bool, settings: BackboneSettings):
+    def __init__(self, channels: int, grid: Grid, settings: BackboneSettings):
         super().__init__()
         from azula.nn.unet import UNet as ModulatedUNet
 
@@ -40,18 +41,20 @@ class UNet(nn.Module):
             mod_features=settings.embedding,
             norm="group",
             groups=GROUPS,
-            periodic=periodic,
+            spatial=len(grid.shape),
+            periodic=all(grid.periodic),
             dropout=settings.dropout or None,
         )
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        return self.net(x.contiguous(memory_format=torch.channels_last), self.embedding(c_noise)).contiguous()
+        layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
+        return self.net(x.contiguous(memory_format=layout), self.embedding(c_noise)).contiguous()
 
 
 BACKBONES = {"unet": UNet}
 
 
-def make_backbone(channels: int, periodic: bool, settings: BackboneSettings) -> nn.Module:
-    """The backbone of `channels` fields in and out."""
-    backbone: nn.Module = BACKBONES[settings.name](channels, periodic, settings)
+def make_backbone(channels: int, grid: Grid, settings: BackboneSettings) -> nn.Module:
+    """The backbone of `channels` fields on a grid, in and out."""
+    backbone: nn.Module = BACKBONES[settings.name](channels, grid, settings)
     return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -12,9 +12,14 @@ from ddis.data.normalisation import SIGMA_DATA
 from ddis.fields.bases import Basis
 
 
+def per_field(sigma: Tensor, like: Tensor) -> Tensor:
+    """sigma [B], one number for each of the fields `like` [B, ...], with as many axes."""
+    return sigma.reshape(-1, *(1,) * (like.ndim - 1))
+
+
 class Denoiser(Protocol):
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        """Expected clean field x0_hat [B, C, S, S] of the noisy normalised field x_t [B, C, S, S] at levels sigma [B]."""
+        """Expected clean field x0_hat [B, C, *nodes] of the noisy normalised field x_t [B, C, *nodes] at levels sigma [B]."""
 
 
 class EDMDenoiser(nn.Module):
@@ -25,7 +30,7 @@ class EDMDenoiser(nn.Module):
         self.backbone = backbone
 
     def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        s = sigma.to(x_t.dtype)[:, None, None, None]
+        s = per_field(sigma.to(x_t.dtype), x_t)
         total = s**2 + SIGMA_DATA**2
         c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
         return c_skip * x_t + c_out * self.backbone(c_in * x_t, sigma.log() / 4)
@@ -36,8 +41,8 @@ class GaussianDenoiser:
 
     Args:
         basis: basis in which field and noise have independent coefficients.
-        spectrum: variance C [S, S] of the (normalised) field's coefficients.
-        noise_spectrum: variance K [S, S] of the noise's.
+        spectrum: variance C [*shape] of the (normalised) field's coefficients.
+        noise_spectrum: variance K [*nodes] of the noise's.
     """
 
     def __init__(self, basis: Basis, spectrum: Tensor, noise_spectrum: Tensor):
@@ -45,5 +50,5 @@ class GaussianDenoiser:
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         c, k = self.spectrum.to(x_t), self.noise_spectrum.to(x_t)
-        gain = c / (c + sigma.to(x_t)[:, None, None, None] ** 2 * k)
+        gain = c / (c + per_field(sigma.to(x_t), x_t) ** 2 * k)
         return self.basis.inverse(gain * self.basis.forward(x_t))

@@ -16,11 +16,13 @@ with warnings.catch_warnings():
     from neuralop.models import FNO
 
 from ddis.data.normalisation import Normalisation
+from ddis.errors import InputError
+from ddis.grid import Space
 from ddis.models.settings import OperatorSettings
 
 
 class Transforms(NamedTuple):
-    """Matrices of the discrete Fourier transform between nodes [.., H, W] and the modes kept, rows x columns of them.
+    """Matrices of the discrete Fourier transform between nodes [.., H, W] and the modes kept, rows x columns; a line has one row.
 
     analyse  real [W, 2C] (real parts, then imaginary parts of C columns) and complex [R, H]: frequencies 0 to C - 1 of the last
              axis, -(R // 2) to R - R // 2 - 1 of the one before; divided by H W
@@ -54,7 +56,7 @@ def transforms(height: int, width: int, rows: int, columns: int, dtype: torch.dt
 
 
 class HermitianSpectralConv(SpectralConv):
-    """Spectral convolution on 2-D real fields that computes the modes it keeps, and no others, by matrix products.
+    """Spectral convolution on real fields of one or two axes that computes the modes it keeps, and no others, by matrix products.
 
     neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
     of them is undefined, and on some GPUs shows as lines. A product with cosines and sines is real whatever the spectrum is. It
@@ -67,16 +69,20 @@ class HermitianSpectralConv(SpectralConv):
             return self._convolve(x.float() if x.dtype == torch.bfloat16 else x)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
         weight = self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight
+        line = x.ndim == 3
+        out = self._product(x[..., None, :], weight[..., None, :])[..., 0, :] if line else self._product(x, weight)
+        return out if self.bias is None else out + self.bias
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
         rows, columns = min(weight.shape[-2], height), min(weight.shape[-1], width // 2 + 1)
         skip = (weight.shape[-2] - rows) // 2
         analyse, compose = transforms(height, width, rows, columns, x.dtype, x.device)
         spectrum = analyse[1] @ torch.complex(*(x @ analyse[0]).chunk(2, dim=-1))
         kept = self._contract(spectrum, weight[..., skip : skip + rows, :columns], separable=self.separable)
         half = compose[0] @ kept
-        out = torch.cat([half.real, half.imag], dim=-1) @ compose[1]
-        return out if self.bias is None else out + self.bias
+        return torch.cat([half.real, half.imag], dim=-1) @ compose[1]
 
 
 class PointwiseConv(nn.Conv1d):
@@ -99,22 +105,32 @@ def use_pointwise_products(module: nn.Module) -> None:
 
 
 class FourierOperator(nn.Module):
-    """u = G_φ(a) on physical fields [B, S, S]; differentiable with respect to a.
+    """u = G_φ(a) on physical fields [B, *shape] of two spaces, at any number of nodes; differentiable with respect to a.
+
+    A coefficient on a line that is the first axis of the solution's grid is taken as the same along the second. On a masked grid
+    the FNO sees coefficients that are 0 outside the domain, and what it says of u there is set to 0.
 
     Args:
         settings: size of the FNO.
-        periodic: no padding.
+        spaces: of coefficient and solution. Raises InputError if their grids do not fit together.
         coefficient, solution: normalisations of the pairs that the operator was trained on.
     """
 
-    def __init__(self, settings: OperatorSettings, periodic: bool, coefficient: Normalisation, solution: Normalisation):
+    def __init__(
+        self, settings: OperatorSettings, spaces: tuple[Space, Space], coefficient: Normalisation, solution: Normalisation
+    ):
         super().__init__()
-        self.padding = 0.0 if periodic else settings.padding
+        a, u = (space.grid for space in spaces)
+        if u.shape[: len(a.shape)] != a.shape:
+            raise InputError(f"operator fno: coefficients on {a} nodes, solutions on {u}; accepted: the same first axes")
+        self.channels, self.repeats = (spaces[0].channels, spaces[1].channels), u.shape[len(a.shape) :]
+        self.padding = tuple(0.0 if wraps else settings.padding for wraps in u.periodic)
         self.coefficient, self.solution = coefficient, solution
+        self.outside = None if u.mask is None else torch.from_numpy(~u.mask)
         self.fno = FNO(
-            n_modes=(settings.modes, settings.modes),
-            in_channels=1,
-            out_channels=1,
+            n_modes=(settings.modes,) * len(u.shape),
+            in_channels=self.channels[0],
+            out_channels=self.channels[1],
             hidden_channels=settings.width,
             n_layers=settings.layers,
             conv_module=HermitianSpectralConv,
@@ -122,11 +138,19 @@ class FourierOperator(nn.Module):
         use_pointwise_products(self.fno)
 
     def forward_normalised(self, x: Tensor) -> Tensor:
-        """Normalised solution [B, S, S] of the normalised coefficient x [B, S, S]."""
-        pad = round(self.padding * x.shape[-1])
-        padded = nn.functional.pad(x[:, None], (pad, pad, pad, pad), mode="reflect") if pad else x[:, None]
-        out = self.fno(padded)[:, 0]
-        return out[:, pad : pad + x.shape[-1], pad : pad + x.shape[-1]] if pad else out
+        """Normalised solution [B, *shape] of the normalised coefficient x [B, *shape]."""
+        x = x[:, None] if self.channels[0] == 1 else x
+        for size in self.repeats:
+            x = x[..., None].expand(*x.shape, size)
+        sizes = x.shape[2:]
+        pads = [round(share * size) for share, size in zip(self.padding, sizes, strict=True)]
+        if any(pads):
+            x = nn.functional.pad(x, [pad for pad in reversed(pads) for _ in range(2)], mode="reflect")
+        out = self.fno(x)[(..., *(slice(pad, pad + size) for pad, size in zip(pads, sizes, strict=True)))]
+        out = out[:, 0] if self.channels[1] == 1 else out
+        if self.outside is None:
+            return out
+        return torch.where(self.outside.to(out.device), self.solution.normalise(torch.zeros_like(out)), out)
 
     def forward(self, coefficient: Tensor) -> Tensor:
         return self.solution.restore(self.forward_normalised(self.coefficient.normalise(coefficient)))

@@ -16,6 +16,9 @@ PROBLEMS = Registry(
         "helmholtz": "ddis.pde.helmholtz:Helmholtz",
         "darcy": "ddis.pde.darcy:Darcy",
         "navier-stokes": "ddis.pde.navier_stokes:NavierStokes",
+        "burgers": "ddis.pde.burgers:Burgers",
+        "darcy-source": "ddis.pde.darcy_source:DarcySource",
+        "poisson-l-shape": "ddis.pde.poisson_l_shape:PoissonLShape",
     },
 )
 

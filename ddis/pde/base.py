@@ -68,6 +68,14 @@ class Problem(ABC):
         """The space of solutions at S = `resolution`: by default one channel on the coefficient's grid."""
         return Space(self.coefficient_space(resolution).grid)
 
+    def spaces(self, resolution: int) -> tuple[Space, Space]:
+        """Of coefficient and solution."""
+        return self.coefficient_space(resolution), self.solution_space(resolution)
+
+    def shapes(self, resolution: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of the arrays of one coefficient and one solution."""
+        return self.coefficient_space(resolution).shape, self.solution_space(resolution).shape
+
     def observable(self, resolution: int) -> Nodes:
         """Nodes of the solution's grid that may be observed: by default the interior, where the boundary does not give u."""
         return self.solution_space(resolution).grid.interior

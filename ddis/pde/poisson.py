@@ -1,46 +1,78 @@
 """Poisson's equation with a Gaussian random source.
 
-∇²u = a   in (0, 1)²,     u = 0   on the boundary
+∇²u = a   in (0, L) x (0, 1),     u = 0   on the boundary
 """
 
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from ddis.errors import InputError
 from ddis.fields.gaussian import neumann_spectrum, sample_neumann
+from ddis.grid import Grid, Space
 from ddis.pde.base import Problem, RandomFieldParameters
-from ddis.pde.dirichlet import laplacian, solve_dirichlet
+from ddis.pde.dirichlet import Lengths, laplacian, solve_dirichlet
+
+
+class PoissonParameters(RandomFieldParameters):
+    """aspect: L, the length of the domain along x."""
+
+    # Left out where it is 1, so that data sets of the square keep the parameters that stand in their files.
+    aspect: float = Field(1.0, gt=0, exclude_if=lambda aspect: aspect == 1)
 
 
 class Poisson(Problem):
-    """∇²u = a on the unit square, u = 0 on the boundary; a is the benchmark's Gaussian random field.
+    """∇²u = a on a rectangle, by default the unit square, u = 0 on the boundary; a is the benchmark's Gaussian random field.
 
-    Grid: S x S nodes, boundary included, h = 1/(S-1); a is used at the interior nodes. Solver: 5-point stencil, second order in
-    h for smooth a, solved directly in the sine basis (residual at round-off). Everything is dimensionless.
+    Grid: L S x S nodes, boundary included, h = 1/(S-1) along y and L/(L S - 1) along x; a is used at the interior nodes. Solver:
+    5-point stencil, second order in h for smooth a, solved directly in the sine basis (residual at round-off). Everything is
+    dimensionless.
 
-    Parameters: alpha (α > 1) and tau (τ > 0), smoothness and inverse length scale of the random field.
+    Parameters: alpha (α > 1) and tau (τ > 0), smoothness and inverse length scale of the random field; aspect, L.
     It fails for S < 4 only; at α near 1 the field is rough at every scale, and the order of convergence drops.
-    Good values: S from 16 to 256; α = 2, τ = 3 (benchmark) gives std(a) = 0.292 and std(u) = 0.0042.
+    Good values: S from 16 to 256; α = 2, τ = 3 (benchmark) gives std(a) = 0.292 and std(u) = 0.0042 on the square.
     """
 
-    Parameters = RandomFieldParameters
-    equation = "∇²u = a in (0, 1)²"
+    Parameters = PoissonParameters
     boundary = "u = 0 (Dirichlet)"
-    distribution = "a Gaussian, zero-Neumann cosine modes of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean"
     coefficient_label = "source a"
     linear = True
 
-    parameters: RandomFieldParameters
+    parameters: PoissonParameters
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return "∇²u = a in (0, 1)²" if self.parameters.aspect == 1 else f"∇²u = a in (0, {self.parameters.aspect:g}) x (0, 1)"
+
+    @property
+    def distribution(self) -> str:  # type: ignore[override]
+        law = "S² τ^(2α-2) (π²|k|² + τ²)^(-α)" if self.parameters.aspect == 1 else "N τ^(2α-2) (|κ|² + τ²)^(-α) / L"
+        return f"a Gaussian, zero-Neumann cosine modes of variance {law}, no mean"
+
+    @property
+    def lengths(self) -> Lengths:
+        return self.parameters.aspect, 1.0
+
+    def coefficient_space(self, resolution: int) -> Space:
+        return Space(Grid((round(self.parameters.aspect * resolution), resolution), (False, False), self.lengths))
+
+    def check(self, resolution: int) -> None:
+        super().check(resolution)
+        if round(self.parameters.aspect * resolution) < self.minimum_resolution:
+            raise InputError(f"aspect {self.parameters.aspect:g} at resolution {resolution}: fewer than 4 nodes along x")
 
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
-        return sample_neumann(indices, resolution, seed, self.parameters.alpha, self.parameters.tau)
+        grid = self.coefficient_space(resolution).grid
+        return sample_neumann(indices, grid, seed, self.parameters.alpha, self.parameters.tau)
 
     def solve(self, coefficient: Tensor) -> Tensor:
-        return solve_dirichlet(coefficient)
+        return solve_dirichlet(coefficient, lengths=self.lengths)
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
-        return laplacian(solution) - coefficient[..., 1:-1, 1:-1]
+        return laplacian(solution, self.lengths) - coefficient[..., 1:-1, 1:-1]
 
     def prior_spectrum(self, resolution: int) -> Tensor:
-        return torch.from_numpy(neumann_spectrum(resolution, self.parameters.alpha, self.parameters.tau))
+        grid = self.coefficient_space(resolution).grid
+        return torch.from_numpy(neumann_spectrum(grid, self.parameters.alpha, self.parameters.tau))

@@ -82,7 +82,7 @@ def fingerprint(study: Study, problem: str, name: str, digest: str, *classes: ty
 def load_pairs(study: Study, problem: str, split: str) -> Pairs:
     """The pairs of a split, checked against the study. Raises InputError."""
     path = data_path(study, problem, split)
-    pairs = read_pairs(path, study.data.resolution, getattr(study.data, split))
+    pairs = read_pairs(path, study.make_problem(problem).shapes(study.data.resolution), getattr(study.data, split))
     expected = study.digest("generate", problem=problem, split=split)
     if pairs.attributes.get("configuration") != expected:
         raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ddis.config import Study
 from ddis.data.generate import Request, generate_file
-from ddis.data.store import PAIRS, open_pairs, pairs_writer, read_attributes
+from ddis.data.store import PAIRS, Shapes, open_pairs, pairs_writer, read_attributes
 from ddis.errors import InputError
 from ddis.progress import Progress
 from ddis.stages import code
@@ -28,7 +28,7 @@ def run(study: Study, problem: str, split: str) -> None:
             request = Request(settings.pde, settings.parameters, study.data.resolution, count, study.seed, split)
             written = _generate(path, request, configuration, attributes, study.data.workers, f"{problem} {split}")
         else:
-            written = _take(source, path, study.data.resolution, count, attributes)
+            written = _take(source, path, study.make_problem(problem).shapes(study.data.resolution), count, attributes)
         tracker.tag("ddis.data_digest", written["digest"])
         tracker.metrics({"fields": count} | ({"residual": written["residual"]} if written["residual"] is not None else {}))
 
@@ -57,14 +57,14 @@ def _generate(
     return written
 
 
-def _take(source: Path, path: Path, resolution: int, count: int, attributes: dict[str, Any]) -> dict[str, Any]:
+def _take(source: Path, path: Path, shapes: Shapes, count: int, attributes: dict[str, Any]) -> dict[str, Any]:
     """Copies the first `count` pairs of a file, after checking all of it."""
-    with open_pairs(source, resolution, count) as pairs:
+    with open_pairs(source, shapes, count) as pairs:
         pairs.verify()
         kept = {key: value for key, value in pairs.attributes.items() if key in ("pde", "parameters", "seed", "residual")}
         origin = {**pairs.attributes.get("source", {}), "file": str(source), "digest": pairs.attributes["digest"]}
         more = {"source": origin, "warnings": pairs.attributes.get("warnings", []), **attributes}
-        with pairs_writer(path, count, resolution, {**kept, **more}) as writer:
+        with pairs_writer(path, count, shapes, {**kept, **more}) as writer:
             for coefficient, solution in pairs.blocks(count):
                 writer.append(coefficient, solution)
     return {**writer.attributes, "digest": writer.digest}

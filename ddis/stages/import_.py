@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def run_file(
         "warnings": warnings,
     }
     progress = Progress(str(output), wanted, unit="fields")
-    with pairs_writer(output, wanted, size, attributes) as writer:
+    with pairs_writer(output, wanted, problem.shapes(size), attributes) as writer:
         for coefficient, solution in blocks(inputs, pde, start, start + wanted):
             numbers = range(start + writer.written, start + writer.written + len(coefficient))
             _check_admissible(problem, str(output), torch.from_numpy(coefficient.astype(np.float64)), numbers)
@@ -94,10 +95,9 @@ def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int],
     counts, sizes, found = [], [], []
     for item in inputs:
         with item.open(pde) as (a, u):
-            check_shapes(a, u)
-            problem.check(a.shape[1])
+            sizes.append(check_shapes(a, u, problem))
+            problem.check(sizes[-1])
             counts.append(a.shape[0])
-            sizes.append(a.shape[1])
             if sizes[-1] != sizes[0]:
                 raise InputError(f"{item} has {sizes[-1]} nodes per side, {inputs[0]} {sizes[0]}; files must agree")
             found.append(_check_equation(problem, item, a, u))
@@ -143,12 +143,12 @@ def warning(item: Input, found: Figures) -> str | None:
 
 
 def blocks(inputs: list[Input], pde: str, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(coefficient, solution) [n, S, S] of the fields start, ..., stop - 1 of all inputs together, in bounded memory."""
+    """(coefficient, solution) [n, *shape] of the fields start, ..., stop - 1 of all inputs together, in bounded memory."""
     offset = 0
     for item in inputs:
         with item.open(pde) as (a, u):
             first, last = max(0, start - offset), min(a.shape[0], stop - offset)
-            step = max(1, _BLOCK_NODES // a.shape[1] ** 2)
+            step = max(1, _BLOCK_NODES // max(map(math.prod, (a.shape[1:], u.shape[1:]))))
             for i in range(first, last, step):
                 j = min(i + step, last)
                 yield a.rows(i, j), u.rows(i, j)

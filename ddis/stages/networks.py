@@ -18,17 +18,18 @@ from ddis.stages.layout import model_folder
 
 
 def build_denoiser(study: Study, problem: str, kind: str) -> EDMDenoiser:
-    """An untrained prior (kind "prior": 1 channel) or joint prior ("joint", "joint-white": 2 channels)."""
-    periodic = study.make_problem(problem).basis == "fourier"
-    return EDMDenoiser(make_backbone(1 if kind == "prior" else 2, periodic, getattr(study, kind.removesuffix("-white")).backbone))
+    """An untrained prior of coefficients (kind "prior"), or of coefficients and solutions ("joint", "joint-white")."""
+    coefficient, solution = study.make_problem(problem).spaces(study.data.resolution)
+    channels = coefficient.channels + (0 if kind == "prior" else solution.channels)
+    return EDMDenoiser(make_backbone(channels, coefficient.grid, getattr(study, kind.removesuffix("-white")).backbone))
 
 
 def build_operator(study: Study, problem: str, coefficient: Normalisation, solution: Normalisation) -> nn.Module:
     """An untrained Fourier neural operator."""
     from ddis.models.operator import FourierOperator  # neuraloperator takes seconds to import
 
-    periodic = study.make_problem(problem).basis == "fourier"
-    return FourierOperator(study.operator.network, periodic, coefficient, solution)
+    spaces = study.make_problem(problem).spaces(study.data.resolution)
+    return FourierOperator(study.operator.network, spaces, coefficient, solution)
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Trained:
     """A trained network in evaluation mode, and what its model.json says.
 
     coefficient, solution  normalisations (no solution for a coefficient prior)
-    spectrum               of a coefficient prior: variance C [S, S] of the normalised coefficient's modes
-    error_gain             of an operator: what its modes are multiplied by [S, S] to predict those of the solution
-    error_spectrum         of an operator: variance [S, S] of the modes of what is then left, normalised
+    spectrum               of a coefficient prior: variance C [*shape] of the normalised coefficient's modes
+    error_gain             of an operator: what its modes are multiplied by [*shape] to predict those of the solution
+    error_spectrum         of an operator: variance [*shape] of the modes of what is then left, normalised
     """
 
     network: nn.Module

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ddis.config import Study, kind_and_percent
-from ddis.data.normalisation import SIGMA_DATA, Normalisation
-from ddis.data.store import Pairs
+from ddis.data.normalisation import Normalisation
+from ddis.data.store import FIELDS, Pairs
 from ddis.errors import InputError
-from ddis.fields.bases import Basis, basis
+from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, WhiteNoise, make_noise
 from ddis.files import write_csv, write_json
+from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.progress import Progress
@@ -145,7 +146,7 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
 
 def diffusion_noise(study: Study, problem: str, kind: str) -> tuple[Basis, Noise]:
     """The problem's basis, and the diffusion noise of a kind of prior on its grid: white for "joint-white", else the study's."""
-    modes = basis(study.make_problem(problem).basis, study.data.resolution)
+    modes = study.make_problem(problem).coefficient_space(study.data.resolution).grid.basis
     if kind == "joint-white":
         return modes, WhiteNoise()
     return modes, make_noise(study.data.resolution, modes, **study.noise.model_dump())
@@ -155,7 +156,8 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
     """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields."""
     made = study.make_problem(problem)
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
-    names = ["coefficient"] if kind == "prior" else ["coefficient", "solution"]
+    spaces = dict(zip(FIELDS, made.spaces(study.data.resolution), strict=True))
+    names = FIELDS[:1] if kind == "prior" else FIELDS
     rows = np.arange(study.data.train) if kind == "prior" else training_share(study, percent)
     held_out = np.arange(study.data.validation) if kind == "prior" else validation_share(study, percent)
 
@@ -163,11 +165,13 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
         values = torch.from_numpy(getattr(pairs, name)[which])
         return made.relax(values) if name == "coefficient" else values
 
-    normalisation = {name: normalisation_of(fields(train, name, rows).numpy(), f"{problem} {name}") for name in names}
+    normalisation = {
+        name: normalisation_of(fields(train, name, rows).numpy(), f"{problem} {name}", spaces[name]) for name in names
+    }
 
     def stacked(pairs: Pairs, which: np.ndarray) -> Tensor:
-        channels = [normalisation[name].normalise(fields(pairs, name, which)) for name in names]
-        return torch.stack(channels, dim=1).float().to(device)
+        parts = {name: normalisation[name].normalise(fields(pairs, name, which)) for name in names}
+        return torch.cat([spaces[name].channelled(part) for name, part in parts.items()], dim=1).float().to(device)
 
     data, held = stacked(train, rows), stacked(validation, held_out)
     modes, noise = diffusion_noise(study, problem, kind)
@@ -187,7 +191,8 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
         average,
         ranks,
     )
-    spectrum = modes.forward(data[:, 0].cpu().double()).var(dim=0) if kind == "prior" else None
+    free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)
+    spectrum = modes.forward(free).var(dim=0) if kind == "prior" else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
     return Job(trainer, normalisation, sizes, spectrum)
 
@@ -199,8 +204,9 @@ def operator_job(study: Study, problem: str, percent: str, device: torch.device,
 
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     rows, held_out = training_share(study, percent), validation_share(study, percent)
-    coefficient = normalisation_of(train.coefficient, f"{problem} coefficient")
-    solution = normalisation_of(train.solution[rows], f"{problem} solution")
+    spaces = study.make_problem(problem).spaces(study.data.resolution)
+    coefficient = normalisation_of(train.coefficient, f"{problem} coefficient", spaces[0])
+    solution = normalisation_of(train.solution[rows], f"{problem} solution", spaces[1])
 
     def normalised(pairs: Pairs, which: np.ndarray) -> tuple[Tensor, Tensor]:
         a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
@@ -224,9 +230,9 @@ def operator_job(study: Study, problem: str, percent: str, device: torch.device,
     return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
 
 
-def normalisation_of(fields: np.ndarray, name: str) -> Normalisation:
+def normalisation_of(fields: np.ndarray, name: str, space: Space) -> Normalisation:
     try:
-        return Normalisation.of(fields)
+        return Normalisation.of(fields, space)
     except ValueError as error:
         raise InputError(f"{name}: {error}") from error
 
@@ -244,7 +250,7 @@ def operator_error(
     a = normalisation["coefficient"].normalise(torch.from_numpy(validation.coefficient[rows])).to(device)
     u = normalisation["solution"].normalise(torch.from_numpy(validation.solution[rows])).to(device)
     errors, u = prediction_errors(operator, a, u).cpu(), u.cpu()
-    modes = basis(study.make_problem(problem).basis, study.data.resolution)
+    modes = study.make_problem(problem).solution_space(study.data.resolution).grid.basis
     gain, spectrum = operator_error_model(u + errors, u, modes)
     return {
         "relative_error": float((errors.flatten(1).norm(dim=1) / u.flatten(1).norm(dim=1)).mean()),
@@ -263,12 +269,12 @@ def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> 
     made, normalisation = study.make_problem(problem), job.normalisation["coefficient"]
     modes, noise = diffusion_noise(study, problem, "prior")
     spectrum = made.prior_spectrum(study.data.resolution)
-    spectrum = job.spectrum if spectrum is None else spectrum * (SIGMA_DATA / normalisation.std) ** 2
+    spectrum = job.spectrum if spectrum is None else spectrum * (1 / normalisation.unit) ** 2
     assert spectrum is not None
     optimal = GaussianDenoiser(modes, spectrum, noise.spectrum(modes))
     device = next(denoiser.parameters()).device
     fields = made.relax(torch.from_numpy(load_pairs(study, problem, "validation").coefficient[:256]))
-    data = normalisation.normalise(fields)[:, None].to(device)
+    data = made.coefficient_space(study.data.resolution).channelled(normalisation.normalise(fields)).to(device)
     errors = denoising.denoising_errors([denoiser, optimal], data, noise, SIGMAS, study.seed)
     return [
         {"sigma": s, "error": float(own), "optimal_error": float(best), "excess": float(own / best - 1)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddis.data.normalisation import SIGMA_DATA
 from ddis.fields.noise import Noise
-from ddis.models.denoiser import Denoiser
+from ddis.models.denoiser import Denoiser, per_field
 from ddis.randomness import generator
 
 VALIDATION_DRAWS = 256
@@ -23,15 +23,15 @@ def loss_weight(sigma: Tensor) -> Tensor:
 
 
 def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """Scalar loss of a batch: x, noise [B, C, S, S], sigma [B]."""
-    error = denoiser(x + sigma[:, None, None, None] * noise, sigma) - x
-    return (loss_weight(sigma)[:, None, None, None] * error**2).mean()
+    """Scalar loss of a batch: x, noise [B, C, *nodes], sigma [B]."""
+    error = denoiser(x + per_field(sigma, x) * noise, sigma) - x
+    return (per_field(loss_weight(sigma), x) * error**2).mean()
 
 
 def training_loss(
     model: nn.Module, data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, first: int = 0
 ) -> Callable[[np.ndarray, int], Tensor]:
-    """The loss of a step on normalised fields `data` [N, C, S, S]; noise and levels depend on (seed, step, place in batch).
+    """The loss of a step on normalised fields `data` [N, C, *nodes]; noise and levels depend on (seed, step, place in batch).
 
     first: place in the batch of the first of the fields that the loss is asked for.
     """

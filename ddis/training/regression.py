@@ -10,12 +10,12 @@ from ddis.models.operator import FourierOperator
 
 
 def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
-    """||prediction - target|| / ||target|| of each field [B], for fields [B, S, S]."""
+    """||prediction - target|| / ||target|| of each field [B], for fields [B, *shape]."""
     return (prediction - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
 
 
 def training_loss(model: FourierOperator, coefficient: Tensor, solution: Tensor) -> Callable[[np.ndarray, int], Tensor]:
-    """The loss of a step on normalised pairs [N, S, S]."""
+    """The loss of a step on normalised pairs [N, *shape]."""
 
     def loss(indices: np.ndarray, step: int) -> Tensor:
         index = torch.from_numpy(indices).to(coefficient.device)
@@ -40,6 +40,6 @@ def validation_loss(coefficient: Tensor, solution: Tensor, batch: int = 64) -> C
 
 @torch.no_grad()
 def prediction_errors(model: FourierOperator, coefficient: Tensor, solution: Tensor, batch: int = 64) -> Tensor:
-    """Errors G_φ(a) - u [N, S, S] on normalised pairs."""
+    """Errors G_φ(a) - u [N, *shape] on normalised pairs."""
     pieces = zip(coefficient.split(batch), solution.split(batch), strict=True)
     return torch.cat([model.forward_normalised(a) - u for a, u in pieces])
