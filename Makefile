@@ -51,7 +51,7 @@ check: $(STAMP)  ## set up, check format, lint and types of Python and Snakemake
 	@$(LOCAL) snakemake --lint
 
 clean:  ## remove .venv and caches; results stay
-	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv .snakemake .hypothesis .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find ddis tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last: an environment without it was left half-made, and is made anew. constraints.txt is the whole

@@ -3,11 +3,6 @@ from snakemake.utils import min_version
 
 min_version("9.10")
 
-# A configuration of the user's own is taken as it is, never mixed with the default study; `--config` changes either.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config/config.yaml"
-
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/restart.smk"

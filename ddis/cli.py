@@ -1,9 +1,11 @@
 """`ddis`: one subcommand per stage of a study. Thin: it reads arguments, loads the configuration and calls the stage."""
 
 import argparse
+import io
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -38,9 +40,29 @@ TRAIN_HELP = """Train a prior, a joint prior or an operator. On several GPUs of 
 Each batch is divided among the processes; any number of them goes on from a checkpoint."""
 
 
+class Once(argparse.Action):
+    """Stores the value of an option that may be given once: the last of two would win without a word."""
+
+    given = False
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None) -> None:
+        if self.given and self.option_strings:
+            parser.error(f"argument {self.option_strings[0]}: given twice; accepted: once")
+        self.given = True
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no option twice, unless it is declared as repeatable."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.register("action", None, Once)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line, one subparser per stage."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         "ddis",
         description="Decoupled diffusion inverse solver: the stages of a study.",
         epilog=EPILOG,
@@ -196,51 +218,35 @@ def _generate(arguments: argparse.Namespace) -> None:
             "(with --seed, --split, --set, --workers)"
         )
     from ddis.data.generate import Request
+    from ddis.yaml_text import parse_assignments
 
     split, seed, workers = arguments.split or "train", arguments.seed or 0, 1 if arguments.workers is None else arguments.workers
     if workers < 1:
         raise InputError(f"--workers {workers}; accepted: 1 or more")
-    parameters = parse_settings(arguments.set)
+    parameters = parse_assignments(arguments.set, "--set")
     request = Request(arguments.pde, parameters, arguments.resolution, arguments.count, seed, split)
     generate.run_file(request, Path(arguments.output), workers)
 
 
 def _import(arguments: argparse.Namespace) -> None:
     from ddis.stages import import_
+    from ddis.yaml_text import parse_assignments
 
-    parameters, inputs = parse_settings(arguments.set), [Path(name) for name in arguments.inputs]
+    parameters, inputs = parse_assignments(arguments.set, "--set"), [Path(name) for name in arguments.inputs]
     import_.run_file(arguments.pde, parameters, inputs, Path(arguments.output), arguments.start, arguments.count)
-
-
-def parse_settings(items: Sequence[str]) -> dict[str, Any]:
-    """{key: value} of `KEY=VALUE` items; values are read as in YAML. Raises InputError."""
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for item in items:
-        key, equals, text = item.partition("=")
-        if not equals or not key or key in settings:
-            raise InputError(f"--set {item}: accepted: KEY=VALUE, each key once")
-        try:
-            settings[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {item}: {text!r} cannot be read as a value") from error
-    return settings
 
 
 def load_study(arguments: argparse.Namespace) -> "Study":
     """The study of --config, or of --settings. Raises InputError."""
     from ddis.config import Study
+    from ddis.yaml_text import parse_json
 
     settings = getattr(arguments, "settings", None)
     if (settings is None) == (arguments.config is None):
         raise InputError("give either --config FILE or --settings JSON")
     if settings is None:
         return Study.load(arguments.config)
-    try:
-        return Study.load(json.loads(settings))
-    except json.JSONDecodeError as error:
-        raise InputError(f"--settings is not JSON: {error}") from error
+    return Study.load(parse_json(settings, "--settings"))
 
 
 def dispatch(arguments: argparse.Namespace) -> None:
@@ -277,6 +283,13 @@ def _deliver_again(lost: "sys.UnraisableHookArgs") -> None:
     timer.start()
 
 
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as in `ddis schema | head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status, see EPILOG."""
     arguments = build_parser().parse_args(argv)
@@ -284,8 +297,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     install_sigterm_handler()
     sys.unraisablehook = _deliver_again
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name shows its codes
     try:
         dispatch(arguments)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 128 + signal.SIGPIPE
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,14 +7,22 @@ accepted. `Study.inputs` says, stage by stage, what a result depends on; its dig
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, Field, PrivateAttr, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ddis.data.store import PAIRS, open_pairs, read_attributes
 from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_count
@@ -38,6 +46,8 @@ from ddis.settings import (
     TuningSettings,
 )
 from ddis.training.loop import TrainingSettings
+from ddis.written import as_written
+from ddis.yaml_text import merged, parse_assignments, read_yaml
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 SPLITS = ("train", "validation", "test")
@@ -60,7 +70,7 @@ class Study(Settings):
     training_processes: processes that share a training, one GPU each; results depend on it by the rounding of float32 alone.
     """
 
-    study: Name
+    study: Annotated[Name, BeforeValidator(as_written)]
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1)
@@ -91,6 +101,7 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "Study":
+        self._check_names()
         for name in self.problems:
             self._check_problem(name)
         self._check_files()
@@ -101,7 +112,7 @@ class Study(Settings):
                 _check_fractions(f"runs.{name}.fractions", run.fractions)
             unknown = set(run.problems or ()) - set(self.problems)
             if unknown:
-                raise InputError(f"runs.{name}.problems: {', '.join(unknown)}; accepted: {', '.join(self.problems)}")
+                raise InputError(f"runs.{name}.problems: {', '.join(sorted(unknown))}; accepted: {', '.join(self.problems)}")
             try:
                 run.check_cases(list(self.problems), self.percents(name))
             except InputError as error:
@@ -116,6 +127,18 @@ class Study(Settings):
             if name not in self.runs or load_method(self.runs[name].method).tuned is None:
                 raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(self.runs)}")
         return self
+
+    def _check_names(self) -> None:
+        """Raises InputError if two results would have one file, also on disks that do not tell capitals from small letters."""
+        problems, observations, runs = list(self.problems), list(self.observations), list(self.runs)
+        figures = (problems, observations), (problems, observations, runs)
+        for kinds in ((problems,), (observations,), (runs,), *figures):
+            found: dict[str, tuple[str, ...]] = {}
+            for names in product(*kinds):
+                other = found.setdefault("-".join(names).casefold(), names)
+                if other != names:
+                    both = " and ".join("/".join(each) for each in (other, names))
+                    raise InputError(f"{both} would have one file name where capitals do not count: rename one")
 
     def _check_problem(self, name: str) -> None:
         problem, size = self.make_problem(name), self.data.resolution
@@ -181,7 +204,9 @@ class Study(Settings):
     def _check_files(self) -> None:
         unknown = set(self.data.files) - set(self.problems)
         if unknown:
-            raise InputError(f"data.files: {', '.join(unknown)} is no problem of the study; accepted: {', '.join(self.problems)}")
+            raise InputError(
+                f"data.files: {', '.join(sorted(unknown))} is no problem of the study; accepted: {', '.join(self.problems)}"
+            )
         for name in self.data.files:
             made = self.make_problem(name)
             pde, parameters = self.problems[name].pde, made.parameters.model_dump(mode="json")
@@ -217,17 +242,20 @@ class Study(Settings):
         if isinstance(source, Mapping):
             return cls._validate(dict(source), "configuration")
         if not isinstance(source, str | Path):
-            raise InputError(f"the configuration is {source!r}; accepted: keys and values, see config/config.yaml")
-        path = Path(source)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not YAML: {error}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path} holds no configuration; see config/config.yaml")
-        return cls._validate(content, str(path))
+            raise InputError(f"the configuration is {_shown(source)}; accepted: keys and values, see config/config.yaml")
+        return cls.read([source])
+
+    @classmethod
+    def read(cls, paths: Iterable[Path | str], changes: Iterable[str] = ()) -> "Study":
+        """The study of YAML files, each of which changes those before it, and of `KEY=VALUE`. Raises InputError."""
+        paths, content = list(paths), dict[str, Any]()
+        for path in paths:
+            part = read_yaml(path)
+            if not isinstance(part, dict):
+                what = "is empty" if part is None else f"holds {_shown(part)}"
+                raise InputError(f"{path} {what}, which is no configuration; accepted: keys and values, see config/config.yaml")
+            content = merged(content, part)
+        return cls._validate(merged(content, parse_assignments(changes, "--config")), ", ".join(map(str, paths)))
 
     @classmethod
     def _validate(cls, content: dict[str, Any], source: str) -> "Study":
@@ -235,6 +263,8 @@ class Study(Settings):
             return cls.model_validate(_text_keys(content))
         except ValidationError as error:
             raise InputError(f"{source}: " + "; ".join(_explain(cls, e) for e in error.errors())) from error
+        except RecursionError as error:
+            raise InputError(f"{source}: nested too deeply, or without end") from error
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, defaults included, as plain values; `Study.load(study.resolved()) == study`."""
@@ -416,18 +446,20 @@ def kind_and_percent(model: str) -> tuple[str, str]:
 
 
 def _text_keys(value: Any) -> Any:
-    """The same settings with every key as text: YAML reads the percent in `{1: 5, 100: 20}` as a number."""
+    """The same settings with every key as text: in Python the percent in `{1: 5, 100: 20}` is a number."""
     if isinstance(value, Mapping):
-        texts = {percent_key(key): _text_keys(part) for key, part in value.items()}
+        texts = {_text_key(key): _text_keys(part) for key, part in value.items()}
         if len(texts) < len(value):
-            raise InputError(f"keys {list(value)}: two of them are the same; write percents without quotes, once each")
+            raise InputError(f"keys {_shown(list(value))}: two of them are the same; accepted: each key once")
         return texts
     return [_text_keys(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def percent_key(key: Any) -> str:
-    """A key as text, numbers as in file names (12.5, 100)."""
-    return percent_name(key) if isinstance(key, float) else str(key)
+def _text_key(key: Any) -> str:
+    text = percent_name(key) if isinstance(key, float) else as_written(key)
+    if not isinstance(text, str):
+        raise InputError(f"key {_shown(key)}; accepted: text (on, yes and the like are text only in quotes in YAML 1.1)")
+    return text
 
 
 def _check_fractions(key: str, fractions: tuple[float, ...]) -> None:
@@ -439,14 +471,26 @@ def _check_fractions(key: str, fractions: tuple[float, ...]) -> None:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     """One pydantic error as `key: what is wrong (got value)`, with the accepted keys where one is unknown."""
-    key = ".".join(str(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
+    key = ".".join(_shown_key(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ") + (", in quotes" if error["type"] == "string_type" else "")
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key (got {error['input']!r}); accepted here: {', '.join(_keys_at(model, error['loc'][:-1]))}"
+        accepted = ", ".join(_keys_at(model, error["loc"][:-1]))
+        return f"{key}: unknown key (got {_shown(error['input'])}); accepted here: {accepted}"
     if error["type"] == "missing":
         return f"{key}: missing; see config/config.yaml for an example"
-    shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    shown = "" if isinstance(error["input"], dict) else f" (got {_shown(error['input'])})"
     return f"{key}: {message}{shown}" if key else message
+
+
+def _shown_key(part: int | str) -> str:
+    """A key as it is, in quotes if one would not see all of it."""
+    return part if isinstance(part, str) and part.isprintable() and part == part.strip() != "" else repr(part)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -1,17 +1,78 @@
-"""Writing files so that a half-written one never stands under its final name."""
+"""Text files are read with one clear error, and files written so that a half-written one never stands under its final name."""
 
+import codecs
 import csv
 import errno
+import glob
 import json
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
+from ddis.reading import cannot_read, file_kind
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 that begins with its mark; line ends as "\\n", without a mark at the beginning.
+
+    Raises InputError, which names the file and why it cannot be read; of one in another encoding the byte and its line.
+    """
+    content = read_bytes(path)
+    if kind := file_kind(content):
+        raise DamagedError(f"{path} is no text file: by its first bytes it is {kind}")
+    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} {_not_text(error)}; save it as UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DamagedError(f"{path} is no text file: line {line} holds a NUL character; save it as UTF-8 text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a file, or of a pipe. Raises InputError, which names the file and the reason that the system gives."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            kind = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(kind) or stat.S_ISFIFO(kind):
+                os.set_blocking(file.fileno(), True)
+                return file.read()
+    except OSError as error:
+        raise cannot_read(Path(path), error) from error
+    except ValueError as error:  # a NUL character in the name
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+    raise InputError(f"{path} cannot be read: it is a device; accepted: a file")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a pipe that nobody writes to as well, where open() would wait for one who does."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_json(path: Path | str) -> Any:
+    """What a JSON file holds. Raises InputError."""
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DamagedError(f"{path} is not JSON: {error}") from error
+
+
+def _not_text(error: UnicodeDecodeError) -> str:
+    """Where a file is not in the encoding that it was taken for."""
+    before = error.object[: error.start]
+    line, byte = before.count(b"\n") + 1, error.object[error.start]
+    kind = "UTF-16" if error.encoding.startswith("utf-16") else "UTF-8"
+    return f"is not {kind}: byte {error.start} (0x{byte:02x}) in line {line}"
 
 
 @contextmanager
@@ -51,7 +112,7 @@ def write_error(path: Path, error: OSError) -> InputError:
 
 def remove_leftovers(path: Path) -> None:
     """Removes temporary files of `path` that a process of this machine left when it was killed."""
-    for leftover in path.parent.glob(f".{path.name}.{platform.node()}.*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{platform.node()}.*.tmp"):
         try:
             os.kill(int(leftover.name.split(".")[-2]), 0)
         except ProcessLookupError:
@@ -63,7 +124,7 @@ def remove_leftovers(path: Path) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """Writes `text` (UTF-8) to `path` atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path | str, value: Any) -> None:

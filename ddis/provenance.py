@@ -85,7 +85,7 @@ def device_name(device: str = "cpu") -> str:
 
         return torch.cuda.get_device_name(device)
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -109,7 +109,7 @@ def peak_memory_mb() -> float:
         return float(torch.cuda.max_memory_allocated()) / 2**20
     try:
         # Not ru_maxrss: on Linux that also holds the parent's memory, from before this program was started.
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**10
     except OSError:

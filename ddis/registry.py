@@ -5,6 +5,7 @@ Things outside the package are found in two ways: an entry point of the group (`
 """
 
 import sys
+import traceback
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -38,5 +39,12 @@ class Registry:
             sys.path.append(str(Path.cwd()))  # a user's own file, as `python -m` would find it
         try:
             return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
+        except (Exception, SystemExit) as error:  # whatever a user's own file does when it is imported
+            raise InputError(f"{self.kind} {name!r} cannot be loaded: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """An error as Python shows it, and where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if last.filename.startswith("<frozen") or last.filename == __file__ else f" ({last.filename}, line {last.lineno})"
+    return f"{type(error).__name__}: {error}{where}"

@@ -2,12 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ddis.data.subsets import percent_keys
 from ddis.models.settings import BackboneSettings, OperatorSettings
 from ddis.training.loop import TrainingSettings
+from ddis.written import Text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+AtPercent = Annotated[dict[str, dict[str, Any]], BeforeValidator(percent_keys)]
 
 
 class Settings(BaseModel):
@@ -30,9 +33,9 @@ class ProblemSettings(BaseModel):
 class SplitFiles(Settings):
     """Files of `ddis import` or `ddis generate --output`, one for each split; paths from the working directory."""
 
-    train: str
-    validation: str
-    test: str
+    train: Text
+    validation: Text
+    test: Text
 
 
 class DataSettings(Settings):
@@ -41,7 +44,7 @@ class DataSettings(Settings):
     workers: processes that generate a split, each with one thread. files: by problem, where its data is taken from instead.
     """
 
-    resolution: int = Field(ge=4)
+    resolution: int = Field(ge=4, le=4096)
     train: int = Field(ge=1)
     validation: int = Field(ge=1)
     test: int = Field(ge=1)
@@ -76,7 +79,7 @@ class PriorSettings(Settings):
     log_sigma_mean: float = -1.2
     log_sigma_std: float = Field(1.2, gt=0)
     training: TrainingSettings = TrainingSettings()
-    at: dict[str, dict[str, Any]] = {}
+    at: AtPercent = {}
 
 
 class OperatorConfig(Settings):
@@ -84,7 +87,7 @@ class OperatorConfig(Settings):
 
     network: OperatorSettings = OperatorSettings()
     training: TrainingSettings = TrainingSettings()
-    at: dict[str, dict[str, Any]] = {}
+    at: AtPercent = {}
 
 
 class TuningSettings(Settings):

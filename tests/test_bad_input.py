@@ -1,11 +1,17 @@
 """What happens to input that cannot be used, and to samples that become non-finite: one clear line, and the others go on."""
 
+import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from ddis.cli import main
 from ddis.config import Study
 from ddis.data.store import SAMPLES, Samples, read_samples, write_arrays, write_samples
 from ddis.errors import InputError
@@ -101,3 +107,54 @@ def test_noise_levels_that_rise_are_refused(method):
     levels = {"sigma_min": 3, "sigma_max": 2}
     with pytest.raises(InputError, match=rf"runs\.{method}\.sigma_min 3 for problem 'poisson' .*accepted: below sigma_max, 2"):
         Study.load({**CONFIGURATION, "runs": {method: levels}})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("raise RuntimeError('no licence\\nfound')", r"RuntimeError: no licence found \(.*mine\.py, line 1\)"),
+        ("import sys\nsys.exit(3)", r"SystemExit: 3 \(.*mine\.py, line 2\)"),
+        ("1 / 0", r"ZeroDivisionError: division by zero"),
+        ("def f(:", r"SyntaxError: invalid syntax"),
+        ("\0", r"(SyntaxError|ValueError): source code .*null bytes"),
+        ("x = 1", r"AttributeError: module 'mine' has no attribute 'Thing'"),
+    ],
+)
+def test_a_module_of_the_users_own_that_fails_is_told_in_one_line(tmp_path, monkeypatch, content, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(InputError, match=rf"pde 'mine:Thing' cannot be loaded: {told}") as refused:
+        Study.load({**CONFIGURATION, "problems": {"poisson": {"pde": "mine:Thing"}}})
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_option_given_twice_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["tables", "--config", "a.yaml", "--config", "b.yaml"])
+    assert "argument --config: given twice; accepted: once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["schema", "verify"])
+def test_a_reader_that_goes_away_is_no_error(tmp_path, monkeypatch, command):
+    """`ddis schema | head`: neither a traceback nor a message."""
+    monkeypatch.chdir(tmp_path)
+    arguments = {"schema": [], "verify": ["bad"]}[command]
+    if arguments:
+        assert main(["study", "--settings", json.dumps(CONFIGURATION | {"runs": {"exact": {}}})]) == 0
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "ddis", command, *arguments], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_terminal_that_cannot_show_a_name_shows_its_codes(tmp_path):
+    """File names in Latin-1, on a terminal that knows ASCII alone."""
+    name = os.fsencode(tmp_path) + b"/Ger\xe4t.yaml"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ddis", "study", "--config", name], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr == f"error: {tmp_path}/Ger\\xe4t.yaml cannot be read: No such file or directory\n"

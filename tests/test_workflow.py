@@ -173,6 +173,31 @@ def test_a_wrong_configuration_is_one_clear_message(clone: Clone) -> None:
     assert "Traceback" not in done.stdout
 
 
+def test_a_configuration_is_read_as_ddis_study_reads_it(clone: Clone) -> None:
+    """Snakemake's own reading would take the last of two equal keys, `on` for a truth value, and 007 for a number."""
+    default = (ROOT / "config" / "config.yaml").read_text(encoding="utf-8")
+    names = default.replace("sparse: {count: 125", "on: {count: 125").replace("exact: {samples: 8}", "1e3: {method: exact}")
+    (clone.folder / "names.yaml").write_text(names, encoding="utf-8-sig")
+    done = clone.snakemake("-n", "--configfile", "names.yaml", "--config", "study=007", "seed=3")
+    assert done.returncode == 0 and "results/007/samples/poisson/on/1e3-100.h5" in done.stdout, done.stdout
+    (clone.folder / "twice.yaml").write_text(default.replace("seed: 0", "seed: 0\nseed: 1"))
+    done = clone.snakemake("-n", "--configfile", "twice.yaml")
+    assert done.returncode != 0 and "twice.yaml: key 'seed' stands in lines 4 and 5" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_the_default_configuration_in_another_encoding_is_one_clear_message(clone: Clone) -> None:
+    path = clone.folder / "config" / "config.yaml"
+    text = path.read_bytes()
+    path.write_bytes(b"# Ger\xe4t\n" + text)
+    try:
+        done = clone.snakemake("-n", "--config", "seed=3")
+    finally:
+        path.write_bytes(text)
+    assert done.returncode != 0 and "config/config.yaml is not UTF-8: byte 5 (0xe4) in line 1" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+
+
 def test_the_command_goes_on_after_snakemake_was_killed(clone: Clone) -> None:
     """Its locks are left, and the mark that an output is unfinished."""
     state, report = clone.folder / ".snakemake", clone.folder / "results" / "quickstart" / "report.html"

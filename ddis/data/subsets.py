@@ -1,5 +1,8 @@
 """Paired subsets: nested, so that 1 % lies inside 5 % of the pairs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from ddis.errors import InputError
@@ -9,6 +12,22 @@ from ddis.randomness import generator
 def percent_name(percent: float) -> str:
     """A percent as it stands in file names and tables: without trailing zeros (1, 12.5, 100)."""
     return f"{round(percent, 10):.10f}".rstrip("0").rstrip(".")
+
+
+def percent_keys(value: Any) -> Any:
+    """A table by percent with its keys as in file names: 12.50 as 12.5. Raises InputError if two of them are one percent."""
+    if not isinstance(value, Mapping):
+        return value
+    names: dict[str, Any] = {}
+    for key, part in value.items():
+        try:
+            name = percent_name(float(key))
+        except (ValueError, TypeError, OverflowError):
+            name = key  # no percent, which is for others to say
+        if name in names:
+            raise InputError(f"percent {name} stands twice; accepted: each percent once")
+        names[name] = part
+    return names
 
 
 def percent_label(fraction: float) -> str:

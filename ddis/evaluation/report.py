@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from ddis.evaluation.table import to_html
+from ddis.yaml_text import yaml_text
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def render_report(
     return environment.get_template("report.html").render(
         study=study,
         config=config,
-        config_text=yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=100),
+        config_text=yaml_text(_plain(config), width=100),
         setting=_setting(table),
         table=Markup(to_html(table)),
         caption=caption,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
 from ddis.evaluation.calibration import calibration
+from ddis.evaluation.text import read_table
 
 COLUMNS: dict[str, str] = {
     "problem": "string",
@@ -130,9 +132,9 @@ def to_csv(table: pd.DataFrame) -> str:
     return str(text.to_csv(index=False, lineterminator="\n"))
 
 
-def from_csv(text: Any) -> pd.DataFrame:
-    """The data frame of a table written by `to_csv`, from an open file or a path."""
-    return pd.read_csv(text, dtype=COLUMNS)
+def from_csv(path: Path | str) -> pd.DataFrame:
+    """The data frame of a table written by `to_csv`. Raises InputError."""
+    return read_table(path, COLUMNS)
 
 
 def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = ()) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
+from ddis.data.subsets import percent_keys
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
@@ -16,12 +17,13 @@ from ddis.models.denoiser import Denoiser
 from ddis.pde.base import Problem
 from ddis.randomness import Generators, white_noise
 from ddis.sampling.observation import Observation
+from ddis.written import Text
 
 # A number for all cases, or by problem, or by problem and percent of the pairs.
 NonNegative = Annotated[float, Field(ge=0)]
-PerCase = NonNegative | dict[str, NonNegative | dict[str, NonNegative]]
+PerCase = NonNegative | dict[str, NonNegative | Annotated[dict[str, NonNegative], BeforeValidator(percent_keys)]]
 Positive = Annotated[float, Field(gt=0)]
-PositivePerCase = Positive | dict[str, Positive | dict[str, Positive]]
+PositivePerCase = Positive | dict[str, Positive | Annotated[dict[str, Positive], BeforeValidator(percent_keys)]]
 
 
 def number(value: PerCase) -> float:
@@ -47,7 +49,7 @@ class RunSettings(BaseModel):
     operator: Literal["fno", "solver"] = "fno"
     samples: int = Field(1, ge=1)
     fractions: tuple[float, ...] | None = None
-    problems: tuple[str, ...] | None = None
+    problems: tuple[Text, ...] | None = None
     batch: int = Field(64, ge=1)
 
     @property

@@ -41,11 +41,11 @@ def run_settings(run: str, values: dict[str, Any]) -> RunSettings:
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        # Of a union every member is tried: what fails deepest is the one that was meant.
-        first = max(error.errors(), key=lambda e: len(list(_keys(values, e["loc"]))))
+        # Of a union every member is tried: what fails deepest is the one that was meant, or what says more than its type.
+        first = max(error.errors(), key=lambda e: (len(list(_keys(values, e["loc"]))), e["type"] == "value_error"))
         key = ".".join(["runs", run, *_keys(values, first["loc"])])
-        known = ", ".join(settings.model_fields)
-        raise InputError(f"{key}: {first['msg']} (got {first['input']!r}); settings of {values['method']}: {known}") from error
+        known, message = ", ".join(settings.model_fields), first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{key}: {message} (got {first['input']!r}); settings of {values['method']}: {known}") from error
 
 
 def _keys(values: dict[Any, Any], location: tuple[int | str, ...]) -> Iterator[str]:

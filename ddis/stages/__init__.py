@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1]
 BESIDE = frozenset(
     {
         *("cli", "config", "errors", "pde", "progress", "provenance", "registry", "sampling.methods", "settings", "signals"),
-        *("stages.records", "stages.takeover", "stages.verify", "tracking"),
+        *("stages.records", "stages.takeover", "stages.verify", "tracking", "written", "yaml_text"),
     }
 )
 

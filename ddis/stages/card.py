@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import yaml
 
 from ddis.config import SPLITS, Study
 from ddis.data.card import card_data, card_markdown, field_digests, field_statistics, repetitions
@@ -13,6 +12,7 @@ from ddis.evaluation.figures.style import to_png
 from ddis.files import atomic_path, write_text
 from ddis.stages.common import load_pairs, stage
 from ddis.stages.layout import data_path
+from ddis.yaml_text import yaml_text
 
 SHOWN_FIELDS = 4
 
@@ -41,7 +41,7 @@ def run(study: Study, problem: str) -> None:
         card = card_data(made, problem, settings.pde, study.data.resolution, splits, error)
         card["warnings"] = warnings + repetitions(digests)
         folder = data_path(study, problem, "train").parent
-        write_text(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False, allow_unicode=True))
+        write_text(folder / "card.yaml", yaml_text(card))
         write_text(folder / "card.md", card_markdown(card))
         with atomic_path(folder / "pairs.png") as temporary:
             temporary.write_bytes(to_png(pairs_figure(*shown, f"{problem}: {made.equation}", made.basis == "fourier")))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ddis.config import Study
@@ -11,6 +10,7 @@ from ddis.data.store import Samples
 from ddis.evaluation.figures import calibration, errors, fields, limit, training
 from ddis.evaluation.figures.style import run_colours, to_png
 from ddis.evaluation.table import from_csv
+from ddis.evaluation.text import read_table
 from ddis.files import atomic_path
 from ddis.stages.common import stage
 from ddis.stages.layout import groups, has_limit, model_folder, models
@@ -29,7 +29,7 @@ def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
     """Name and figure of every picture of the study; `tables` is the folder of its tables."""
     colours = run_colours(list(study.runs))
     table = from_csv(tables / "errors.csv")
-    ratios, splits = (pd.read_csv(tables / name, dtype={"percent": str}) for name in ("limit.csv", "split.csv"))
+    ratios, splits = (read_table(tables / name) for name in ("limit.csv", "split.csv"))
     for problem, observation in groups(study):
         runs, key = shown_runs(study, problem, observation), f"{problem}-{observation}"
         yield f"gallery-{key}", fields.gallery(runs, fields=[0, 1] if len(runs[0].mean) > 1 else [0])
@@ -40,11 +40,11 @@ def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
         if has_limit(study, problem, observation):
             yield f"limit-{key}", limit.distance(ratios, splits, problem, observation, colours)
     for problem in study.problems:
-        histories = {m: pd.read_csv(model_folder(study, problem, m) / "history.csv") for m in models(study, problem)}
+        histories = {m: read_table(model_folder(study, problem, m) / "history.csv") for m in models(study, problem)}
         if histories:
             yield f"training-{problem}", training.training_history(histories)
         if "prior" in histories:
-            quality = pd.read_csv(model_folder(study, problem, "prior") / "denoising.csv")
+            quality = read_table(model_folder(study, problem, "prior") / "denoising.csv")
             yield f"prior-{problem}", training.prior_quality({"prior": quality}, study.make_problem(problem).is_gaussian)
 
 

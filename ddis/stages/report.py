@@ -1,15 +1,13 @@
 """Stage `report`: the study as one page that opens from disk."""
 
-import json
 from typing import Any
-
-import pandas as pd
 
 from ddis import provenance
 from ddis.config import Study
 from ddis.evaluation import table as tables
 from ddis.evaluation.report import Model, Picture, render_report
-from ddis.files import write_text
+from ddis.evaluation.text import read_table
+from ddis.files import read_bytes, read_json, read_text, write_text
 from ddis.stages.common import stage
 from ddis.stages.layout import figure_names, model_folder, models
 from ddis.stages.tables import notes
@@ -58,15 +56,13 @@ def run(study: Study) -> None:
             table=table,
             caption=tables.caption(table, study.study, study.seed, notes(study)),
             comparisons={
-                title: (study.folder / "tables" / name).read_text(encoding="utf-8")
+                title: read_text(study.folder / "tables" / name)
                 for title, name in (("Distance to the limit", "limit.md"), ("Claims", "claims.md"))
             },
             results=[p for p in pictures.values() if p not in training],
-            cards={p: (study.folder / "data" / p / "card.md").read_text(encoding="utf-8") for p in study.problems},
+            cards={p: read_text(study.folder / "data" / p / "card.md") for p in study.problems},
             data=[
-                Picture(
-                    f"Pairs of {p}", (study.folder / "data" / p / "pairs.png").read_bytes(), "Coefficients and their solutions."
-                )
+                Picture(f"Pairs of {p}", read_bytes(study.folder / "data" / p / "pairs.png"), "Coefficients and their solutions.")
                 for p in study.problems
             ],
             models=[model(study, p, m) for p in study.problems for m in models(study, p)],
@@ -83,17 +79,17 @@ def picture(study: Study, name: str) -> Picture:
     """A figure of the study with its title and caption."""
     kind, _, rest = name.removesuffix(".png").partition("-")
     title, caption = TITLES[kind]
-    return Picture(f"{title}: {rest}", (study.folder / "figures" / name).read_bytes(), caption)
+    return Picture(f"{title}: {rest}", read_bytes(study.folder / "figures" / name), caption)
 
 
 def model(study: Study, problem: str, name: str) -> Model:
     """Facts of a trained network; for a prior also its quality per noise level."""
     folder = model_folder(study, problem, name)
-    information: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    information: dict[str, Any] = read_json(folder / "model.json")
     keys = ("parameters", "training_fields", "validation_fields", "validation_loss", "relative_error")
     facts = {key.replace("_", " "): information[key] for key in keys if key in information}
     quality = folder / "denoising.csv"
     shown = (
-        {"Error per noise level, against the optimal (or best linear) denoiser": pd.read_csv(quality)} if quality.exists() else {}
+        {"Error per noise level, against the optimal (or best linear) denoiser": read_table(quality)} if quality.exists() else {}
     )
     return Model(f"{problem} {name}", facts, shown)

@@ -1,17 +1,16 @@
 """Stage `study`: the resolved configuration, and the study's parent run in tracking."""
 
-import yaml
-
 from ddis import provenance, tracking
 from ddis.config import Study
 from ddis.files import write_text
 from ddis.stages.records import Step, check_folders, write_record
+from ddis.yaml_text import yaml_text
 
 
 def run(study: Study) -> None:
     """Writes results/<study>/config.yaml."""
     step, path = Step("study"), study.folder / "config.yaml"
     check_folders(study, step)
-    write_text(path, yaml.safe_dump(study.resolved(), sort_keys=False, allow_unicode=True))
+    write_text(path, yaml_text(study.resolved()))
     write_record(study, step, provenance.collect({}, study.seed), {})
     tracking.ensure_study(study.study, path)

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ddis.config import Case, Study
 from ddis.evaluation.figures.training import tuning
+from ddis.evaluation.text import read_table
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
 from ddis.stages.figures import save
@@ -28,7 +28,7 @@ def draw(study: Study) -> Iterator[tuple[str, Figure]]:
             cases = [c for c in study.cases() if (c.problem, c.observation, c.run) == (problem, observation, run_name)]
             if cases:
                 labels = [f"{run_name}, {case.percent} %" for case in cases]
-                curves = [pd.read_csv(tuning_path(study, **vars(case))) for case in cases]
+                curves = [read_table(tuning_path(study, **vars(case))) for case in cases]
                 chosen = [chosen_weight(study, case) for case in cases]
                 figure = tuning(dict(zip(labels, curves, strict=True)), dict(zip(labels, chosen, strict=True)))
                 yield f"tuning-{problem}-{observation}-{run_name}", figure

@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddis.config import Study
 from ddis.data.store import PAIRS, SAMPLES, read_attributes
 from ddis.errors import DamagedError, InputError
@@ -30,6 +28,7 @@ from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
 from ddis.stages.records import RECORDS, Step, inputs_of, name_of, outputs_of, record_name, steps, tuning_steps
+from ddis.yaml_text import read_yaml
 
 # Written by Snakemake and by tracking; nothing is made from them.
 BESIDE = ("logs", "benchmarks", "tracking", RECORDS)
@@ -69,7 +68,7 @@ def run(given: str) -> bool:
     kinds = {kind: sum(f.kind == kind for f in findings) for kind in dict.fromkeys(f.kind for f in findings)}
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     verdict = "all is well" + (f" ({counts})" if counts else "") if not wrong else counts
-    print(f"{study.study}: {files} files, {size / 1e6:.1f} MB in {time.monotonic() - begin:.1f} s: {verdict}")
+    print(f"{study.study}: {files} files, {size / 1e6:.1f} MB in {time.monotonic() - begin:.1f} s: {verdict}", flush=True)
     return not wrong
 
 
@@ -169,7 +168,7 @@ def look_into(path: Path) -> tuple[str, str] | None:
     """(kind, why) of a file that cannot be read as what its name says; None if it can."""
     try:
         _CHECKS[path.suffix](path)
-    except (InputError, OSError, ValueError, KeyError, yaml.YAMLError, csv.Error) as error:
+    except (InputError, OSError, ValueError, KeyError, csv.Error) as error:
         text = " ".join(str(error).partition(f"; {REPAIR}")[0].replace(f"{path} ", "").split())
         cause = error.__cause__ if isinstance(error, InputError) else error
         if isinstance(cause, Exception) and (said := system_reason(cause)):
@@ -207,7 +206,7 @@ _CHECKS = {
     ".csv": _check_csv,
     ".png": _check_png,
     ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
-    ".yaml": lambda path: yaml.safe_load(path.read_text(encoding="utf-8")),
+    ".yaml": read_yaml,
     **dict.fromkeys((".md", ".tex", ".html"), _check_text),
 }
 

@@ -49,8 +49,8 @@ def process_start(pid: int) -> str | None:
         shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True)
         return shown.stdout.strip()
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
     # The name before it, in brackets, may hold anything. Clock ticks since the machine was started are field 22.

@@ -109,7 +109,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """One sync of a study at a time."""
     path = folder / ".sync.lock"
     try:
-        file = path.open("a")
+        file = path.open("ab")
     except OSError as error:
         raise write_error(path, error) from error
     with file:

@@ -248,7 +248,7 @@ def answering() -> Iterator[None]:
 @contextmanager
 def _locked() -> Iterator[None]:
     """One process of this folder at a time: MLflow's first set-up of a database is not safe against a second one."""
-    with Path("mlflow.db.lock").open("a") as file:
+    with Path("mlflow.db.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -15,8 +15,13 @@ from ddis.stages.layout import TABLES, figure_names
 from ddis.stages.needs import memory_mb, minutes
 from ddis.stages.records import outputs_of, steps
 
+# A configuration of the user's own is taken as it is, never mixed with the default study; `--config` changes either. Snakemake's
+# own reading is not used: it takes the last of two equal keys, `on` for a truth value, and 007 for a number.
 try:
-    study = Study.load(config)
+    study = Study.read(
+        workflow.overwrite_configfiles or ["config/config.yaml"],
+        workflow.config_settings.config_args or [],
+    )
 except InputError as error:
     raise WorkflowError(str(error))
 

@@ -54,7 +54,7 @@ def mend_times():
 
 def cancel_left_jobs():
     """Cancels Slurm jobs that a Snakemake which was killed has left: this one submits them anew."""
-    name = SLURM_NAME.read_text() if SLURM_NAME.exists() else ""
+    name = SLURM_NAME.read_text(encoding="utf-8") if SLURM_NAME.exists() else ""
     if left := slurm_jobs(name):
         logger.warning(
             f"Cancelling Slurm jobs of an earlier Snakemake: {' '.join(left)}"
@@ -64,7 +64,9 @@ def cancel_left_jobs():
         while slurm_jobs(name) and time.monotonic() < deadline:
             time.sleep(1)
     # All Slurm jobs of this Snakemake have one name, which nothing public tells; other executors have none.
-    SLURM_NAME.write_text(getattr(workflow.scheduler._executor, "run_uuid", ""))
+    SLURM_NAME.write_text(
+        getattr(workflow.scheduler._executor, "run_uuid", ""), encoding="utf-8"
+    )
 
 
 def slurm_jobs(name):
