@@ -1,15 +1,19 @@
 """What benchmarks compute besides calling the package: pages and plots from made-up measurements, a reference of their own."""
 
-import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from posterior_gap import Setting, draw, make_setting
 from test_gauss_newton import SIZE, make_task
 
 from ddis.config import Study
 from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate, conditional_spectrum
+from ddis.sampling.observation import error_covariance, error_growth, operator_error_model
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -71,19 +75,46 @@ def test_rows_of_every_chain_give_what_products_give():
     assert torch.allclose(gauss_newton.OwnJacobian(task)(point, x_tilde, target, variance), expected, rtol=1e-6, atol=1e-9)
 
 
-def test_what_was_measured_of_bad_operators_holds():
-    """The committed figures of ddis-gn with R: errors grow within two standard errors, stay below 1.05 times the prior mean's."""
-    result = json.loads(operator_error.RESULT.read_text(encoding="utf-8"))
-    found = operator_error.criteria(result["rows"])
-    assert found == result["criteria"] and found["failed_fields"] == 0
-    assert (
-        found["largest_l2_mean"] <= 105 and found["largest_fall_in_standard_errors"] <= 2 and found["smallest_coverage90"] >= 0.8
-    )
-    errors = {row["operator"]: row["error"] for row in result["rows"]}
-    assert min(errors.values()) < 0.011 and max(errors.values()) > 0.95
-    assert all(
-        {row["key"]["run"] for row in result["rows"] if row["operator"] == name} == set(operator_error.RUNS) for name in errors
-    )
+def expected_error(setting: Setting, mean: torch.Tensor) -> torch.Tensor:
+    """Root mean square errors [n] of estimates [n, P] for truths from the posterior."""
+    spread = setting.covariance.diagonal(dim1=1, dim2=2).sum(dim=1)
+    return (spread + (mean - setting.mean).square().sum(dim=1)).sqrt()
+
+
+def test_a_worse_operator_costs_ddis_gn_accuracy_but_less_with_its_error_in_r():
+    """The solver mixed with that of the transposed field, R from 100 pairs; found: 0.29, 0.32, 0.57 and 1.09 of the prior's."""
+    torch.set_num_threads(1)
+    setting = make_setting("poisson", fields=8)
+    task, noise = setting.task, float(setting.task.observation.covariance[0, 0, 0])
+    index, values = task.observation.index, task.observation.values
+    rng = torch.Generator().manual_seed(0)
+    draws = torch.randn(100, 16, 16, generator=rng, dtype=torch.float64)
+    a = task.basis.inverse(task.spectrum.sqrt() * draws)
+    u = task.operator(a)
+
+    def error(operator: Callable, covariance: torch.Tensor) -> float:
+        """Of the mean of 64 samples, in units of that of the prior's mean; the samples' own noise is below 1 %."""
+        observation = replace(task.observation, covariance=covariance)
+        samples = draw(replace(setting, task=replace(task, operator=operator, observation=observation)), "ddis-gn", 64)
+        return float((expected_error(setting, samples.mean(dim=1)) / expected_error(setting, 0 * setting.mean)).mean())
+
+    with_error, noise_only = [], []
+    for share in (0.01, 0.1, 0.3, 1.0):
+
+        def bad(x: torch.Tensor, share: float = share) -> torch.Tensor:
+            return (1 - share) * task.operator(x) + share * task.operator(x).mT
+
+        gain, spectrum = operator_error_model(bad(a), u, task.basis)
+
+        def scaled(x: torch.Tensor, bad: Callable = bad, gain: torch.Tensor = gain) -> torch.Tensor:
+            return task.basis.inverse(gain * task.basis.forward(bad(x)))
+
+        with_error.append(error(scaled, error_covariance(index, noise, task.basis, spectrum, error_growth(values))))
+        noise_only.append(error(bad, error_covariance(index, noise, task.basis)))
+    assert all(worse > 1.05 * better for better, worse in pairwise(with_error)), with_error
+    assert with_error[0] < 1.05 * error(task.operator, task.observation.covariance) and with_error[-1] < 1.2, with_error
+    assert all(a < 1.01 * b for a, b in zip(with_error, noise_only, strict=True)), noise_only
+    assert all(a < 0.9 * b for a, b in zip(with_error[2:], noise_only[2:], strict=True)), noise_only
 
 
 def test_what_an_operators_error_must_not_do():
