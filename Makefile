@@ -9,16 +9,12 @@ VENV := $(CURDIR)/.venv
 STAMP := .venv/.complete
 TABLE := results/quickstart/tables/errors.md
 REPORT := results/quickstart/report.html
-# Of the tracking server; variables of the shell do not count: `make mlflow-server HOST=0.0.0.0`.
-HOST := 127.0.0.1
-PORT := 5000
-BACKEND := sqlite:///mlserver/mlflow.db
 # UV=uv installs with uv, which knows nothing of pip's settings.
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python .venv/bin/python,.venv/bin/python -m pip install --quiet --no-compile)
 # pip keeps its own cache; the tools that run later keep theirs here.
 LOCAL := env PATH="$(VENV)/bin:$$PATH" XDG_CACHE_HOME="$(VENV)/cache" MPLCONFIGDIR="$(VENV)/cache/matplotlib"
 
-.PHONY: help quickstart test test-cluster test-faults mlflow-server check clean
+.PHONY: help quickstart test test-cluster test-faults check clean
 
 help:  ## show this help
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,9 +35,6 @@ test-cluster: $(STAMP)  ## set up, run a small study through a real Slurm on thi
 
 test-faults: $(STAMP)  ## set up, kill stages of a small study, fill its disk, damage its files: it ends with the same bytes
 	@$(LOCAL) pytest -vv -m faults tests/faults
-
-mlflow-server: $(STAMP)  ## set up, start a tracking server for the jobs of a cluster (HOST, PORT, BACKEND: docs/clusters.md)
-	@$(LOCAL) HOST=$(HOST) PORT=$(PORT) BACKEND='$(BACKEND)' workflow/mlflow-server.sh
 
 check: $(STAMP)  ## set up, check format, lint and types of Python and Snakemake files
 	@$(LOCAL) ruff format --check .

@@ -1,4 +1,5 @@
 # Turns a configuration into data, models, samples, tables, figures and a report: snakemake --cores all [--configfile FILE]
+from ddis.tracking.beside import Exporter
 from snakemake.utils import min_version
 
 min_version("9.10")
@@ -24,6 +25,9 @@ localrules:
     tune,
 
 
+exporter = Exporter(study.study)
+
+
 # config.yaml is written before the first job, not by a rule: with an input that is to be made again, Snakemake would not look
 # at a job's own parameters, and would miss what a new configuration changes.
 onstart:
@@ -32,6 +36,15 @@ onstart:
         "mkdir -p {study.folder}/logs;"
         " logged {study.folder}/logs/study.log ddis study --settings {SETTINGS:q}"
     )
+    exporter.start()
+
+
+onsuccess:
+    exporter.finish(logger.warning)
+
+
+onerror:
+    exporter.finish(logger.warning)
 
 
 # Every file of the study: one that was removed, data or weights too, is made again though all that was made from it is there.

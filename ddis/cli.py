@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddis import __version__
 from ddis.errors import InputError
-from ddis.signals import Stopped
-from ddis.tracking import Terminated, install_sigterm_handler
+from ddis.signals import Stopped, Terminated, install_sigterm_handler
 
 if TYPE_CHECKING:
     from ddis.config import Study
@@ -171,36 +170,30 @@ def _add_problem(sub: argparse.ArgumentParser, required: bool) -> None:
     sub.add_argument("--output", required=required, metavar="FILE.h5", help="the file to write")
 
 
-RUNS_HELP = """what MLflow shows of the stages, put in order after a fault. The tracker is the one at MLFLOW_TRACKING_URI, by
-default ./mlflow.db; run these commands in the folder of results/."""
-SYNC_HELP = """send to MLflow what only the local records hold (results/STUDY/tracking/), because the tracker was down, slow or
-refused, or because DDIS_TRACKING=off: parameters, metrics, tags, files, status and times, exactly once, however often this is
-called or killed. Of a stage at work, what it has recorded so far is sent."""
-CLEAN_HELP = """end the runs that MLflow shows as RUNNING though their process is gone (kill -9, power cut): they become KILLED,
-or what their record says. On this host the process decides, on another its Slurm job; what cannot be seen from here is left alone
-and named."""
+RUNS_HELP = """what MLflow shows of the stages. It is at MLFLOW_TRACKING_URI, by default ./mlflow.db; run this in the folder of
+results/."""
+SYNC_HELP = """send to MLflow what it lacks of the records that stages write (results/STUDY/tracking/): parameters, metrics, tags,
+files, networks, status and times, exactly once, however often this is called or killed. Snakemake has it at work beside its jobs;
+by hand it is needed when MLflow was down, switched off (DDIS_TRACKING=off), lost its database, or when results/ was copied."""
 
 
 def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    runs = commands.add_parser("runs", help="repair what MLflow shows: sync, clean", description=RUNS_HELP)
+    runs = commands.add_parser("runs", help="send what stages recorded to MLflow", description=RUNS_HELP)
     actions = runs.add_subparsers(dest="action", required=True, metavar="ACTION")
-    sync = actions.add_parser("sync", help="send what MLflow missed", description=SYNC_HELP)
-    clean = actions.add_parser("clean", help="end the runs of processes that are gone", description=CLEAN_HELP)
-    for action in (sync, clean):
-        action.add_argument("study", nargs="?", metavar="STUDY", help="name of a study (all)")
-    gone = "a host that will not come back: its processes count as ended; repeatable"
-    clean.add_argument("--gone", action="append", default=[], metavar="HOST", help=gone)
+    sync = actions.add_parser("sync", help="send what MLflow lacks", description=SYNC_HELP)
+    sync.add_argument("study", nargs="?", metavar="STUDY", help="name of a study (all)")
+    sync.add_argument("--follow", action="store_true", help="go on with a STUDY until standard input ends (Ctrl-D)")
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    if arguments.action == "sync":
-        from ddis.tracking.sync import sync
+    from ddis.tracking.sync import follow, sync
 
+    if not arguments.follow:
         sync(arguments.study)
+    elif arguments.study is None:
+        raise InputError("--follow needs the name of a STUDY")
     else:
-        from ddis.tracking.clean import clean
-
-        clean(arguments.study, arguments.gone)
+        follow(arguments.study)
 
 
 def _generate(arguments: argparse.Namespace) -> None:

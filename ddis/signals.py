@@ -1,15 +1,27 @@
-"""Stopping between two steps: a signal asks for it, and the loop looks after every step whether it was asked."""
+"""SIGTERM as an exception, and stopping between two steps: the loop looks after every step whether a signal came."""
 
 import signal
 import time
 from types import FrameType, TracebackType
-from typing import Any
-
-from ddis.tracking import Terminated
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A terminal, srun and torchrun each pass a signal on: what comes so soon after the first is the same one.
 COPIES_SECONDS = 2.0
+
+
+class Terminated(BaseException):
+    """SIGTERM was received. No ordinary `except Exception` stops it."""
+
+
+def install_sigterm_handler() -> None:
+    """From now on the first SIGTERM raises Terminated in the main thread; later ones are ignored while the process ends."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated("SIGTERM")
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 class Stopped(Terminated):

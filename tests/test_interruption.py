@@ -16,9 +16,9 @@ from trainings import study_with_data
 from ddis import signals
 from ddis.config import Study
 from ddis.models.checkpoint import load_tensors
-from ddis.signals import Stopped, StopRequest
+from ddis.signals import Stopped, StopRequest, Terminated, install_sigterm_handler
 from ddis.stages import train
-from ddis.tracking import Terminated, install_sigterm_handler, read_record, record_path
+from ddis.tracking import read_record, record_path
 from ddis.training.loop import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -117,24 +118,74 @@ def test_every_file_has_a_record_and_is_well(finished):
     assert set(record["inputs"]) == {"data/poisson/train.h5", "data/poisson/validation.h5"} and len(record["outputs"]) == 4
 
 
-def test_every_stage_is_a_run_in_mlflow(finished, monkeypatch):
+@pytest.fixture
+def mlflow_runs(finished, monkeypatch):
+    """MLflow's client, the runs of the stages by name, and that of the study."""
     monkeypatch.chdir(finished)
     from mlflow import MlflowClient
 
-    client = MlflowClient("sqlite:///mlflow.db")
-    [experiment] = [e for e in client.search_experiments() if e.name == "tiny"]
-    runs = client.search_runs([experiment.experiment_id], max_results=100)
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    stages = {run.info.run_name: run for run in runs if run not in parents}
-    assert len(parents) == 1 and len(stages) == 3 + 1 + 2 + 5 + 7 + 3
-    assert all(run.info.status == "FINISHED" for run in runs)
-    assert all(run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id for run in stages.values())
+    client = MlflowClient(f"sqlite:///{finished}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment], max_results=100)
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return client, {run.info.run_name: run for run in runs if run is not parent}, parent
+
+
+def test_every_stage_is_a_run_in_mlflow(mlflow_runs):
+    """Under that of the study, which spans them all and has its scores, tables and figures."""
+    client, stages, parent = mlflow_runs
+    assert len(stages) == 3 + 1 + 2 + 5 + 7 + 3
+    assert all(run.info.status == "FINISHED" for run in [parent, *stages.values()])
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in stages.values())
+    span = min(run.info.start_time for run in stages.values()), max(run.info.end_time for run in stages.values())
+    assert (parent.info.start_time, parent.info.end_time) == span
+    artifacts = {
+        path.path for folder in (None, "tables", "figures") for path in client.list_artifacts(parent.info.run_id, folder)
+    }
+    assert {"config.yaml", "report.html", "tables/errors.csv", "figures/gallery-poisson-sparse.png"} <= artifacts
+    assert "| poisson | sparse |" in parent.data.tags["mlflow.note.content"]
+    sample, row = stages["sample/poisson/sparse/ddis-gn/10"], pd.read_csv("results/tiny/tables/errors.csv").iloc[1]
+    assert (row["run"], row["percent"]) == ("ddis-gn", 10)
+    assert {name: sample.data.tags[name] for name in ("problem", "method", "percent")} == {
+        "problem": "poisson",
+        "method": "ddis-gn",
+        "percent": "10",
+    }
+    ratio = row["l2_mean"] / row["l2_limit"]
+    for name, value in (("l2_mean", row["l2_mean"]), ("coverage90", row["coverage90"]), ("ratio_to_limit", ratio)):
+        assert sample.data.metrics[name] == pytest.approx(value)
+        assert parent.data.metrics[f"poisson/sparse/ddis-gn-10/{name}"] == pytest.approx(value)
+
+
+def test_a_training_has_its_data_and_its_network_in_mlflow(mlflow_runs):
+    """Loaded by `mlflow.pyfunc`, it computes what the study's own network does."""
+    import mlflow
+    import torch
+
+    from ddis.stages.networks import load_network
+
+    client, stages, _ = mlflow_runs
+    study = Study.load("results/tiny/config.yaml")
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
     prior = stages["train/poisson/prior"]
     assert len(client.get_metric_history(prior.info.run_id, "validation_loss")) == 3
     assert prior.data.params["settings.training.steps"] == "12" and prior.data.metrics["peak_memory_mb"] > 0
-    names = {artifact.path for artifact in client.list_artifacts(prior.info.run_id)}
-    assert {"weights.safetensors", "history.csv", "denoising.csv"} <= names
-    assert "ddis.data_digest" in stages["generate/poisson/train"].data.tags
+    fields = np.random.default_rng(0).standard_normal((2, 2, 16, 16), dtype=np.float32)
+    inputs = {
+        "operator-10": {"coefficient": fields[0]},
+        "prior": {"x_t": fields[:, :1], "sigma": np.ones(2, np.float32)},
+        "joint-100": {"x_t": fields, "sigma": np.ones(2, np.float32)},
+    }
+    for model, arrays in inputs.items():
+        run = stages[f"train/poisson/{model}"]
+        [data], [output] = run.inputs.dataset_inputs, run.outputs.model_outputs
+        assert json.loads(data.dataset.profile)["training_fields"] == (6 if model == "operator-10" else 64)
+        loaded = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+        assert loaded.metadata.signature.inputs.input_names() == list(arrays)
+        network = load_network(study, "poisson", model, torch.device("cpu")).network
+        expected = network(*(torch.from_numpy(array) for array in arrays.values())).numpy()
+        [made] = loaded.predict(arrays).values()
+        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)  # the same arithmetic, in another process' threads
 
 
 def ddis(folder: Path, *arguments: str) -> list[str]:

@@ -12,7 +12,7 @@ AT_WORK = """
 import logging, sys, time
 from pathlib import Path
 from ddis.stages.takeover import only_process
-from ddis.tracking import Terminated, install_sigterm_handler
+from ddis.signals import Terminated, install_sigterm_handler
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 install_sigterm_handler()

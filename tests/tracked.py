@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ddis import tracking
-from ddis.tracking import read_record, record_path, tracker
+from ddis.tracking import read_record, record_path, stage_run, tracker
 
 
 def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +30,7 @@ def work_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stages(database: Path | str, study: str) -> dict[str, list[dict]]:
-    """The stages of a study in MLflow, by name: status, times, parameters, tags, and every metric with its count."""
+    """The runs of a study in MLflow, by name: status, times, parameters, tags, and every metric with its count."""
     connection = sqlite3.connect(database)
     connection.row_factory = sqlite3.Row
 
@@ -42,18 +42,15 @@ def stages(database: Path | str, study: str) -> dict[str, list[dict]]:
         where e.name = ? and r.lifecycle_stage = 'active' order by r.start_time"""
     for run in rows(query, study):
         number = run["run_uuid"]
-        tags = dict(tuple(row) for row in rows("select key, value from tags where run_uuid = ?", number))
-        if tags.get("ddis.kind") != "stage":
-            continue
         metrics = rows("select key, step, iif(is_nan, 'nan', value), timestamp from metrics where run_uuid = ?", number)
         content = {
             "id": number,
             "status": run["status"],
             "times": (run["start_time"], run["end_time"]),
             "parameters": dict(tuple(row) for row in rows("select key, value from params where run_uuid = ?", number)),
-            "tags": tags,
+            "tags": dict(tuple(row) for row in rows("select key, value from tags where run_uuid = ?", number)),
             "metrics": Counter(tuple(row) for row in metrics),
-            "artifacts": run["artifact_uri"],
+            "artifacts": Path(run["artifact_uri"]),
         }
         found.setdefault(run["name"], []).append(content)
     connection.close()
@@ -61,35 +58,49 @@ def stages(database: Path | str, study: str) -> dict[str, list[dict]]:
 
 
 def recorded(study: str, stage: str) -> Counter:
-    """Every metric of a local record with its count, as in `stages`: the database has no infinity, and NaN is a flag."""
+    """Every metric of a record with its count, as in `stages`: the database has no infinity, and NaN is a flag."""
     special = {"nan": "nan", "inf": sys.float_info.max, "-inf": -sys.float_info.max}
     lines = [line for line in read_record(record_path(study, stage)) if line["kind"] == "metrics"]
     return Counter((n, line["step"], special.get(v, v), line["time"]) for line in lines for n, v in line["values"].items())
 
 
-def start_script(study: str, body: str, number: int = 0) -> subprocess.Popen:
-    """A process with a stage `stage-<number>` whose block is `body`; a batch every 0.1 s."""
-    script = f"""
-        import logging, os, sys, time
-        from ddis import tracking
-        from ddis.tracking import run as at_work
-        logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
-        at_work.SEND_SECONDS = 0.1
-        with tracking.stage_run({study!r}, "stage-{number}", {{"number": {number}}}) as run:
-            {body}
-    """
+PROCESSES, METRICS = 16, 1000
+
+
+def record_many(number: int, seconds: float = 0.0) -> None:
+    """A stage with 1,000 metrics within `seconds`, and a file."""
+    table = Path(f"results/many/table-{number}.csv")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(f"{number}\n")
+    with stage_run("many", f"train/{number}", {"number": number}) as run:
+        for step in range(METRICS):
+            run.metrics({"loss": 1 / (step + 1)}, step)
+            time.sleep(seconds / METRICS)
+        run.artifact(table)
+
+
+def check_many(database: Path | str) -> None:
+    """16 runs that finished, each with its 1,000 metrics and the two of its end, once, and nothing else in the database."""
+    found = stages(database, "many")
+    [parent] = found.pop("many")
+    assert parent["status"] == "FINISHED"
+    assert sorted(found) == sorted(f"train/{number}" for number in range(PROCESSES))
+    for name, runs in found.items():
+        assert len(runs) == 1 and runs[0]["status"] == "FINISHED"
+        assert runs[0]["metrics"] == recorded("many", name)
+        assert len(runs[0]["metrics"]) == METRICS + 2
+        assert runs[0]["tags"]["mlflow.parentRunId"] == parent["id"]
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("select count(*) from metrics").fetchone() == (PROCESSES * (METRICS + 2),)
+
+
+def start_python(script: str) -> subprocess.Popen:
+    """A process that runs a script, with pipes."""
     environment = os.environ | {"PYTHONPATH": str(Path(tracking.__file__).parents[2])}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def run_script(study: str, body: str, returncode: int) -> None:
-    """`start_script`, to its end."""
-    process = start_script(study, body)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == returncode, errors
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ddis import provenance, tracking
-from ddis.config import Study
+from ddis.config import Study, kind_and_percent
 from ddis.data.store import PAIRS, Pairs, read_attributes, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
@@ -64,11 +64,22 @@ def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.Stage
     with settle(study):
         record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)))
         read = digests(study, inputs_of(study, step))
-        tags = {**provenance.tags(record), "ddis.configuration": study.digest(name, **what)}
+        tags = {**provenance.tags(record), **subject(study, name, what), "ddis.configuration": study.digest(name, **what)}
         mark = study.folder / "work" / "running" / step.label
         with only_process(mark, step.label), tracking.stage_run(study.study, step.label, inputs, tags) as run:
             yield run, record
             write_record(study, step, record, read)
+
+
+def subject(study: Study, name: str, what: dict[str, str]) -> dict[str, str]:
+    """What a stage is about, for tracking: its arguments, the method of its run, the percent of its model."""
+    tags = {"stage": name, **what}
+    if "run" in what:
+        tags["method"] = study.runs[what["run"]].method
+    if "model" in what:
+        kind, percent = kind_and_percent(what["model"])
+        tags |= {"network": kind, "percent": percent or "100"}
+    return tags
 
 
 def fingerprint(study: Study, problem: str, name: str, digest: str, *classes: type) -> str:

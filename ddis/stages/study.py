@@ -1,6 +1,6 @@
-"""Stage `study`: the resolved configuration, and the study's parent run in tracking."""
+"""Stage `study`: the resolved configuration."""
 
-from ddis import provenance, tracking
+from ddis import provenance
 from ddis.config import Study
 from ddis.files import write_text
 from ddis.stages.records import Step, check_folders, write_record
@@ -13,4 +13,3 @@ def run(study: Study) -> None:
     check_folders(study, step)
     write_text(path, yaml_text(study.resolved()))
     write_record(study, step, provenance.collect({}, study.seed), {})
-    tracking.ensure_study(study.study, path)

@@ -27,9 +27,9 @@ from ddis.randomness import generator
 from ddis.sampling.observation import operator_error_model
 from ddis.signals import Stopped, StopRequest
 from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
-from ddis.stages.layout import model_folder
+from ddis.stages.layout import data_path, model_folder
 from ddis.stages.networks import build_denoiser, build_operator
-from ddis.tracking import StageRun
+from ddis.tracking import Shapes, StageRun
 from ddis.training import denoising
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
@@ -63,7 +63,8 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
     kind, percent = kind_and_percent(model)
     with stage(study, "train", problem=problem, model=model) as (tracker, record):
         job = make_job(study, problem, model, ranks)
-        tracker.tag("ddis.data_digest", load_pairs(study, problem, "train").attributes["digest"])
+        path, digest = data_path(study, problem, "train"), load_pairs(study, problem, "train").attributes["digest"]
+        tracker.dataset(f"{problem} {percent or 100} %", path, digest, **job.sizes, resolution=study.data.resolution)
         checkpoint = train_to_end(study, problem, model, job, tracker)
         digest = study.digest("train", problem=problem, model=model)
         folder = model_folder(study, problem, model)
@@ -91,9 +92,20 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         write_csv(folder / "history.csv", job.trainer.progress.history, columns)
         write_json(folder / "model.json", {**information, "provenance": record})
         save_tensors(folder / "weights.safetensors", job.trainer.best, {"configuration": digest, "model": model})
-        for name in ("history.csv", "model.json", "weights.safetensors"):
+        for name in ("history.csv", "model.json"):
             tracker.artifact(folder / name)
+        tracker.network(folder, *signature(study, problem, kind))
         checkpoint.unlink(missing_ok=True)
+
+
+def signature(study: Study, problem: str, kind: str) -> tuple[Shapes, Shapes]:
+    """Shapes of what a network takes and gives, by name, as `ddis.stages.pyfunc` loads it."""
+    coefficient, solution = study.make_problem(problem).spaces(study.data.resolution)
+    if kind == "operator":
+        return {"coefficient": (-1, *coefficient.shape)}, {"solution": (-1, *solution.shape)}
+    channels = coefficient.channels + (0 if kind == "prior" else solution.channels)
+    fields = (-1, channels, *coefficient.grid.shape)
+    return {"x_t": fields, "sigma": (-1,)}, {"x0_hat": fields}
 
 
 def make_job(study: Study, problem: str, model: str, ranks: Ranks) -> Job:

@@ -1,24 +1,11 @@
-"""Tracking: every stage is an MLflow run under its study's parent run, and a local record that needs no server.
+"""Tracking: every stage writes a record, and one exporter feeds MLflow from the records.
 
-The files of a study are the truth and MLflow only watches. Each event of a stage goes first to the local record (`record`), then
-to MLflow. When MLflow fails or gives no answer, one warning is logged, the stage goes on without it, and the record stays whole:
-`ddis runs sync` sends it later, `ddis runs clean` closes the runs of processes that were killed outright.
-
-`DDIS_TRACKING=off` keeps the local record only. Without MLFLOW_TRACKING_URI runs go to `./mlflow.db`, where a plain
-`mlflow ui` shows them.
+The files of a study are the truth and MLflow only watches. A stage appends what it has to say to its record (`record`), and knows
+nothing of MLflow: no import, no server, no network. `ddis runs sync` (`sync`) sends what MLflow lacks; Snakemake has it at work
+beside itself (`beside`), unless DDIS_TRACKING=off. Without MLFLOW_TRACKING_URI, MLflow is the database ./mlflow.db, which a plain
+`mlflow ui` shows.
 """
 
-from ddis.tracking.record import flatten, read_record, record_path
-from ddis.tracking.run import StageRun, ensure_study, stage_run
-from ddis.tracking.signals import Terminated, install_sigterm_handler
+from ddis.tracking.record import Shapes, StageRun, read_record, record_path, stage_run
 
-__all__ = [
-    "StageRun",
-    "Terminated",
-    "ensure_study",
-    "flatten",
-    "install_sigterm_handler",
-    "read_record",
-    "record_path",
-    "stage_run",
-]
+__all__ = ["Shapes", "StageRun", "read_record", "record_path", "stage_run"]

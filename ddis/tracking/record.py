@@ -1,122 +1,153 @@
-"""The local record of a stage: `results/<study>/tracking/<stage>.jsonl`, one JSON object a line.
+"""The record of a stage: `results/<study>/tracking/<stage>.jsonl`, one JSON object a line, which a stage only appends to.
 
 Lines have `id` (`<attempt>-<number>`, unique), `kind` and `time` (ms since 1970). Kinds:
-- `start`: study, stage, key (of stage and parameters), parameters, tags; the tag `ddis.run` is the id of the run's first attempt
-- `metrics` (step, values), `tag` (key, value), `artifact` (path, folder, bytes, sha256)
+- `start`: study, stage, parameters, tags
+- `metrics`: step, values
+- `tag`: key, value
+- `artifact`: path, bytes, sha256
+- `dataset`: what the stage learns from: name, path, digest, profile (sizes)
+- `network`: folder, inputs and outputs (shape by name; -1 is any number)
 - `end`: status, error
-- `sent`: the lines of attempt `of` up to number `through` are in the MLflow run `run_id` at `uri`
 
-A run is the attempts with the same parameters up to the first that finished.
+Paths are from the study's folder, so that it may be moved. While a stage is at work it holds a shared lock (flock) on its record,
+which the system releases even after kill -9.
 """
 
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import math
 import os
 import re
-import threading
+import shlex
+import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from ddis.provenance import file_digest, peak_memory_mb
+from ddis.signals import Terminated
 
 _log = logging.getLogger(__name__)
 
 Line = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass
-class Attempt:
-    """What a record says of one process that worked on a run.
+@contextmanager
+def stage_run(
+    study: str, stage: str, parameters: Mapping[str, Any], tags: Mapping[str, str] | None = None
+) -> Iterator["StageRun"]:
+    """Records a stage from its start to its end.
 
-    `sent` holds the number of the last line that has arrived, by address and by MLflow run.
+    `stage` names the work within the study, such as `train/poisson/prior`. `parameters` are the settings that the result depends
+    on, `tags` what may differ between attempts (commit, device). The end is FINISHED, FAILED (an exception), or KILLED
+    (KeyboardInterrupt, Terminated); exceptions pass through. Raises ValueError for a name that is no relative path of plain
+    words, and nothing because of a full disk.
     """
+    run = StageRun(study, stage, parameters, tags or {})
+    status, error = "FAILED", ""
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, Terminated) as reason:
+        status, error = "KILLED", type(reason).__name__
+        raise
+    except SystemExit as reason:
+        status, error = ("FAILED", f"exit {reason.code}") if reason.code else ("FINISHED", "")
+        raise
+    except BaseException as reason:
+        error = f"{type(reason).__name__}: {reason}"
+        raise
+    finally:
+        run.close(status, error)
 
-    start: Line
-    lines: list[Line] = field(default_factory=list)
-    sent: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def id(self) -> str:
-        return place(self.start)[0]
+class StageRun:
+    """What `stage_run` gives to a stage. The first line that cannot be written is a warning, and the last."""
 
-    @property
-    def end(self) -> Line | None:
-        """The line that says how it ended; None of a process that runs or was killed outright."""
-        return self.lines[-1] if self.lines[-1]["kind"] == "end" else None
-
-    def unsent(self, target: str) -> list[Line]:
-        """The lines that are not known to have arrived at an address or in a run."""
-        return [line for line in self.lines if place(line)[1] > self.sent.get(target, 0)]
-
-
-class Record:
-    """The record as one attempt writes it; several processes may append to the same file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.attempt_id = uuid.uuid4().hex[:12]
-        self._number = 0
-        self._broken = False
-        self._lock = threading.Lock()
-
-    def read(self) -> list[Line]:
-        """What is in the record so far; a warning and nothing where it cannot be read."""
+    def __init__(self, study: str, stage: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        self._stage, self._folder, self._path = stage, Path("results", study), record_path(study, stage)
+        self._attempt, self._number, self._begin = uuid.uuid4().hex[:12], 0, time.monotonic()
+        self._file: BinaryIO | None = None
         try:
-            return read_record(self.path)
+            self._file = _open(self._path)
         except OSError as reason:
             self._give_up(reason)
-            return []
+        tags = {"mlflow.source.name": f"ddis {shlex.join(sys.argv[1:])}", **tags}
+        self._write("start", study=study, stage=stage, parameters=parameters, tags=tags)
 
-    def line(self, kind: str, **content: Any) -> Line:
-        """The next line, not written yet."""
-        with self._lock:
-            self._number += 1
-            return {"id": f"{self.attempt_id}-{self._number}", "kind": kind, "time": time.time_ns() // 10**6, **content}
+    def metrics(self, values: Mapping[str, Any], step: int = 0) -> None:
+        """Numbers at a step."""
+        self._write("metrics", step=step, values={name: json_number(float(value)) for name, value in values.items()})
 
-    def write(self, line: Line) -> None:
-        """Appends a line; after the first failure a warning, and nothing more is written."""
-        if self._broken:
+    def tag(self, key: str, value: Any) -> None:
+        """A word about this attempt."""
+        self._write("tag", key=key, value=str(value))
+
+    def artifact(self, path: Path | str) -> None:
+        """A file of the study. A missing one is a warning."""
+        try:
+            size, digest = Path(path).stat().st_size, file_digest(path)
+        except OSError as reason:
+            _log.warning("%s: cannot attach %s: %s", self._stage, path, reason.strerror or reason)
             return
+        self._write("artifact", path=self._inside(path), bytes=size, sha256=digest)
+
+    def dataset(self, name: str, path: Path, digest: str, **profile: int) -> None:
+        """The file that the stage learns from, and sizes of what it takes of it."""
+        self._write("dataset", name=name, path=self._inside(path), digest=digest, profile=profile)
+
+    def network(self, folder: Path, inputs: Shapes, outputs: Shapes) -> None:
+        """The folder of a trained network, with the shapes that `ddis.stages.pyfunc` takes and gives."""
+        self._write("network", folder=self._inside(folder), inputs=inputs, outputs=outputs)
+
+    def close(self, status: str, error: str) -> None:
+        """The last lines; gives up the lock."""
+        self.metrics({"seconds": time.monotonic() - self._begin, "peak_memory_mb": peak_memory_mb()})
+        self._write("end", status=status, error=error)
+        if self._file:
+            self._file.close()
+
+    def _inside(self, path: Path | str) -> str:
+        return str(Path(path).relative_to(self._folder) if Path(path).is_relative_to(self._folder) else path)
+
+    def _write(self, kind: str, **content: Any) -> None:
+        if self._file is None:
+            return
+        self._number += 1
+        line = {"id": f"{self._attempt}-{self._number}", "kind": kind, "time": time.time_ns() // 10**6, **content}
+        data = json.dumps(line, default=json_value).encode() + b"\n"
         try:
-            self.append(line)
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as reason:
             self._give_up(reason)
-
-    def append(self, line: Line) -> None:
-        """Appends a line. Raises OSError."""
-        text = json.dumps(line, default=json_value) + "\n"
-        with self._lock:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+", buffering=0) as file:
-                # On a network disk two machines would write over each other's lines. Not every disk has locks.
-                with suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                if file.seek(0, os.SEEK_END):
-                    file.seek(-1, os.SEEK_END)
-                    # A killed process may have left half a line.
-                    text = text if file.read(1) == b"\n" else "\n" + text
-                data = text.encode()
-                if file.write(data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def sent(self, of: str, through: int, run_id: str, uri: str) -> Line:
-        """The line that says that attempt `of` is in MLflow up to the line of number `through`."""
-        return self.line("sent", of=of, through=through, run_id=run_id, uri=uri)
 
     def _give_up(self, reason: OSError) -> None:
-        self._broken = True
-        _log.warning("cannot write the tracking record %s: %s; going on without it", self.path, reason.strerror)
+        self._file = None
+        _log.warning("cannot write the tracking record %s: %s; going on without it", self._path, reason.strerror)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The record, ready for the next line, with a lock that says that this process is at work."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab+", buffering=0)
+    with suppress(OSError):  # not every disk has locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":  # a killed process has left half a line
+            file.write(b"\n")
+    return file
 
 
 def record_path(study: str, stage: str) -> Path:
-    """Where the local record of a stage is; raises ValueError for a name that would lead elsewhere."""
+    """Where the record of a stage is; raises ValueError for a name that would lead elsewhere."""
     for what, name in (("study", study), ("stage", stage)):
         if not all(re.fullmatch(r"[\w-][\w.-]*", part) for part in name.split("/")):
             raise ValueError(f"{what} {name!r}: letters, digits, '_', '-' and '.' are accepted, in parts divided by '/'")
@@ -124,92 +155,28 @@ def record_path(study: str, stage: str) -> Path:
 
 
 def read_record(path: Path) -> list[Line]:
-    """The lines of a local record in their order; one that a killed process left half-written is skipped."""
+    """The lines of a record in their order; none if it is not there."""
+    return lines_after(path, 0)[0] if path.exists() else []
+
+
+def lines_after(path: Path, offset: int) -> tuple[list[Line], int]:
+    """The whole lines of a record from a byte on, and the byte after them; what a killed process has left is skipped."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    data = data[: data.rfind(b"\n") + 1]
     lines = []
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    for line in text.split("\n"):
-        try:
-            content = json.loads(line)
-            if isinstance(content, dict) and isinstance(content["kind"], str) and place(content):
-                lines.append(content)
-        except (ValueError, KeyError, AttributeError):
-            continue
-    return lines
+    for text in data.split(b"\n"):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            line = json.loads(text)
+            if line["kind"] and attempt_of(line):
+                lines.append(line)
+    return lines, offset + len(data)
 
 
-def place(line: Line) -> tuple[str, int]:
-    """Attempt and number of a line. Raises ValueError, KeyError or AttributeError if it has none."""
-    attempt, _, number = line["id"].rpartition("-")
-    return attempt, int(number)
-
-
-def runs_of(lines: Sequence[Line]) -> dict[str, list[Attempt]]:
-    """The attempts of every run in a record, by the run's tag `ddis.run`, both in the order of their start."""
-    attempts: dict[str, Attempt] = {}
-    for line in lines:
-        owner = line.get("of") or place(line)[0]
-        if line["kind"] == "start":
-            attempts[owner] = Attempt(line)
-        if owner not in attempts:
-            continue
-        if line["kind"] == "sent":
-            sent = attempts[owner].sent
-            sent |= {target: max(line["through"], sent.get(target, 0)) for target in (line["uri"], line["run_id"])}
-        else:
-            attempts[owner].lines.append(line)
-    runs: dict[str, list[Attempt]] = {}
-    for attempt in attempts.values():
-        if key := attempt.start["tags"].get("ddis.run"):
-            runs.setdefault(key, []).append(attempt)
-    return runs
-
-
-def unfinished(lines: Sequence[Line], key: str) -> list[Attempt]:
-    """The attempts so far of the run that an attempt with these settings goes on with; none if it begins a new one."""
-    runs = [attempts for attempts in runs_of(lines).values() if attempts[0].start["key"] == key]
-    return runs[-1] if runs and outcome(runs[-1])[0] != "FINISHED" else []
-
-
-def outcome(attempts: Sequence[Attempt]) -> tuple[str, int]:
-    """How a run ended, and when (ms since 1970): its first attempt that finished, else its last; empty if that has no end."""
-    ends = [attempt.end for attempt in attempts if attempt.end]
-    finished = [end for end in ends if end["status"] == "FINISHED"]
-    last = attempts[-1]
-    end = finished[0] if finished else last.end
-    return (end["status"], end["time"]) if end else ("", last.lines[-1]["time"])
-
-
-def tags_of(attempts: Sequence[Attempt]) -> dict[str, str]:
-    """The tags of a run: those of a later attempt replace those of an earlier one, whose error is forgotten."""
-    tags: dict[str, str] = {}
-    for attempt in attempts:
-        tags.pop("ddis.error", None)
-        tags |= attempt.start["tags"]
-        tags |= {line["key"]: line["value"] for line in attempt.lines if line["kind"] == "tag"}
-    return tags
-
-
-def settings_key(stage: str, parameters: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of a stage and its parameters."""
-    text = json.dumps([stage, parameters], sort_keys=True, default=json_value)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as one, keys joined with dots, values as text (lists as JSON)."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{name}.")
-        elif isinstance(value, list | tuple | Mapping):
-            flat[name] = json.dumps(value, default=json_value)
-        else:
-            flat[name] = str(value)
-    return flat
+def attempt_of(line: Line) -> str:
+    """The attempt that wrote a line."""
+    return str(line["id"].rpartition("-")[0])
 
 
 def json_number(value: float) -> float | str:

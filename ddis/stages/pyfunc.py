@@ -1,0 +1,44 @@
+"""What `mlflow.pyfunc.load_model` makes of a trained network that a study has logged.
+
+An operator takes `coefficient` [N, *shape] and gives `solution` [N, *shape], both in physical units. A prior or joint prior takes
+the noisy normalised field `x_t` [N, C, *nodes] and its noise levels `sigma` [N], and gives the denoised `x0_hat` [N, C, *nodes].
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ddis.config import Study, kind_and_percent
+from ddis.data.normalisation import Normalisation
+from ddis.models.checkpoint import load_tensors
+from ddis.stages.networks import build_denoiser, build_operator
+
+Arrays = dict[str, np.ndarray]
+
+
+class Network:
+    """A trained network between arrays by name."""
+
+    def __init__(self, network: nn.Module, output: str) -> None:
+        self.network, self.output = network.eval(), output
+
+    def predict(self, arrays: Arrays, params: object = None) -> Arrays:
+        """The network's output for its inputs, in the order of the signature."""
+        with torch.no_grad():
+            made = self.network(*(torch.from_numpy(np.asarray(array, np.float32)) for array in arrays.values()))
+        return {self.output: made.numpy()}
+
+
+def _load_pyfunc(path: str) -> Network:
+    """Called by MLflow, with a folder that holds config.yaml and models/<problem>/<model>/."""
+    [folder] = Path(path).glob("models/*/*")
+    study, problem, (kind, _) = Study.load(Path(path) / "config.yaml"), folder.parent.name, kind_and_percent(folder.name)
+    information = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
+    is_operator = kind == "operator"
+    network = build_operator(study, problem, **normalisation) if is_operator else build_denoiser(study, problem, kind)
+    network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
+    return Network(network, "solution" if is_operator else "x0_hat")
