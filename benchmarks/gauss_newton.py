@@ -21,18 +21,17 @@ import torch
 from torch import Tensor
 
 from ddis.config import Case, Study
-from ddis.data.normalisation import SIGMA_DATA
+from ddis.data.normalisation import Normalisation
 from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 from ddis.evaluation.text import pipe_table
 from ddis.files import write_json, write_text
-from ddis.models.denoiser import GaussianDenoiser
+from ddis.priors import gaussian
 from ddis.provenance import collect
-from ddis.sampling.base import Method, State, Task
+from ddis.sampling.base import Batch, Method, State
 from ddis.sampling.daps import anneal
-from ddis.sampling.ddis_gn import DDISGN, DDISGNSettings
+from ddis.sampling.ddis_gn import DDISGN
 from ddis.sampling.gauss_newton import GaussNewtonStep, gaussian_update, jacobian_rows
-from ddis.sampling.observation import Observation
 from ddis.sampling.schedules import karras_schedule
 from ddis.stages.common import settle
 from ddis.stages.sampler import Sampler, observe
@@ -44,7 +43,7 @@ PROBLEM, PERCENT, FIELDS, SAMPLES = "navier-stokes", "10", 16, 2
 class OwnJacobian:
     """The correction with all rows of the Jacobian at every chain's own point, an m x m factorisation per chain."""
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Batch):
         self.task, self.basis = task, task.basis
 
     def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
@@ -52,9 +51,9 @@ class OwnJacobian:
         n, k = target.shape[:2]
         index = self.task.observation.index.repeat_interleave(k, dim=0)
         covariance = self.task.observation.covariance.double().repeat_interleave(k, dim=0)
-        rows = self.basis.forward(jacobian_rows(self.task, point, index).double()).flatten(2)
+        rows = self.basis.forward(jacobian_rows(self.task, point, index)[0].double()).flatten(2)
         with torch.no_grad():
-            predicted = self.task.observation.take(self.task.operator(point)).double()
+            predicted = self.task.predict(point).double()
         shift = (x_tilde - self.basis.forward(point.double())).flatten(1)
         residual = target.flatten(0, 1) - predicted - (rows @ shift[..., None])[..., 0]
         return gaussian_update(rows, variance.flatten(), covariance, residual[:, None]).reshape(n, k, -1)
@@ -63,25 +62,13 @@ class OwnJacobian:
 class RowsOfEveryChain(DDISGN):
     """`ddis-gn` with `OwnJacobian`."""
 
-    def prepare(self, task: Task) -> None:
-        pass
+    def prepare(self, batch: Batch) -> Any:
+        return None
 
-    def sample(self, task: Task) -> Iterator[State]:
-        s = self.settings
-        assert isinstance(s, DDISGNSettings)
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
+        s, task = self.settings, batch
         likelihood = GaussNewtonStep(task, OwnJacobian(task), s.iterations)  # type: ignore[arg-type]
         yield from anneal(task, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps)
-
-
-class ExactPriorSampler(Sampler):
-    """A run with the optimal denoiser of the problem's Gaussian coefficient for its prior."""
-
-    def task(self, observation: Observation, generators: list[np.random.Generator]) -> Task:
-        task = super().task(observation, generators)
-        spectrum = self.problem.prior_spectrum(self.basis.size)
-        assert spectrum is not None
-        spectrum = spectrum * (SIGMA_DATA / self.coefficient.std) ** 2
-        return replace(task, spectrum=spectrum, prior=GaussianDenoiser(self.basis, spectrum, task.noise.spectrum(self.basis)))
 
 
 WAYS: dict[str, tuple[type[Method], dict[str, Any]]] = {
@@ -98,8 +85,12 @@ def measure(study: Study, method: type[Method], changes: Mapping[str, Any]) -> d
     """Error and cost of one way to the correction."""
     case = Case(PROBLEM, next(iter(study.observations)), "ddis-gn", PERCENT)
     settings = study.run_for(case).model_copy(update={"samples": SAMPLES, **changes})
-    sampler, observed = ExactPriorSampler(study, case, settings), observe(study, case, "test", np.arange(FIELDS))
+    sampler, observed = Sampler(study, case, settings), observe(study, case, "test", np.arange(FIELDS))
+    parts = sampler.parts
     sampler.method = method(settings)
+    # The optimal denoiser in place of the trained one, in units without a mean.
+    coefficient = Normalisation(0.0, parts.prior.coefficient.std)
+    sampler.parts = replace(parts, prior=gaussian(parts.problem, parts.prior.noise, coefficient))
     with tempfile.TemporaryDirectory() as folder:
         sampler.draw(observed, "test", Path(folder), range(FIELDS))
         result = sampler.collect(observed, Path(folder))

@@ -33,7 +33,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddis.config import Case, Study
-from ddis.data.normalisation import SIGMA_DATA
 from ddis.data.store import failed_fields
 from ddis.evaluation.calibration import calibration
 from ddis.evaluation.figures.style import LIMIT, STYLE, plain_ticks, to_png
@@ -41,21 +40,19 @@ from ddis.evaluation.metrics import relative_l2
 from ddis.evaluation.text import pipe_table
 from ddis.fields.bases import Basis, basis
 from ddis.files import atomic_path, write_json, write_text
+from ddis.grid import square
+from ddis.models.denoiser import SIGMA_DATA
+from ddis.observe.base import node_functions
+from ddis.observe.nodes import draw_nodes
+from ddis.observe.observation import Observation
+from ddis.operators.error import error_growth, operator_error_model, rings
+from ddis.posterior import NOISELESS_VARIANCE
 from ddis.provenance import collect
 from ddis.randomness import generator
 from ddis.sampling.base import RunSettings
-from ddis.sampling.observation import (
-    Observation,
-    draw_nodes,
-    error_covariance,
-    error_growth,
-    node_functions,
-    operator_error_model,
-    rings,
-)
 from ddis.stages.common import keep_freed_memory, load_pairs, training_share, validation_share
 from ddis.stages.networks import Trained, load_network
-from ddis.stages.sampler import NOISELESS_VARIANCE, Observed, Sampler
+from ddis.stages.sampler import Observed, Sampler
 from ddis.stages.train import operator_job
 from ddis.training.distributed import Ranks
 
@@ -96,12 +93,36 @@ class StressedSampler(Sampler):
 
     def __init__(self, study: Study, case: Case, settings: RunSettings, operator: Trained, covariance: Covariance | None = None):
         super().__init__(study, case, settings)
-        assert operator.solution is not None
-        self.operator, self.solution, self.covariance = operator, operator.solution, covariance
+        made = operator.as_operator(basis(self.parts.problem.basis, study.data.resolution))
+        if covariance is not None:
+            made.error = StatedError(made.error.gain, covariance)  # type: ignore[union-attr, assignment]
+        self.parts = replace(self.parts, operator=made)
 
-    def _observation(self, observed: Observed, start: int, stop: int) -> Observation:
-        made = super()._observation(observed, start, stop)
-        return made if self.covariance is None else replace(made, covariance=self.covariance(made.index, made.values))
+
+@dataclass(frozen=True)
+class StatedError:
+    """An operator's error of which R [n, m, m] as a whole is given."""
+
+    gain: Tensor | None
+    whole: Covariance
+
+    def counted(self, model: str) -> "StatedError":
+        return self
+
+    def covariance(self, observation: Observation) -> Tensor:
+        return self.whole(observation.index, observation.values) - torch.diag_embed(observation.variance)
+
+
+def error_covariance(
+    index: Tensor, variance: float, modes: Basis, spectrum: Tensor | None = None, growth: Tensor | None = None
+) -> Tensor:
+    """R [n, m, m] at the nodes index [n, m]: white noise, and an error field of independent modes, times growth [n]."""
+    white = variance * torch.eye(index.shape[1], dtype=torch.float64).expand(*index.shape, -1)
+    if spectrum is None:
+        return white
+    functions = node_functions(modes, index).flatten(2)
+    error = (functions * spectrum.flatten()) @ functions.mT
+    return white + (error if growth is None else growth[:, None, None] * error)
 
 
 class Stress:
@@ -114,8 +135,8 @@ class Stress:
         self.observation = next(iter(study.observations))
         self.coefficient = self.problem.sample_coefficients(range(SCORED), self.size, study.seed + FRESH).float()
         self.solution = self.problem.solve(self.coefficient)
-        periodic, count = self.problem.basis == "fourier", study.observations[self.observation].count
-        self.index = np.stack([draw_nodes(self.size, count, study.seed + FRESH, f, periodic) for f in range(SCORED)])
+        grid, count = square(self.size, self.problem.basis == "fourier"), study.observations[self.observation].count
+        self.index = np.stack([draw_nodes(grid, count, study.seed + FRESH, f) for f in range(SCORED)])
         self.scale = float(load_pairs(study, self.name, "train").solution.std(dtype=np.float64))
         self.variance = NOISELESS_VARIANCE * self.scale**2
 

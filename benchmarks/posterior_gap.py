@@ -27,16 +27,19 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ddis.data.normalisation import SIGMA_DATA
+from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise, WhiteNoise
 from ddis.grid import square
-from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.denoiser import SIGMA_DATA
+from ddis.observe.nodes import Nodes, draw_nodes
+from ddis.operators.solver import Solver
 from ddis.pde import make_problem
+from ddis.posterior import Posterior
+from ddis.priors import gaussian
 from ddis.randomness import generator
-from ddis.sampling.base import Task
+from ddis.sampling.base import Batch
 from ddis.sampling.methods import load_method, run_settings
-from ddis.sampling.observation import Observation, draw_nodes, error_covariance
 
 SIZE, OBSERVED, NOISE, SEED = 16, 20, 0.01, 7
 FIELDS, TUNING_CHAINS, CHAINS = 4, 8, 64
@@ -93,13 +96,13 @@ class Setting:
     mean          [n, P]; covariance [n, P, P]
     """
 
-    task: Task
+    task: Batch
     solve: Tensor
     jacobian: Tensor
     mean: Tensor
     covariance: Tensor
 
-    def of(self, method: str, chains: int) -> Task:
+    def of(self, method: str, chains: int) -> Batch:
         """The task of a method with `chains` chains per field."""
         made, task = load_method(method), self.task
         noise = WhiteNoise() if made.noise == "white" else task.noise
@@ -115,43 +118,23 @@ class Setting:
 
 def make_setting(pde: str, fields: int = FIELDS) -> Setting:
     """Fields, observations and their exact posteriors; all from SEED."""
-    problem, modes = make_problem(pde, {}), basis("cosine", SIZE)
-    physical = problem.prior_spectrum(SIZE)
-    assert physical is not None
-    a_unit = float(physical.mean().sqrt()) / SIGMA_DATA
-    u_unit = float(problem.solve(problem.sample_coefficients(range(100, 164), SIZE, SEED)).std()) / SIGMA_DATA
-    spectrum = physical / a_unit**2
-
-    def operator(x: Tensor) -> Tensor:
-        return problem.solve(problem.constrain(x.double() * a_unit)) / u_unit
-
-    def residual(x: Tensor) -> Tensor:
-        return problem.residual(problem.constrain(x[:, 0] * a_unit), x[:, 1] * u_unit) / (SIGMA_DATA * a_unit)
-
-    index = torch.stack([torch.from_numpy(draw_nodes(SIZE, OBSERVED, SEED, f, periodic=False)) for f in range(fields)])
-    variance = (NOISE * SIGMA_DATA) ** 2
-    solution = problem.solve(problem.sample_coefficients(range(fields), SIZE, SEED)) / u_unit
+    problem, modes = make_problem(pde, {}, SIZE), basis("cosine", SIZE)
+    solution = Normalisation(0.0, float(problem.solve(problem.sample_coefficients(range(100, 164), SIZE, SEED)).std()))
+    noise = DiagonalNoise(RandomFieldNoise(square(SIZE), "exponential", 0.1), modes)
+    prior = gaussian(problem, noise)
+    index = torch.stack([torch.from_numpy(draw_nodes(square(SIZE), OBSERVED, SEED, f)) for f in range(fields)])
+    solutions = problem.solve(problem.sample_coefficients(range(fields), SIZE, SEED))
     error = torch.stack([torch.from_numpy(generator(SEED, "observation", f).standard_normal(OBSERVED)) for f in range(fields)])
-    values = solution.flatten(1).gather(1, index) + variance**0.5 * error
+    observed = solutions.flatten(1).gather(1, index) + NOISE * solution.std * error
+    posterior = Posterior(problem, prior, Solver(problem, solution), Nodes(index, NOISE * solution.std), observed)
+    task = posterior.batch(load_method("exact")(run_settings("exact", {})), slice(None), [])
+    operator, spectrum, variance, values = task.operator, prior.spectrum, (NOISE * SIGMA_DATA) ** 2, task.observation.values
 
     units = torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE)
     solved = operator(modes.inverse(units))
     rows = solved.flatten(1).T[index]
     prior = torch.diag(spectrum.flatten())
     gain = prior @ rows.mT @ torch.linalg.inv(rows @ prior @ rows.mT + variance * torch.eye(OBSERVED, dtype=torch.float64))
-    noise = DiagonalNoise(RandomFieldNoise(square(SIZE), "exponential", 0.1), modes)
-    task = Task(
-        problem=problem,
-        observation=Observation(index, values, error_covariance(index, variance, modes)),
-        generators=[],
-        basis=modes,
-        noise=noise,
-        operator=operator,
-        residual=residual,
-        spectrum=spectrum,
-        prior=GaussianDenoiser(modes, spectrum, noise.spectrum(modes)),
-        units=(a_unit, u_unit),
-    )
     mean = (gain @ values[:, :, None])[..., 0]
     return Setting(task, modes.forward(solved).flatten(1).T, rows, mean, prior - gain @ rows @ prior)
 
@@ -160,8 +143,7 @@ def draw(setting: Setting, method: str, chains: int, **settings: Any) -> Tensor:
     """Samples [n, chains, P] of the normalised free coefficient in the basis, float64."""
     task = setting.of(method, chains)
     sampler = load_method(method)(run_settings(method, {"samples": chains, **settings}))
-    sampler.prepare(task)
-    *_, last = sampler.sample(task)
+    *_, last = sampler.sample(task, sampler.prepare(task))
     return task.basis.forward(last.x0.double()).reshape(len(setting.mean), chains, -1)
 
 

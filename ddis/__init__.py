@@ -1,17 +1,43 @@
-"""DDIS: decoupled diffusion inverse solver, from datasets to the exact posterior."""
+"""DDIS: decoupled diffusion inverse solver, from datasets to the exact posterior.
 
+problem = ddis.problem("poisson", resolution=32)
+posterior = ddis.Posterior(problem, ddis.prior.gaussian(problem), ddis.operator.solver(problem), sensors, values)
+result = posterior.sample("ddis-gn", samples=64, seed=0)
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddis.stages.solve import solve as solve
+    from ddis import observe, operators, priors
+    from ddis.pde import problem
+    from ddis.posterior import Posterior
+    from ddis.stages.solve import solve
+
+    operator, prior = operators, priors
+
+__all__ = ["Posterior", "observe", "operator", "prior", "problem", "solve"]
 
 __version__ = "0.1.0"
 
+_LAZY = {
+    "Posterior": "ddis.posterior:Posterior",
+    "observe": "ddis.observe",
+    "operator": "ddis.operators",
+    "prior": "ddis.priors",
+    "problem": "ddis.pde:problem",
+    "solve": "ddis.stages.solve:solve",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`ddis.solve`, imported when it is asked for: it needs seconds, and most of the package does not need it."""
-    if name == "solve":
-        from ddis.stages.solve import solve
+    """The public interface, imported when it is asked for: it needs seconds, and most of the package does not need it."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ddis' has no attribute {name!r}")
+    module, _, attribute = _LAZY[name].partition(":")
+    found = import_module(module)
+    return getattr(found, attribute) if attribute else found
 
-        return solve
-    raise AttributeError(f"module 'ddis' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

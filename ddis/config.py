@@ -29,11 +29,12 @@ from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_c
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import make_noise
+from ddis.grid import square
+from ddis.observe.nodes import available_nodes
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import METHODS, load_method, run_settings
-from ddis.sampling.observation import available_nodes
 from ddis.settings import (
     DataSettings,
     Name,
@@ -148,7 +149,7 @@ class Study(Settings):
                 raise InputError("fields other than one channel on S x S nodes; accepted in a study: such problems only")
         except InputError as error:
             raise InputError(f"problems.{name}: {error} (data.resolution is {size})") from error
-        nodes = len(available_nodes(size, problem.basis == "fourier"))
+        nodes = len(available_nodes(square(size, problem.basis == "fourier")))
         for label, observation in self.observations.items():
             if observation.count > nodes:
                 raise InputError(
@@ -286,7 +287,9 @@ class Study(Settings):
         if name not in self.problems:
             raise InputError(f"problem {name!r} is not in the study; accepted: {', '.join(self.problems)}")
         settings = self.problems[name]
-        return make_problem(settings.pde, settings.parameters)
+        made = make_problem(settings.pde, settings.parameters)
+        made.resolution = self.data.resolution
+        return made
 
     def training(self, part: str, percent: str | None) -> TrainingSettings:
         """Training settings of `prior`, `joint` or `operator` at a percent of the pairs."""
@@ -306,15 +309,11 @@ class Study(Settings):
 
     def uses_pairs(self, run: str) -> bool:
         """Whether anything that a run needs is trained on pairs."""
-        return load_method(self.runs[run].method).prior == "joint" or self.operator_of(run) == "fno"
+        return uses_pairs(self.runs[run])
 
-    def operator_of(self, run: str) -> Literal["fno", "solver"] | None:
+    def operator_of(self, run: str) -> str | None:
         """The operator that guides a run; None for methods without one."""
-        settings = self.runs[run]
-        method = load_method(settings.method)
-        if not method.uses_operator:
-            return None
-        return "solver" if method.closed_form else settings.operator
+        return operator_of(self.runs[run])
 
     def cases(self) -> list[Case]:
         """Every row of the tables."""
@@ -337,10 +336,7 @@ class Study(Settings):
 
     def models_of(self, run: str, percent: str) -> list[str]:
         """Names of the trained models that a run needs."""
-        method = load_method(self.runs[run].method)
-        joint = f"joint-white-{percent}" if method.noise == "white" else f"joint-{percent}"
-        prior = {"coefficient": ["prior"], "joint": [joint], None: []}[method.prior]
-        return prior + ([f"operator-{percent}"] if self.operator_of(run) == "fno" else [])
+        return models_of(self.runs[run], percent)
 
     def shards_of(self, case: Case) -> list[range]:
         """Test fields of each of a run's sampling jobs: whole batches, so that samples do not depend on `shards`."""
@@ -437,6 +433,27 @@ class Study(Settings):
     def _tuning_inputs(self) -> dict[str, Any]:
         cases = [case for case in self.cases() if case.run in self.tuning.candidates]
         return {"curves": {"/".join(vars(c).values()): self.digest("tune", **vars(c)) for c in cases}}
+
+
+def operator_of(settings: RunSettings) -> str | None:
+    """The operator that guides a run of these settings; None for methods without one."""
+    method = load_method(settings.method)
+    if not method.uses_operator:
+        return None
+    return "solver" if method.closed_form else settings.operator
+
+
+def uses_pairs(settings: RunSettings) -> bool:
+    """Whether anything that a run of these settings needs is trained on pairs."""
+    return load_method(settings.method).prior == "joint" or operator_of(settings) == "fno"
+
+
+def models_of(settings: RunSettings, percent: str) -> list[str]:
+    """Names of the trained models that a run of these settings needs."""
+    method = load_method(settings.method)
+    joint = f"joint-white-{percent}" if method.noise == "white" else f"joint-{percent}"
+    prior = {"coefficient": ["prior"], "joint": [joint], None: []}[method.prior]
+    return prior + ([f"operator-{percent}"] if operator_of(settings) == "fno" else [])
 
 
 def kind_and_percent(model: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import torch
 
 from ddis.pde.dirichlet import laplacian, solve_dirichlet
 from ddis.pde.poisson import Poisson, PoissonParameters
-from ddis.sampling.base import Method, RunSettings, State, Task
+from ddis.sampling.base import Batch, Method, RunSettings, State
 
 
 class ScreenedParameters(PoissonParameters):
@@ -34,13 +34,12 @@ class DrawSettings(RunSettings):
     scale: float = 1.0
 
 
-class PriorDraw(Method):
+class PriorDraw(Method[DrawSettings]):
     """Draws from the Gaussian prior and ignores the observations."""
 
     Settings = DrawSettings
     prior = None
 
-    def sample(self, task: Task) -> Iterator[State]:
-        white = task.draw_white(task.basis.size, task.basis.size)
-        draw = task.basis.inverse(task.spectrum.sqrt() * white) * self.settings.scale
+    def sample(self, batch: Batch, prepared: None) -> Iterator[State]:
+        draw = batch.basis.inverse(batch.spectrum.sqrt() * batch.draw_white(*batch.shape)) * self.settings.scale
         yield State(1, 1, 0.0, draw.to(torch.float32))

@@ -35,10 +35,9 @@ class Broken(Method):
 
     prior = None
 
-    def sample(self, task):
-        size = task.basis.size
-        x0 = torch.zeros(len(task.generators), size, size)
-        third = (task.observation.values == THIRD[0]).all(dim=1).nonzero() if THIRD else torch.empty(0)
+    def sample(self, batch, prepared):
+        x0 = torch.zeros(len(batch.generators), *batch.shape)
+        third = (batch.observation.values == THIRD[0]).all(dim=1).nonzero() if THIRD else torch.empty(0)
         if len(third):
             x0[4 * int(third[0]) + 1, 3, 3] = torch.nan
         yield State(1, 1, 0.0, x0)
@@ -61,7 +60,7 @@ def study(tmp_path_factory):
 def test_a_field_that_becomes_non_finite_is_named_and_the_others_go_on(study, caplog):
     case = next(case for case in study.cases() if case.run == "broken")
     observed = sample.observe(study, case, "test", np.arange(4))
-    THIRD[:] = [sample.Sampler(study, case, study.run_for(case))._observation(observed, 2, 3).values[0]]
+    THIRD[:] = [sample.Sampler(study, case, study.run_for(case)).posterior(observed).values[2]]
     with caplog.at_level(logging.WARNING):
         for each in study.cases():
             sample.run(study, **vars(each))

@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from batches import last_state, make_batch, method_of
 
 from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
-from ddis.models.denoiser import GaussianDenoiser
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import OperatorSettings
+from ddis.observe.nodes import Nodes, draw_nodes
+from ddis.operators.error import OperatorError
+from ddis.operators.solver import Solver
 from ddis.pde import make_problem
+from ddis.priors import gaussian
 from ddis.randomness import generator
-from ddis.sampling.base import Task
+from ddis.sampling.base import Batch
 from ddis.sampling.daps import anneal
 from ddis.sampling.ddis_gn import DDISGNSettings, dense_is_cheaper
 from ddis.sampling.gauss_newton import (
@@ -25,42 +29,27 @@ from ddis.sampling.gauss_newton import (
     conditional_spectrum,
 )
 from ddis.sampling.linearisation import Linearisation, conjugate_gradients
-from ddis.sampling.methods import load_method, run_settings
-from ddis.sampling.observation import Observation, draw_nodes, error_covariance
 from ddis.sampling.schedules import karras_schedule
 
 SIZE, OBSERVED = 8, 12
 
 
-def make_task(pde: str = "poisson", samples: int = 2, fields: int = 2, size: int = SIZE) -> Task:
+def make_task(pde: str = "poisson", samples: int = 2, fields: int = 2, size: int = SIZE) -> Batch:
     """Observations of `fields` solutions with 2 % noise, different nodes for each; the exact denoiser of a Gaussian."""
     torch.set_num_threads(1)
-    problem = make_problem(pde, {"coefficient": "log-normal"} if pde == "darcy" else {})
-    modes, spectrum = basis(problem.basis, size), problem.prior_spectrum(size)
-    assert spectrum is not None
-    coefficients, scale = problem.sample_coefficients(range(fields), size, 5), float(spectrum.mean().sqrt())
+    problem = make_problem(pde, {"coefficient": "log-normal"} if pde == "darcy" else {}, size)
+    coefficients = problem.sample_coefficients(range(fields), size, 5)
     solutions = problem.solve(coefficients)
-    mean, unit = float(solutions.mean()), 2 * float(solutions.std())
-    index = torch.stack([torch.from_numpy(draw_nodes(size, OBSERVED, 3, f, problem.basis == "fourier")) for f in range(fields)])
-    noise = DiagonalNoise(RandomFieldNoise(square(size, problem.basis == "fourier"), "exponential", 0.1), modes)
-    normalised = spectrum / (4 * scale**2)
-    task = Task(
-        problem=problem,
-        observation=Observation(
-            index,
-            ((solutions - mean) / unit).flatten(1).gather(1, index),
-            error_covariance(index, 1e-4, modes, 1e-4 * normalised),
-        ),
-        generators=[generator(1, "chain", f, k) for f in range(fields) for k in range(samples)],
-        basis=modes,
-        noise=noise,
-        operator=lambda x: (problem.solve(problem.constrain(2 * scale * x.double())) - mean) / unit,
-        residual=lambda x: x,
-        spectrum=normalised,
-        prior=GaussianDenoiser(modes, normalised, noise.spectrum(modes)),
-    )
-    task.operator = task.cost.count_operator(task.operator)
-    return task
+    solution = Normalisation(float(solutions.mean()), float(solutions.std()))
+    modes, grid = basis(problem.basis, size), square(size, problem.basis == "fourier")
+    noise = DiagonalNoise(RandomFieldNoise(grid, "exponential", 0.1), modes)
+    prior = gaussian(problem, noise)
+    operator = Solver(problem, solution)
+    operator.error = OperatorError(modes, spectrum=1e-4 * prior.spectrum)
+    sensors = Nodes([draw_nodes(grid, OBSERVED, 3, f) for f in range(fields)], 0.01 * 2 * solution.std)
+    values = np.stack([u.flatten().numpy()[index] for u, index in zip(solutions, sensors.index, strict=True)])
+    generators = [generator(1, "chain", f, k) for f in range(fields) for k in range(samples)]
+    return make_batch(problem, prior, operator, sensors, values, generators)
 
 
 def fno() -> FourierOperator:
@@ -80,9 +69,9 @@ def test_products_with_the_jacobian(pde):
         task.operator = fno()
     torch.manual_seed(1)
     x, v = (0.3 * torch.randn(4, SIZE, SIZE, dtype=torch.float64) for _ in range(2))
-    linear = Linearisation(task, x, task.observation.take)
+    linear = Linearisation(x, task.predict, task.cost)
     pushed, h = linear.push(v), 1e-5
-    ahead, behind = (task.observation.take(task.operator(x + s * h * v)) for s in (1, -1))
+    ahead, behind = (task.predict(x + s * h * v) for s in (1, -1))
     assert torch.allclose(pushed, (ahead - behind) / (2 * h), atol=1e-6 * float(pushed.abs().max()))
     z = torch.randn_like(pushed)
     assert torch.allclose((z * pushed).sum(1), (linear.pull(z) * v).flatten(1).sum(1), rtol=1e-9)
@@ -90,7 +79,7 @@ def test_products_with_the_jacobian(pde):
 
 def test_costs_count_both_passes_and_every_product():
     task = make_task()
-    linear = Linearisation(task, torch.zeros(4, SIZE, SIZE), task.observation.take)
+    linear = Linearisation(torch.zeros(4, SIZE, SIZE), task.predict, task.cost)
     assert task.cost.operator == 2 * 4
     linear.push(torch.ones(4, SIZE, SIZE))
     assert task.cost.operator == 3 * 4
@@ -143,10 +132,7 @@ def test_matrix_free_samples_agree_with_dense_ones_where_g_is_linear(pde):
     """To 1e-4 of their size for a tolerance of 1e-3, and to 3e-2 for the default of 0.3 standard deviations of R."""
 
     def samples(**settings) -> torch.Tensor:
-        task, method = make_task(pde), load_method("ddis-gn")(run_settings("ddis-gn", {"samples": 2, **settings}))
-        method.prepare(task)
-        *_, last = method.sample(task)
-        return last.x0
+        return last_state(make_task(pde), "ddis-gn", samples=2, **settings).x0
 
     dense = samples(solver="dense")
     for tolerance, allowed in ((1e-3, 1e-4), (0.3, 3e-2)):
@@ -251,6 +237,4 @@ def test_a_matrix_free_update_costs_four_evaluations_and_two_per_iteration(monke
 
 @pytest.mark.parametrize(("pde", "kind"), [("poisson", SharedJacobian), ("navier-stokes", LeadingModes)])
 def test_default_solver_is_dense_for_linear_problems_only(pde, kind):
-    task, method = make_task(pde), load_method("ddis-gn")(run_settings("ddis-gn", {"samples": 2}))
-    method.prepare(task)
-    assert isinstance(method._shared, kind)
+    assert isinstance(method_of("ddis-gn", samples=2).prepare(make_task(pde)), kind)

@@ -10,8 +10,9 @@ from scipy.sparse.linalg import spsolve
 
 from ddis.errors import InputError
 from ddis.fields.bases import basis
+from ddis.grid import square
+from ddis.observe.nodes import draw_nodes
 from ddis.pde import make_problem
-from ddis.sampling.observation import draw_nodes
 
 EPS = np.finfo(float).eps
 
@@ -111,7 +112,7 @@ def test_the_diagonal_spectrum_of_relaxed_fields_loses_little_and_that_of_constr
     functions = modes.inverse(units).flatten(1).T
     covariance = functions @ torch.diag(problem.prior_spectrum(size).flatten()) @ functions.T
     project, relax, solve = (f(units).flatten(1).T for f in (problem.constrain, problem.relax, problem.solve))
-    observe = solve[torch.from_numpy(draw_nodes(size, 40, 0, 0, periodic=False))]
+    observe = solve[torch.from_numpy(draw_nodes(square(size), 40, 0, 0))]
     noise = 1e-6 * (solve @ covariance @ solve.T).diagonal().mean() * torch.eye(40, dtype=torch.float64)
 
     def figures(assumed: torch.Tensor) -> tuple[float, float]:

@@ -21,7 +21,6 @@ from ddis.sampling.multiresolution import coarsen, linear_interpolation, upsampl
 from ddis.stages import generate, pairs, sample, train
 from ddis.stages.layout import models, samples_path
 from ddis.stages.train import diffusion_noise
-from ddis.stages.tune import with_weight
 
 SIZE, COARSE = 16, 8
 
@@ -50,7 +49,7 @@ def test_residual_guidance_makes_the_residual_smaller(setting):
     for residual_weight in (0.0, 0.1, 1.0):
         settings = {"samples": 4, "steps": 100, "weight": 30.0, "residual_weight": residual_weight}
         again = dataclasses.replace(setting.of("fundps", 4), prior=denoise)
-        list(load_method("fundps")(run_settings("fundps", settings)).sample(again))
+        list(load_method("fundps")(run_settings("fundps", settings)).sample(again, None))
         residuals.append(float(task.residual(outputs[-1].detach()).square().mean().sqrt()))
     assert residuals[1] < 0.9 * residuals[0] and residuals[2] < 0.6 * residuals[1], residuals
 
@@ -66,7 +65,7 @@ def test_diffusionpde_has_two_phases_in_physical_units(setting, monkeypatch):
     task = setting.of("diffusionpde", 1)
     x0_hat = torch.randn(2, 2, SIZE, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     settings = run_settings("diffusionpde", {"steps": 10, "weight": 5.0, "residual_weight": 3.0})
-    list(load_method("diffusionpde")(settings).sample(task))
+    list(load_method("diffusionpde")(settings).sample(task, None))
     loss, levels = captured[0]
     a, u = (x0_hat[:, c] * task.units[c] for c in range(2))
     measured = task.observation.values * task.units[1]
@@ -80,7 +79,7 @@ def test_diffusionpde_has_two_phases_in_physical_units(setting, monkeypatch):
 
 def test_langevin_on_the_joint_prior_pulls_at_the_observed_nodes_of_the_solution_alone(setting):
     task = setting.of("joint-daps", 2)
-    step = LangevinStep(task, 1.0, 1.0, 3, 1e-3, 0.0, solution=lambda x: x[:, 1])
+    step = LangevinStep(task, 1.0, 1.0, 3, 1e-3, 0.0, predict=task.predict_joint)
     x0_hat = torch.randn(4, 2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     moved = (step(x0_hat, 1.0, 0.0) - x0_hat).flatten(2) != 0
     expected = torch.zeros(4, SIZE**2, dtype=torch.bool)
@@ -128,9 +127,7 @@ def test_coarse_task_is_observed_where_the_fine_one_is(setting):
     coarse = coarsen(task, COARSE)
     x = torch.randn(2, COARSE, COARSE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     axis = np.linspace(0, 1, COARSE)
-    for field, index, values in zip(
-        task.operator(x), task.observation.index, task.observation.take(coarse.operator(x)), strict=True
-    ):
+    for field, index, values in zip(task.operator(x), task.observation.index, coarse.predict(x), strict=True):
         points = np.stack(np.divmod(index.numpy(), SIZE), axis=-1) / (SIZE - 1)
         assert np.allclose(values, RegularGridInterpolator((axis, axis), field.numpy())(points), atol=1e-12)
     assert coarse.draw_noise().shape == (2, 1, COARSE, COARSE)
@@ -142,7 +139,7 @@ def test_chains_that_start_on_a_coarser_grid_end_as_good(setting):
     single = gap(setting, draw(setting, "ddis", 16, **settings))
     start = {"start_resolution": COARSE, "upsample_at": 20, "start_weight": 0.2}
     task = with_both_grids(setting, 16)
-    states = list(load_method("ddis")(run_settings("ddis", settings | start)).sample(task))
+    states = list(load_method("ddis")(run_settings("ddis", settings | start)).sample(task, None))
     assert [state.step for state in states] == list(range(1, 41))
     assert [state.x0.shape[-1] for state in states] == [COARSE] * 20 + [SIZE] * 20
     found = gap(setting, task.basis.forward(states[-1].x0.double()).reshape(2, 16, -1))
@@ -157,15 +154,15 @@ def test_weight_before_and_after_the_upsampling(setting, monkeypatch):
     )
     common = {"steps": 2, "upsample_at": 1, "start_resolution": COARSE, "langevin_steps": 1, "weight": 0.5}
     for more in ({}, {"start_weight": 0.2}):
-        list(load_method("ddis")(run_settings("ddis", common | more)).sample(with_both_grids(setting, 1)))
+        list(load_method("ddis")(run_settings("ddis", common | more)).sample(with_both_grids(setting, 1), None))
     assert sorted(weights[:2]) == [0.5, 0.5] and sorted(weights[2:]) == [0.2, 0.5]
 
 
 def test_tuning_keeps_the_ratio_of_the_weights_of_the_two_grids():
     settings = run_settings("ddis", {"weight": 10, "start_resolution": COARSE, "start_weight": 5, "samples": 4})
-    tried = with_weight(settings, "weight", 3.0)
+    tried = load_method("ddis")(settings).with_weight(3.0)
     assert (tried.weight, tried.start_weight, tried.samples) == (3.0, 1.5, 1)
-    tried = with_weight(run_settings("ddis", {"weight": 10}), "weight", 3.0)
+    tried = load_method("ddis")(run_settings("ddis", {"weight": 10})).with_weight(3.0)
     assert (tried.weight, tried.start_weight) == (3.0, None)
 
 

@@ -6,25 +6,27 @@ the 510 tests). A correct sampler fails this with a probability of at most 1e-3;
 Helmholtz the same, where the coefficient is zero on the boundary: all 256 modes vary then, and are correlated in the prior too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from batches import last_state, make_batch
 from scipy import stats
 
-from ddis.data.normalisation import SIGMA_DATA
+from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, Noise, RandomFieldNoise
 from ddis.grid import square
-from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.denoiser import SIGMA_DATA
+from ddis.observe.nodes import Nodes
+from ddis.operators.solver import Solver
 from ddis.pde import make_problem
+from ddis.priors import gaussian
 from ddis.randomness import generator
 from ddis.sampling import ddis_gn, gauss_newton
-from ddis.sampling.base import Task
+from ddis.sampling.base import Batch
 from ddis.sampling.daps import anneal
-from ddis.sampling.methods import load_method, run_settings
-from ddis.sampling.observation import Observation, draw_nodes, error_covariance
 
 SIZE, OBSERVED, CHAINS, SEED, NOISE = 16, 20, 2400, 7, 0.01
 LEVEL = 1e-3
@@ -37,7 +39,7 @@ class Setting:
     mean [P], covariance [P, P]
     """
 
-    task: Task
+    task: Batch
     modes: Basis
     mean: np.ndarray
     covariance: np.ndarray
@@ -45,32 +47,31 @@ class Setting:
 
 def make_setting(pde: str = "poisson", chains: int = CHAINS) -> Setting:
     torch.set_num_threads(1)
-    problem = make_problem(pde, {})
+    problem = make_problem(pde, {}, SIZE)
     modes = basis("cosine", SIZE)
     truth = problem.sample_coefficients([0], SIZE, SEED)
     spectrum = problem.prior_spectrum(SIZE)
     assert spectrum is not None
-    a_scale = SIGMA_DATA / float(spectrum.mean().sqrt())
-    u_scale = SIGMA_DATA / float(problem.solve(problem.sample_coefficients(range(1, 65), SIZE, SEED)).std())
-    index = torch.from_numpy(draw_nodes(SIZE, OBSERVED, SEED, 0, periodic=False))[None]
-    variance = (NOISE * SIGMA_DATA) ** 2
+    scale = Normalisation(0.0, float(spectrum.mean().sqrt()))
+    solution = Normalisation(0.0, float(problem.solve(problem.sample_coefficients(range(1, 65), SIZE, SEED)).std()))
+    nodes = Nodes(OBSERVED)
+    index = torch.from_numpy(nodes.draw(square(SIZE), SEED, 0))
+    variance = (NOISE * solution.std) ** 2
     noise_draw = torch.from_numpy(generator(SEED, "observation", 0).standard_normal(OBSERVED)) * variance**0.5
-    values = u_scale * problem.solve(truth).flatten(1).gather(1, index) + noise_draw
+    values = problem.solve(truth).flatten()[index] + noise_draw
     noise = DiagonalNoise(RandomFieldNoise(square(SIZE), "exponential", 0.1), modes)
-    normalised = spectrum * a_scale**2
-    task = Task(
-        problem=problem,
-        observation=Observation(index, values, error_covariance(index, variance, modes)),
-        generators=[generator(SEED, "chain", 0, sample) for sample in range(chains)],
-        basis=modes,
-        noise=noise,
-        operator=lambda x: u_scale * problem.solve(problem.constrain(x.double() / a_scale)),
-        residual=lambda x: x,
-        spectrum=normalised,
-        prior=GaussianDenoiser(modes, normalised, noise.spectrum(modes)),
-    )
+    prior = gaussian(problem, noise, scale)
+    sensors = Nodes(index, NOISE * solution.std)
+    generators = [generator(SEED, "chain", 0, sample) for sample in range(chains)]
+    task = make_batch(problem, prior, Solver(problem, solution), sensors, values, generators)
     mean, covariance = closed_form(
-        problem, modes, normalised.numpy(), index[0].numpy(), values[0].numpy(), variance, u_scale / a_scale
+        problem,
+        modes,
+        prior.spectrum.numpy(),
+        index.numpy(),
+        solution.normalise(values).numpy(),
+        (NOISE * SIGMA_DATA) ** 2,
+        scale.std / solution.std,
     )
     return Setting(task, modes, mean, covariance)
 
@@ -88,9 +89,7 @@ def closed_form(problem, modes, spectrum, nodes, values, variance, scale):
 
 def chains(setting: Setting, method: str = "ddis-gn", **settings) -> np.ndarray:
     """Samples [chains, P] in the cosine basis."""
-    sampler = load_method(method)(run_settings(method, {"samples": CHAINS, **settings}))
-    sampler.prepare(setting.task)
-    *_, last = sampler.sample(setting.task)
+    last = last_state(setting.task, method, samples=CHAINS, **settings)
     return setting.modes.forward(setting.task.problem.constrain(last.x0.double())).flatten(1).numpy()
 
 
@@ -140,9 +139,7 @@ def test_a_start_from_noise_alone_is_rejected(setting, monkeypatch):
 def test_exact_reproduces_the_exact_posterior(pde):
     setting, fresh = make_setting(pde), make_setting(pde)
     assert agrees(chains(fresh, "exact"), setting)
-    sampler = load_method("exact")(run_settings("exact", {}))
-    sampler.prepare(fresh.task)
-    *_, last = sampler.sample(fresh.task)
+    last = last_state(fresh.task, "exact")
     assert last.mean is not None and last.std is not None
     constrain = fresh.task.problem.constrain
     mean = setting.modes.forward(constrain(last.mean.double())).flatten().numpy()
@@ -173,7 +170,7 @@ def test_isotropic_covariance_is_rejected(setting, monkeypatch):
 def test_observation_covariance_four_times_too_large_is_rejected(setting):
     wrong = make_setting()
     o = wrong.task.observation
-    wrong.task.observation = Observation(o.index, o.values, 4 * o.covariance)
+    wrong.task.observation = replace(o, variance=4 * o.variance)
     assert not agrees(chains(wrong), setting)
 
 

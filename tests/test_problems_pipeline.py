@@ -13,12 +13,13 @@ from ddis.config import Case, Study
 from ddis.data.store import Samples, read_pairs, read_samples
 from ddis.evaluation import metrics
 from ddis.evaluation.table import error_row, from_csv
+from ddis.operators.solver import or_nan
 from ddis.pde import make_problem
 from ddis.sampling.gauss_newton import gaussian_update
 from ddis.stages import card, figures, generate, pairs, sample, tables, train
 from ddis.stages.layout import data_path, figure_names, models, samples_path
 from ddis.stages.networks import load_network
-from ddis.stages.sampler import Sampler, or_nan
+from ddis.stages.sampler import Sampler, observe
 
 PROBLEMS = ("helmholtz", "darcy", "navier-stokes", "log-normal")
 LEARNT = PROBLEMS[:3]
@@ -145,11 +146,13 @@ def test_a_run_that_models_the_operators_error_multiplies_its_modes_by_the_gains
     x = torch.randn(2, 16, 16)
     for model in ("none", "white", "spectral"):
         sampler = Sampler(study, case, study.run_for(case).model_copy(update={"error_model": model}))
-        assert sampler.operator is not None and sampler.operator.error_gain is not None
-        plain = sampler.solution.normalise(sampler.operator.network(sampler.physical(x)))
-        gain, modes = sampler.operator.error_gain.float(), sampler.basis
+        posterior = sampler.posterior(observe(study, case, "test", np.arange(2)))
+        operator, modes = posterior.operator, posterior.basis
+        assert operator.error is not None and operator.error.gain is not None
+        plain = operator.solution.normalise(operator(posterior.physical(x)))
+        gain = operator.error.gain.float()
         expected = modes.inverse(gain * modes.forward(plain)) if model == "spectral" else plain
-        assert torch.equal(sampler.predict(x), expected)
+        assert torch.equal(posterior.predict(x, posterior.error(sampler.method.error_model)), expected)
     assert not torch.allclose(expected, plain, rtol=0.01)
 
 

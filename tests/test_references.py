@@ -3,72 +3,51 @@
 import numpy as np
 import pytest
 import torch
+from batches import last_state, make_batch
 
 from ddis.config import Study
-from ddis.data.normalisation import SIGMA_DATA
+from ddis.data.normalisation import Normalisation
 from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.evaluation.table import error_row
-from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise
+from ddis.grid import square
+from ddis.observe.nodes import Nodes, draw_nodes
+from ddis.operators.solver import Solver
 from ddis.pde import make_problem
+from ddis.priors.gaussian import gaussian, moments
 from ddis.randomness import generator
-from ddis.sampling.base import Task
+from ddis.sampling.base import Batch
 from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate
-from ddis.sampling.methods import load_method, run_settings
-from ddis.sampling.observation import Observation, draw_nodes, error_covariance
 from ddis.sampling.tikhonov import TOLERANCE, RandomisedFit
 from ddis.stages import generate, sample
-from ddis.stages.sampler import moments
 
 SIZE, SEED = 16, 11
 
 
-def make_task(pde: str, chains: int, observed: int = 20, noise: float = 0.01, **parameters) -> Task:
+def make_task(pde: str, chains: int, observed: int = 20, noise: float = 0.01, **parameters) -> Batch:
     """One observed field of a problem with a closed-form spectrum, seen through its solver."""
     torch.set_num_threads(1)
-    problem = make_problem(pde, parameters)
-    modes, spectrum = basis("cosine", SIZE), problem.prior_spectrum(SIZE)
-    scale = SIGMA_DATA / float(spectrum.mean().sqrt())
+    problem = make_problem(pde, parameters, SIZE)
     fields = problem.solve(problem.sample_coefficients(range(17), SIZE, SEED))
-    centre, spread = float(fields[1:].mean()), SIGMA_DATA / float(fields[1:].std())
-    index = torch.from_numpy(draw_nodes(SIZE, observed, SEED, 0, periodic=False))[None]
-    variance = (noise * SIGMA_DATA) ** 2
-    values = spread * (fields[:1].flatten(1).gather(1, index) - centre)
-    return Task(
-        problem=problem,
-        observation=Observation(index, values, error_covariance(index, variance, modes)),
-        generators=[generator(SEED, "chain", 0, number) for number in range(chains)],
-        basis=modes,
-        noise=WhiteNoise(),
-        operator=lambda x: spread * (problem.solve(problem.constrain(x.double() / scale)) - centre),
-        residual=lambda x: x,
-        spectrum=spectrum * scale**2,
-    )
+    solution = Normalisation(float(fields[1:].mean()), float(fields[1:].std()))
+    sensors = Nodes(draw_nodes(square(SIZE), observed, SEED, 0), noise * solution.std)
+    generators = [generator(SEED, "chain", 0, number) for number in range(chains)]
+    values = fields[0].flatten()[sensors.index]
+    return make_batch(problem, gaussian(problem, WhiteNoise()), Solver(problem, solution), sensors, values, generators)
 
 
-def draw(task: Task, method: str, **settings) -> torch.Tensor:
-    sampler = load_method(method)(run_settings(method, settings))
-    sampler.prepare(task)
-    *_, last = sampler.sample(task)
-    return last.x0
+def draw(task: Batch, method: str, **settings) -> torch.Tensor:
+    return last_state(task, method, **settings).x0
 
 
 @pytest.mark.parametrize("pde", ["poisson", "helmholtz"])
 def test_tikhonov_is_the_exact_posterior_with_the_exact_spectrum_and_solver(pde):
     """The same random numbers, so the same samples."""
     ours, exact = (make_task(pde, chains=8) for _ in range(2))
-    for task in (ours, exact):
-        task.operator = linear(task)
     samples = draw(ours, "tikhonov", samples=8), draw(exact, "exact", samples=8)
     assert float(samples[1].std()) > 0.1
     assert torch.allclose(*samples, atol=1e-5)
-
-
-def linear(task: Task):
-    """The operator without the mean of the solutions, which `exact` takes as 0."""
-    operator, zero = task.operator, task.operator(torch.zeros(1, SIZE, SIZE))
-    return lambda x: operator(x) - zero
 
 
 def test_tikhonov_finds_the_minimum_where_the_operator_is_not_linear():
@@ -83,15 +62,15 @@ def test_tikhonov_finds_the_minimum_where_the_operator_is_not_linear():
     assert torch.allclose(samples, fit.samples(), atol=1e-5)
 
 
-def task_again(task: Task, chains: int) -> Task:
+def task_again(task: Batch, chains: int) -> Batch:
     task.generators = [generator(SEED, "chain", 0, number) for number in range(chains)]
     return task
 
 
-def slope(task: Task, fit: RandomisedFit, x: torch.Tensor) -> torch.Tensor:
+def slope(task: Batch, fit: RandomisedFit, x: torch.Tensor) -> torch.Tensor:
     """|C^(1/2) ∇Q| [B] at x [B, S, S] in the basis."""
     point = x.detach().requires_grad_()
-    predicted = task.observation.take(task.operator(task.basis.inverse(point)))
+    predicted = task.predict(task.basis.inverse(point))
     misfit = predicted.reshape(fit.target.shape) - fit.target
     inverse = torch.linalg.inv(task.observation.covariance)
     varies = fit.spectrum > 0

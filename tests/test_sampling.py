@@ -6,47 +6,40 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from batches import last_state, make_batch
 
+from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise
-from ddis.models.denoiser import GaussianDenoiser
+from ddis.grid import square
+from ddis.models.denoiser import SIGMA_DATA
+from ddis.observe.base import Functionals, node_functions
+from ddis.observe.nodes import Nodes, available_nodes, draw_nodes
+from ddis.observe.observation import Observation
+from ddis.operators.error import OperatorError, error_growth, operator_error_model
+from ddis.operators.solver import Solver
 from ddis.pde import make_problem
+from ddis.priors.gaussian import of_spectrum
 from ddis.randomness import generator
-from ddis.sampling.base import Cost, State, Task
+from ddis.sampling.base import Batch, Cost, State
 from ddis.sampling.dps import guided_ode
 from ddis.sampling.langevin import LangevinStep
 from ddis.sampling.methods import METHODS, load_method, run_settings
-from ddis.sampling.observation import (
-    Observation,
-    available_nodes,
-    draw_nodes,
-    error_covariance,
-    error_growth,
-    node_functions,
-    operator_error_model,
-)
 from ddis.sampling.schedules import heun_step, karras_schedule, solve_ode
 
 SIZE = 8
 
 
-def make_task(chains: int = 2, channels: int = 1, fields: int = 1) -> Task:
+def make_task(chains: int = 2, fields: int = 1, chosen: slice = slice(None)) -> Batch:
     """Poisson at 8 x 8, five observations a field, a Gaussian prior (of independent channels), white noise."""
-    problem, modes = make_problem("poisson", {}), basis("cosine", SIZE)
+    problem, modes = make_problem("poisson", {}, SIZE), basis("cosine", SIZE)
     spectrum = torch.full((SIZE, SIZE), 0.25, dtype=torch.float64)
-    index = torch.stack([torch.from_numpy(draw_nodes(SIZE, 5, 0, f, False)) for f in range(fields)])
-    return Task(
-        problem=problem,
-        observation=Observation(index, torch.full((fields, 5), 0.3, dtype=torch.float64), error_covariance(index, 0.01, modes)),
-        generators=[generator(0, "chain", f, k) for f in range(fields) for k in range(chains)],
-        basis=modes,
-        noise=WhiteNoise(),
-        operator=lambda x: 20 * problem.solve(x),
-        residual=lambda x: problem.residual(x[:, 0], x[:, 1]),
-        spectrum=spectrum,
-        prior=GaussianDenoiser(modes, spectrum, torch.ones(SIZE, SIZE)),
-    )
+    prior = of_spectrum(modes, torch.zeros_like(spectrum), spectrum, Normalisation(0.0, SIGMA_DATA), WhiteNoise())
+    solver = Solver(problem, Normalisation(0.0, SIGMA_DATA / 20))  # 1 is 1/20 in physical units
+    values = np.full((fields, 5), 0.3 / 20)
+    generators = [generator(0, "chain", f, k) for f in range(fields)[chosen] for k in range(chains)]
+    return make_batch(problem, prior, solver, Nodes(5, noise=0.1 / 20), values, generators, chosen)
 
 
 def test_karras_schedule():
@@ -85,19 +78,19 @@ def test_one_ode_step_is_the_posterior_mean():
 
 
 def test_nodes_are_distinct_interior_and_the_same_for_all_runs():
-    nodes = draw_nodes(16, 100, seed=3, field=5, periodic=False)
-    assert len(set(nodes)) == 100 and set(nodes) <= set(available_nodes(16, False))
+    nodes = draw_nodes(square(16), 100, 3, 5)
+    assert len(set(nodes)) == 100 and set(nodes) <= set(available_nodes(square(16)))
     rows, columns = np.divmod(nodes, 16)
     assert rows.min() >= 1 and rows.max() <= 14 and columns.min() >= 1 and columns.max() <= 14
-    assert np.array_equal(nodes, draw_nodes(16, 100, 3, 5, False))
-    assert not np.array_equal(nodes, draw_nodes(16, 100, 3, 6, False))
-    assert len(available_nodes(16, True)) == 256
+    assert np.array_equal(nodes, draw_nodes(square(16), 100, 3, 5))
+    assert not np.array_equal(nodes, draw_nodes(square(16), 100, 3, 6))
+    assert len(available_nodes(square(16, True))) == 256
 
 
 @pytest.mark.parametrize("count", [0, 197])
 def test_more_observations_than_nodes_or_none_is_an_error(count):
     with pytest.raises(InputError, match=f"{count}.*1 to 196"):
-        draw_nodes(16, count, 0, 0, periodic=False)
+        draw_nodes(square(16), count, 0, 0)
 
 
 def test_error_covariance_is_that_of_a_field_with_the_spectrum():
@@ -107,7 +100,12 @@ def test_error_covariance_is_that_of_a_field_with_the_spectrum():
     spectrum = 1.0 / (1 + k) ** 2
     field = modes.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE)).flatten(1)
     expected = 0.1 * torch.eye(3, dtype=torch.float64) + field.T[index[0]] @ torch.diag(spectrum.flatten()) @ field.T[index[0]].T
-    assert torch.allclose(error_covariance(index, 0.1, modes, spectrum)[0], expected, atol=1e-12)
+    places = Functionals(torch.arange(SIZE**2)[:, None], None, SIZE**2)
+    values = torch.full((1, 3), SIGMA_DATA, dtype=torch.float64)  # of common size, so that the error is too
+    observation = Observation(
+        places, index, values, torch.tensor(0.1, dtype=torch.float64), OperatorError(modes, spectrum=spectrum)
+    )
+    assert torch.allclose(observation.covariance[0], expected, atol=1e-12)
     assert torch.allclose(node_functions(modes, index).flatten(2)[0], field.T[index[0]], atol=1e-12)
 
 
@@ -156,7 +154,7 @@ def test_langevin_gradient_against_finite_differences():
     x = torch.randn(2, SIZE, SIZE, dtype=torch.float64)
 
     def loss(x):
-        misfit = task.observation.take(task.operator(x)) - task.observation.values.repeat_interleave(2, dim=0)
+        misfit = task.predict(x) - task.observation.values.repeat_interleave(2, dim=0)
         return float(misfit.abs().mean(dim=1).sum()) * 2.0 / (2 * 0.5**2)
 
     direction, h = torch.randn_like(x), 1e-6
@@ -170,11 +168,12 @@ def test_langevin_with_the_operators_error_pulls_no_more_than_the_weight_and_no_
     task = make_task()
     task.operator = lambda x: 20 * task.problem.solve(x) + x**2
     correlated = variance * (torch.eye(task.observation.index.shape[1], dtype=torch.float64) + 0.3)
-    task.observation = replace(task.observation, covariance=correlated.expand(len(task.observation.index), -1, -1))
+    error = type("Fixed", (), {"covariance": lambda self, observation: correlated.expand(len(observation.index), -1, -1)})()
+    task.observation = replace(task.observation, variance=0 * task.observation.variance, error=error)
     x = torch.randn(2, SIZE, SIZE, dtype=torch.float64, requires_grad=True)
     arguments = {"weight": 2.0, "tau": 0.5, "steps": 1, "learning_rate": 1e-3, "temperature": 0.0}
     gradient = LangevinStep(task, **arguments, trusting=False).gradient(x)
-    misfit = task.observation.misfit(task.operator(x))
+    misfit = task.observation.misfit(task.predict(x))
     gaussian = torch.autograd.grad((misfit**2).sum() / (2 * 1.3 * variance), x)[0]
     expected = LangevinStep(task, **arguments).gradient(x) if variance < 1 else gaussian
     assert torch.allclose(gradient, expected, rtol=1e-9, atol=0)
@@ -203,14 +202,14 @@ def test_langevin_rate_falls_to_one_percent():
 
 def test_dps_gradient_against_finite_differences():
     """The first step is x_next = Heun(x) - ∇ loss(D(x)); the gradient by central differences of loss(D(Heun(x)))."""
-    task, levels = make_task(channels=2), np.array([2.0, 1.0, 0.0])
+    task, levels = make_task(), np.array([2.0, 1.0, 0.0])
     torch.manual_seed(0)
     start = torch.randn(2, 2, SIZE, SIZE)
     task.noise = type("Fixed", (), {"sample": lambda self, shape, generators, device: start.clone()})()
     task.prior = lambda x, s: torch.tanh(x) / (1 + s[:, None, None, None])
 
     def loss(x0_hat, sigma):
-        return ((task.observation.take(x0_hat[:, 1]) - 0.3) ** 2).mean(dim=1) + (x0_hat[:, 0] ** 3).flatten(1).sum(dim=1)
+        return ((task.predict_joint(x0_hat) - 0.3) ** 2).mean(dim=1) + (x0_hat[:, 0] ** 3).flatten(1).sum(dim=1)
 
     def last_denoised(x):
         return heun_step(task.prior, x, 2.0, 1.0)
@@ -231,11 +230,9 @@ def test_dps_gradient_against_finite_differences():
 def test_fundps_loss_has_one_value_a_field_and_its_own_observation():
     """Two fields with different observations: a chain of the second must not feel the first's."""
     settings = run_settings("fundps", {"steps": 3, "weight": 5.0, "samples": 2})
-    whole, alone = make_task(fields=2), make_task(fields=2)
-    alone.observation, alone.generators = alone.observation.fields(1, 2), alone.generators[2:]
     finals = []
-    for task in (whole, alone):
-        *_, last = load_method("fundps")(settings).sample(task)
+    for task in (make_task(fields=2), make_task(fields=2, chosen=slice(1, 2))):
+        *_, last = load_method("fundps")(settings).sample(task, None)
         finals.append(last.x0)
     assert torch.allclose(finals[0][2:], finals[1], atol=1e-5)
 
@@ -247,7 +244,7 @@ def test_fundps_guidance_is_multiplied_by_sigma_below_one_and_has_the_residual_o
     task, x0_hat = make_task(), torch.randn(2, 2, SIZE, SIZE)
     for residual_weight in (0.0, 3.0):
         settings = run_settings("fundps", {"weight": 5.0, "residual_weight": residual_weight})
-        list(load_method("fundps")(settings).sample(task))
+        list(load_method("fundps")(settings).sample(task, None))
     plain, full = captured
     assert torch.allclose(plain(x0_hat, 0.1), 0.1 * plain(x0_hat, 1.0)) and torch.equal(plain(x0_hat, 7.0), plain(x0_hat, 1.0))
     residual = (task.residual(x0_hat) ** 2).flatten(1).mean(dim=1)
@@ -257,7 +254,6 @@ def test_fundps_guidance_is_multiplied_by_sigma_below_one_and_has_the_residual_o
 
 def test_costs_count_forward_and_vector_jacobian_products():
     task = make_task()
-    task.operator = task.cost.count_operator(task.operator)
     LangevinStep(task, 1.0, 1.0, steps=3, learning_rate=1e-3, temperature=0.1)(torch.zeros(2, SIZE, SIZE), 1.0, 0.0)
     assert task.cost.operator == 2 * 3 * 2
 
@@ -267,8 +263,7 @@ def test_every_method_yields_its_steps_and_finite_samples(name):
     known = load_method(name).Settings.model_fields
     settings = {key: value for key, value in (("steps", 3), ("weight", 0.01)) if key in known}
     task, method = make_task(fields=2), load_method(name)(run_settings(name, settings))
-    method.prepare(task)
-    states = list(method.sample(task))
+    states = list(method.sample(task, method.prepare(task)))
     assert isinstance(states[-1], State) and states[-1].step == len(states) <= states[-1].steps
     assert states[-1].step == states[-1].steps or name == "tikhonov"  # which stops when it has converged
     assert states[-1].x0.shape == (4, SIZE, SIZE) and bool(torch.isfinite(states[-1].x0).all())
@@ -285,9 +280,7 @@ def test_a_chain_with_an_infinite_prediction_is_lost_to_tikhonov_and_the_other_i
         return u.reshape(x.shape)
 
     task.operator = operator
-    method = load_method("tikhonov")(run_settings("tikhonov", {}))
-    method.prepare(task)
-    *_, state = method.sample(task)
+    state = last_state(task, "tikhonov")
     assert state.x0[0].isfinite().all() and state.x0[1].isnan().all()
 
 

@@ -18,21 +18,27 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from batches import last_state, make_batch
 
 import ddis
 from ddis.cli import main
 from ddis.config import Study
+from ddis.data.normalisation import Normalisation
 from ddis.data.observations import read_observations
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise
+from ddis.grid import square
+from ddis.observe import Sensors
+from ddis.observe.nodes import Nodes, draw_nodes
+from ddis.observe.points import Points, interpolation, interpolation_variance
+from ddis.operators.error import OperatorError
+from ddis.operators.solver import Solver
 from ddis.pde import make_problem
+from ddis.priors import gaussian
 from ddis.randomness import generator
-from ddis.sampling.base import Method, State, Task
+from ddis.sampling.base import Batch, Method, State
 from ddis.sampling.gauss_newton import SharedJacobian
-from ddis.sampling.methods import load_method, run_settings
-from ddis.sampling.observation import Observation, draw_nodes, error_covariance, node_functions
-from ddis.sampling.points import PointObservation, interpolation, interpolation_variance, point_covariance
 from ddis.stages import generate, train
 from ddis.stages.solve import threads
 
@@ -87,9 +93,9 @@ class Failing(Method):
 
     prior = None
 
-    def sample(self, task: Task) -> Iterator[State]:
-        x0 = task.draw_white(task.basis.size, task.basis.size).float()
-        negative = bool((task.observation.misfit(torch.zeros_like(x0)) > 0).any())
+    def sample(self, batch: Batch, prepared: None) -> Iterator[State]:
+        x0 = batch.draw_white(*batch.shape).float()
+        negative = bool((batch.observation.misfit(torch.zeros(1, 1)) > 0).any())
         x0[1 :: 1 if negative else 2] = torch.nan
         yield State(1, 1, 0.0, x0)
 
@@ -109,17 +115,17 @@ def test_interpolation_is_exact_for_bilinear_fields_and_at_nodes(periodic: bool)
     field = torch.from_numpy(1 + 2 * node[:, None] - 3 * node[None, :] + 5 * node[:, None] * node[None, :])[None]
     x, y = points(200)
     inside = (x <= node[-1]) & (y <= node[-1])  # beyond, a periodic field goes back to its first node
-    found = interpolation(x, y, SIZE, periodic)(field)[0].numpy()
+    found = interpolation(np.stack([x, y], axis=1), square(SIZE, periodic))(field.flatten(1))[0].numpy()
     assert np.allclose(found[inside], (1 + 2 * x - 3 * y + 5 * x * y)[inside], atol=1e-12)
-    places = interpolation(np.repeat(node, SIZE), np.tile(node, SIZE), SIZE, periodic)
-    assert torch.equal(places(field)[0], field.flatten())
+    places = interpolation(np.stack([np.repeat(node, SIZE), np.tile(node, SIZE)], axis=1), square(SIZE, periodic))
+    assert torch.equal(places(field.flatten(1))[0], field.flatten())
 
 
 def test_interpolation_on_a_periodic_domain_ends_at_the_first_node():
     field = torch.zeros(1, SIZE, SIZE, dtype=torch.float64)
     field[0, 0, 3], field[0, -1, 3] = 1.0, 3.0
-    places = interpolation(np.array([1.0, (SIZE - 0.75) / SIZE]), np.array([3 / SIZE] * 2), SIZE, periodic=True)
-    assert places(field)[0].tolist() == pytest.approx([1.0, 0.75 * 3 + 0.25 * 1])
+    places = interpolation(np.array([[1.0, 3 / SIZE], [(SIZE - 0.75) / SIZE, 3 / SIZE]]), square(SIZE, True))
+    assert places(field.flatten(1))[0].tolist() == pytest.approx([1.0, 0.75 * 3 + 0.25 * 1])
 
 
 def test_the_error_of_interpolation_is_estimated(example):
@@ -127,61 +133,48 @@ def test_the_error_of_interpolation_is_estimated(example):
     problem = make_problem("poisson", {})
     solutions = problem.solve(problem.sample_coefficients(range(64), SIZE, 3))
     x, y = points(400)
-    places = interpolation(x, y, SIZE, periodic=False)
+    where = np.stack([x, y], axis=1)
+    places = interpolation(where, square(SIZE))
     truth = np.stack([example.sine_series(u.numpy(), x, y) for u in solutions])
-    error = ((places(solutions).numpy() - truth) ** 2).mean(axis=0)
-    estimate = interpolation_variance(places, solutions, periodic=False).numpy()
+    error = ((places(solutions.flatten(1)).numpy() - truth) ** 2).mean(axis=0)
+    estimate = interpolation_variance(where, square(SIZE), solutions).numpy()
     assert estimate.mean() == pytest.approx(error.mean(), rel=0.15)
     assert np.corrcoef(np.log(estimate), np.log(error))[0, 1] > 0.9
-    assert interpolation_variance(interpolation(np.array([1 / 15]), np.array([2 / 15]), SIZE, False), solutions, False) == 0
+    assert interpolation_variance(np.array([[1 / 15, 2 / 15]]), square(SIZE), solutions) == 0
 
 
-def make_task(observation: Observation, chains: int) -> Task:
-    problem, modes = make_problem("poisson", {}), basis("cosine", SIZE)
-    return Task(
-        problem=problem,
-        observation=observation,
-        generators=[generator(1, "chain", number) for number in range(chains)],
-        basis=modes,
-        noise=WhiteNoise(),
-        operator=lambda x: 100 * problem.solve(x),
-        residual=lambda x: x,
-        spectrum=problem.prior_spectrum(SIZE),
-    )
+def of_sensors(sensors: Sensors, values: np.ndarray, chains: int) -> Batch:
+    """Chains through the solver, whose error is a field of independent modes."""
+    problem, modes = make_problem("poisson", {}, SIZE), basis("cosine", SIZE)
+    solver = Solver(problem, Normalisation(0.0, 0.005))
+    solver.error = OperatorError(modes, spectrum=torch.full((SIZE, SIZE), 1e-3, dtype=torch.float64))
+    prior = gaussian(problem, WhiteNoise(), Normalisation(0.0, 0.5))
+    return make_batch(problem, prior, solver, sensors, values, [generator(1, "chain", number) for number in range(chains)])
 
 
 def test_points_at_nodes_are_the_nodes():
-    """The same covariance, Jacobian and samples as an observation of the nodes; seed 4."""
-    index = torch.from_numpy(draw_nodes(SIZE, 12, 4, 0, periodic=False))[None]
-    values, modes = torch.from_numpy(np.random.default_rng(4).standard_normal((1, 12))), basis("cosine", SIZE)
-    spectrum = torch.full((SIZE, SIZE), 0.1, dtype=torch.float64)
-    nodes = Observation(index, values, error_covariance(index, 0.01, modes, spectrum))
-    row, column = (part[0].numpy() / (SIZE - 1) for part in (index // SIZE, index % SIZE))
-    places = interpolation(row, column, SIZE, periodic=False)
-    covariance = point_covariance(places, torch.full((12,), 0.01, dtype=torch.float64), modes, spectrum)
-    same = PointObservation(torch.arange(12)[None], values, covariance, places)
-    assert torch.allclose(nodes.covariance, same.covariance, atol=1e-12)
-    samples = []
-    for observation in (nodes, same):
-        task = make_task(observation, 3)
-        method = load_method("tikhonov")(run_settings("tikhonov", {"samples": 3}))
-        method.prepare(task)
-        *_, last = method.sample(task)
-        samples.append(last.x0)
+    """The same covariance and samples as an observation of the nodes; seed 4."""
+    index = draw_nodes(square(SIZE), 12, 4, 0)
+    values = 1e-3 * np.random.default_rng(4).standard_normal(12)
+    row, column = (part / (SIZE - 1) for part in np.divmod(index, SIZE))
+    nodes, same = (of_sensors(s, values, 3) for s in (Nodes(index, 1e-3), Points(np.stack([row, column], axis=1), 1e-3)))
+    assert torch.allclose(nodes.observation.covariance, same.observation.covariance, atol=1e-12)
+    samples = [last_state(batch, "tikhonov", samples=3).x0 for batch in (nodes, same)]
     assert torch.allclose(*samples, atol=1e-5)
 
 
 def test_the_jacobian_at_a_point_is_the_mean_of_those_at_its_corners():
-    places = interpolation(*points(5), SIZE, periodic=False)
-    observation = PointObservation(torch.arange(5)[None], torch.zeros(1, 5), torch.zeros(1, 5, 5), places)
-    at_points = SharedJacobian(make_task(observation, 1))(observation.index)[0]
-    corners = Observation(places.corners.reshape(1, -1), torch.zeros(1, 20), torch.zeros(1, 20, 20))
-    at_nodes = SharedJacobian(make_task(corners, 1))(corners.index)[0].reshape(5, 4, -1)
-    assert torch.allclose(at_points, (at_nodes * places.weights[..., None]).sum(dim=1), atol=1e-5 * float(at_nodes.abs().max()))
-    functions = (node_functions(basis("cosine", SIZE), places.corners) * places.weights[..., None, None]).sum(dim=1)
+    where = np.stack(points(5), axis=1)
+    places = interpolation(where, square(SIZE))
+    at_points = of_sensors(Points(where), np.zeros(5), 1)
+    rows = SharedJacobian(at_points)(at_points.observation.index)[0]
+    whole = of_sensors(Nodes(np.arange(SIZE**2)), np.zeros(SIZE**2), 1)
+    at_nodes = SharedJacobian(whole)(places.index)
+    assert torch.allclose(rows, (at_nodes * places.weights[..., None]).sum(dim=1), atol=1e-5 * float(at_nodes.abs().max()))
+    functions = places.of_basis(basis("cosine", SIZE), torch.arange(5)[None])[0]
     fields = torch.from_numpy(np.random.default_rng(1).standard_normal((SIZE, SIZE)))
-    values = (functions * basis("cosine", SIZE).forward(fields)).sum(dim=(1, 2))
-    assert torch.allclose(values, places(fields[None])[0])
+    values = (functions * basis("cosine", SIZE).forward(fields).flatten()).sum(dim=1)
+    assert torch.allclose(values, places(fields.flatten()[None])[0])
 
 
 # The posterior

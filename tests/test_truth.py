@@ -24,9 +24,9 @@ from ddis.fields.bases import basis
 from ddis.fields.noise import RandomFieldNoise
 from ddis.grid import square
 from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
+from ddis.observe.nodes import draw_nodes
 from ddis.pde.helmholtz import Helmholtz
 from ddis.sampling.methods import load_method, run_settings
-from ddis.sampling.observation import draw_nodes
 from ddis.sampling.schedules import heun_step, karras_schedule
 
 PROBLEMS = ("poisson", "helmholtz")
@@ -137,7 +137,7 @@ def test_dps_gradient_against_finite_differences(setting, method):
     task.noise = type("Fixed", (), {"sample": lambda self, shape, generators, device: start})()
     denoise, inputs = task.prior, []
     task.prior = lambda x, s: inputs.append(x.detach()) or denoise(x, s)
-    list(load_method(method)(run_settings(method, settings)).sample(task))
+    list(load_method(method)(run_settings(method, settings)).sample(task, None))
     x, after_first = inputs[0], inputs[2]
     gradient = heun_step(denoise, x, 0.9, 0.4)[0] - after_first
 
@@ -216,7 +216,7 @@ def test_a_spectrum_of_relaxed_helmholtz_fields_is_nearly_the_free_fields():
     problem, size = Helmholtz(Helmholtz.Parameters()), 32
     modes, spectrum = basis(problem.basis, size), problem.prior_spectrum(size)
     fields = modes.inverse(torch.eye(size**2, dtype=torch.float64).reshape(-1, size, size))  # one per mode
-    constrained, nodes = problem.constrain(fields), torch.from_numpy(draw_nodes(size, 125, 0, 0, periodic=False))
+    constrained, nodes = problem.constrain(fields), torch.from_numpy(draw_nodes(square(size), 125, 0, 0))
     jacobian, to_nodes = problem.solve(constrained).flatten(1)[:, nodes].T, constrained.flatten(1).T
     covariance = jacobian @ torch.diag(spectrum.flatten()) @ jacobian.T
     noise = 1e-6 * covariance.diagonal().mean() * torch.eye(len(nodes), dtype=torch.float64)

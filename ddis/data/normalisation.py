@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ddis.grid import Space
-
-SIGMA_DATA = 0.5
+from ddis.models.denoiser import SIGMA_DATA
 
 
 @dataclass(frozen=True)

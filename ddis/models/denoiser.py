@@ -8,8 +8,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from ddis.data.normalisation import SIGMA_DATA
 from ddis.fields.bases import Basis
+
+SIGMA_DATA = 0.5  # standard deviation of normalised fields
 
 
 def per_field(sigma: Tensor, like: Tensor) -> Tensor:
@@ -37,18 +38,22 @@ class EDMDenoiser(nn.Module):
 
 
 class GaussianDenoiser:
-    """The optimal denoiser of a zero-mean Gaussian field, mode by mode: c / (c + σ² k) times the noisy coefficient.
+    """The optimal denoiser of a Gaussian field, mode by mode: c / (c + σ² k) times the noisy coefficient, about the mean.
 
     Args:
         basis: basis in which field and noise have independent coefficients.
         spectrum: variance C [*shape] of the (normalised) field's coefficients.
         noise_spectrum: variance K [*nodes] of the noise's.
+        mean: [*shape] of the field; None: zero.
     """
 
-    def __init__(self, basis: Basis, spectrum: Tensor, noise_spectrum: Tensor):
-        self.basis, self.spectrum, self.noise_spectrum = basis, spectrum, noise_spectrum
+    def __init__(self, basis: Basis, spectrum: Tensor, noise_spectrum: Tensor, mean: Tensor | None = None):
+        self.basis, self.spectrum, self.noise_spectrum, self.mean = basis, spectrum, noise_spectrum, mean
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         c, k = self.spectrum.to(x_t), self.noise_spectrum.to(x_t)
         gain = c / (c + per_field(sigma.to(x_t), x_t) ** 2 * k)
-        return self.basis.inverse(gain * self.basis.forward(x_t))
+        if self.mean is None:
+            return self.basis.inverse(gain * self.basis.forward(x_t))
+        mean = self.mean.to(x_t)
+        return mean + self.basis.inverse(gain * self.basis.forward(x_t - mean))

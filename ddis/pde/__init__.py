@@ -23,8 +23,16 @@ PROBLEMS = Registry(
 )
 
 
-def make_problem(pde: str, parameters: dict[str, Any]) -> Problem:
-    """The problem `pde` with the given parameters. Raises InputError for an unknown pde or parameter."""
+def make_problem(pde: str, parameters: dict[str, Any], resolution: int | None = None) -> Problem:
+    """The problem `pde` with the given parameters. Raises InputError for an unknown pde or parameter, or a wrong resolution."""
+    made = _made(pde, parameters)
+    if resolution is not None:
+        made.check(resolution)
+        made.resolution = resolution
+    return made
+
+
+def _made(pde: str, parameters: dict[str, Any]) -> Problem:
     problem = PROBLEMS.load(pde)
     if not (isinstance(problem, type) and issubclass(problem, Problem)):
         raise InputError(f"pde {pde!r} is no subclass of ddis.pde.base.Problem")
@@ -35,3 +43,8 @@ def make_problem(pde: str, parameters: dict[str, Any]) -> Problem:
         key, accepted = ".".join(map(str, first["loc"])), ", ".join(problem.Parameters.model_fields) or "none"
         what = (f"parameter {key!r}: " if key else "") + first["msg"].removeprefix("Value error, ")
         raise InputError(f"pde {pde!r}: {what}; parameters: {accepted}") from error
+
+
+def problem(pde: str, *, resolution: int, **parameters: Any) -> Problem:
+    """The problem `pde` (a name, or module:Class) on S = `resolution` nodes per side. Raises InputError."""
+    return make_problem(pde, parameters, resolution)

@@ -49,6 +49,7 @@ class Problem(ABC):
 
     def __init__(self, parameters: ProblemParameters):
         self.parameters = parameters
+        self.resolution: int | None = None  # nodes per side, where it is settled
 
     @property
     def two_valued(self) -> bool:

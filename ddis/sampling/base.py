@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,9 +14,9 @@ from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import Denoiser
+from ddis.observe.observation import Observation
 from ddis.pde.base import Problem
 from ddis.randomness import Generators, white_noise
-from ddis.sampling.observation import Observation
 from ddis.written import Text
 
 # A number for all cases, or by problem, or by problem and percent of the pairs.
@@ -84,6 +84,36 @@ class RunSettings(BaseModel):
         return self.model_copy(update=chosen)
 
 
+ErrorChoice = Literal["spectral", "white", "none"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a run: m observed values and P nodes per field, n fields, and whether the problem is linear."""
+
+    observed: int
+    nodes: int
+    fields: int
+    linear: bool
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Estimated cost: forward evaluations of prior and operator per sample, one with its gradient counted as three.
+
+    shared  evaluations of the operator before the first sample
+    memory  bytes of what is kept beside networks and fields, such as the rows of a Jacobian
+    """
+
+    prior: float = 0
+    operator: float = 0
+    shared: float = 0
+    memory: float = 0
+
+    def with_prior(self, evaluations: float) -> "Evaluations":
+        return replace(self, prior=evaluations)
+
+
 @dataclass
 class Cost:
     """Evaluations so far, counted in fields: calls of the prior; forward passes and products with the operator's Jacobian."""
@@ -113,17 +143,21 @@ class Cost:
 
 
 @dataclass
-class Task:
-    """One batch of chains: n fields with K samples each, chain b = field b // K. All fields are normalised, zero-mean.
+class Batch:
+    """A batch of chains: n fields with K samples each, chain b = field b // K. `ddis.posterior.Posterior.batch` makes it.
 
-    "Coefficient" means the problem's free field here; the caller constrains the samples (Problem.constrain).
+    All fields are normalised. "Coefficient" means the problem's free field; the caller constrains the samples.
 
-    prior     denoiser of the coefficient, or of (coefficient, solution) for joint methods; None for `exact`
-    operator  normalised solution [B, S, S] of the normalised free field [B, S, S]: of G(P(b)), see Problem
-    residual  residual of the equation, of normalised (coefficient, solution) [B, 2, S, S], in units of std(a)
-    spectrum  variance C [S, S] of the coefficient's modes in `basis`
-    mean      [S, S] of the coefficient, for methods without a denoiser; None: zero
-    units     what 1 is worth in physical units, of the normalised coefficient and solution
+    observation  of the n fields
+    generators   one per chain; none where there are no chains yet, in `Method.prepare`
+    basis        in which coefficient and noise have independent modes
+    noise        of the diffusion
+    operator     solution [B, *shape] of the free field [B, *shape]: of G(P(b)), see Problem
+    coefficient  observable coefficient P(b) [B, *shape] of the free field
+    residual     residual of the equation, of (free field, solution) [B, 2, *shape], in units of std(a)
+    prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods
+    mean         [*shape] of the coefficient; spectrum: variance [*shape] of its modes in `basis`
+    units        what 1 is worth in physical units, of the coefficient and of the solution
     """
 
     problem: Problem
@@ -132,11 +166,12 @@ class Task:
     basis: Basis
     noise: Noise
     operator: Callable[[Tensor], Tensor]
+    coefficient: Callable[[Tensor], Tensor]
     residual: Callable[[Tensor], Tensor]
+    prior: Denoiser | None
+    mean: Tensor
     spectrum: Tensor
-    prior: Denoiser | None = None
-    mean: Tensor | None = None
-    units: tuple[float, float] = (1.0, 1.0)
+    units: tuple[float, float]
     cost: Cost = field(default_factory=Cost)
 
     @property
@@ -144,15 +179,36 @@ class Task:
         return self.observation.values.device
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one field of the chains."""
+        return (self.basis.size, self.basis.size)
+
+    @property
     def prior_mean(self) -> Tensor:
-        """Mean [S, S] of the coefficient, float64, on the device."""
-        zero = torch.zeros(self.basis.size, self.basis.size)
-        return (zero if self.mean is None else self.mean).to(self.device).double()
+        """Mean [*shape] of the coefficient, float64, on the device."""
+        return self.mean.to(self.device).double()
+
+    def sense(self, x: Tensor) -> Tensor:
+        """All that might be observed [B, P] of free fields x [B, *shape], through the operator."""
+        return self.observation.functionals(self._seen(x, self.operator))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """What is observed [B, m] of free fields x [B, *shape], through the operator."""
+        return self.observation.take(self._seen(x, self.operator))
+
+    def predict_joint(self, x: Tensor) -> Tensor:
+        """What is observed [B, m] of (free field, solution) [B, 2, *shape]."""
+        return self.observation.take(self._seen(x[:, 0], lambda _: x[:, 1]))
+
+    def _seen(self, x: Tensor, operator: Callable[[Tensor], Tensor]) -> Tensor:
+        """The fields that the observation sees: neither operator nor coefficient is computed in vain."""
+        solution, coefficient = self.observation.functionals.seen
+        stack = self.observation.functionals.stack
+        return stack(operator(x) if solution else None, self.coefficient(x) if coefficient else None)
 
     def draw_noise(self, channels: int = 1) -> Tensor:
-        """Noise of the diffusion, [B, channels, S, S]."""
-        size = self.basis.size
-        return self.noise.sample((len(self.generators), channels, size, size), self.generators, self.device)
+        """Noise of the diffusion, [B, channels, *shape]."""
+        return self.noise.sample((len(self.generators), channels, *self.shape), self.generators, self.device)
 
     def draw_white(self, *shape: int) -> Tensor:
         """Standard normal numbers [B, *shape], float64."""
@@ -163,8 +219,8 @@ class Task:
 class State:
     """What a sampler yields after each step; that of the last step holds the samples.
 
-    x0         normalised coefficient [B, S, S], the free field
-    mean, std  closed form [n, S, S], for methods that have it
+    x0         normalised coefficient [B, *shape], the free field
+    mean, std  closed form [n, *shape], for methods that have it
     """
 
     step: int
@@ -175,12 +231,16 @@ class State:
     std: Tensor | None = None
 
 
-class Method(ABC):
+S = TypeVar("S", bound=RunSettings)
+
+
+class Method(ABC, Generic[S]):
     """A method of the registry: its settings, what it needs, and its sampler.
 
-    prior          "coefficient" (all coefficients), "joint" (the pairs of the fraction), or None
+    prior          "coefficient" (all coefficients), "joint" (the pairs of the fraction), or None: mean and spectrum suffice
     noise          "field" (the study's random field) or "white"
     uses_operator  whether an operator takes part in the guidance
+    gradients      whether it differentiates through the operator
     closed_form    whether it exists for linear Gaussian problems only
     tuned          name of the setting that `ddis tune` varies, or None
     """
@@ -189,18 +249,34 @@ class Method(ABC):
     prior: ClassVar[Literal["coefficient", "joint"] | None]
     noise: ClassVar[Literal["field", "white"]] = "field"
     uses_operator: ClassVar[bool] = False
+    gradients: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None
 
-    def __init__(self, settings: RunSettings):
+    def __init__(self, settings: S):
         self.settings = settings
 
-    def check(self, problem: Problem, resolution: int) -> None:  # noqa: B027 (most methods fit everything)
+    @property
+    def error_model(self) -> ErrorChoice:
+        """How the operator's own error enters R."""
+        return "none"
+
+    def check(self, problem: Problem, resolution: int) -> None:
         """Raises InputError if the settings do not fit the problem on S = `resolution` nodes per side."""
 
-    def prepare(self, task: Task) -> None:  # noqa: B027 (most methods have nothing to prepare)
-        """Work shared by all batches. `task` knows which nodes all fields observe; values, R and generators are not for use."""
+    def with_weight(self, weight: float) -> S:
+        """The settings for one sample with another value of `tuned`, a single number."""
+        assert self.tuned is not None
+        return self.settings.model_copy(update={self.tuned: weight, "samples": 1})
+
+    def cost(self, size: Size) -> Evaluations:
+        """What sampling costs, at most, from the settings."""
+        return Evaluations()
+
+    def prepare(self, batch: Batch) -> Any:
+        """Work that all batches share, from one without chains that observes all fields; `sample` is given what it returns."""
+        return None
 
     @abstractmethod
-    def sample(self, task: Task) -> Iterator[State]:
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         """Draws the samples of a batch, one yield per step."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch import Tensor
 
-from ddis.sampling.base import State, Task
+from ddis.sampling.base import Batch, State
 from ddis.sampling.schedules import solve_ode
 
 # (x0_hat [B, S, S], or [B, C, S, S] of C > 1 channels; sigma; progress in [0, 1]) -> x0 of the same shape
@@ -17,7 +17,7 @@ LikelihoodStep = Callable[[Tensor, float, float], Tensor]
 
 
 def anneal(
-    task: Task,
+    batch: Batch,
     likelihood: LikelihoodStep,
     levels: np.ndarray,
     ode_steps: int,
@@ -30,12 +30,12 @@ def anneal(
 
     levels [N + 1] end with 0; begin, end: those to go through (all); x0 [B, C, S, S]: what the first adds its noise to (0).
     """
-    assert task.prior is not None
+    assert batch.prior is not None
     steps = len(levels) - 1
     for step in range(begin, steps if end is None else end):
         sigma = float(levels[step])
-        noise = task.draw_noise(channels)
+        noise = batch.draw_noise(channels)
         x_t = sigma * noise if x0 is None else x0 + sigma * noise
-        x0_hat = solve_ode(task.prior, x_t, sigma, ode_steps)
+        x0_hat = solve_ode(batch.prior, x_t, sigma, ode_steps)
         x0 = likelihood(x0_hat.squeeze(1), sigma, step / max(1, steps - 1)).reshape(x_t.shape)
         yield State(step + 1, steps, sigma, x0[:, 0])

@@ -5,12 +5,13 @@ coarser grid: up-sampling of x0 after some levels, bilinear, and fresh noise of 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.pde.base import Problem
-from ddis.sampling.base import Method, PerCase, State, Task
+from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, PerCase, Size, State, number
 from ddis.sampling.daps import anneal
 from ddis.sampling.langevin import LangevinSettings, LangevinStep
 from ddis.sampling.multiresolution import coarsen, upsample
@@ -29,15 +30,28 @@ class DDISSettings(LangevinSettings):
     start_weight: PerCase | None = None
 
 
-class DDIS(Method):
+class DDIS(Method[DDISSettings]):
     Settings = DDISSettings
     prior = "coefficient"
     uses_operator = True
     tuned = "weight"
 
+    @property
+    def error_model(self) -> ErrorChoice:
+        return self.settings.error_model
+
+    def with_weight(self, weight: float) -> DDISSettings:
+        """That of a coarser start keeps its ratio to it."""
+        s = self.settings
+        ratio = {} if s.start_weight is None else {"start_weight": number(s.start_weight) * weight / number(s.weight)}
+        return super().with_weight(weight).model_copy(update=ratio)
+
+    def cost(self, size: Size) -> Evaluations:
+        s = self.settings
+        return Evaluations(prior=s.prior_evaluations(), operator=3 * s.steps * s.langevin_steps)
+
     def check(self, problem: Problem, resolution: int) -> None:
         s = self.settings
-        assert isinstance(s, DDISSettings)
         start = s.start_resolution
         if start is None:
             if s.start_weight is not None:
@@ -56,14 +70,13 @@ class DDIS(Method):
         except InputError as error:
             raise InputError(f"start_resolution {start}: {error}") from error
 
-    def sample(self, task: Task) -> Iterator[State]:
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, DDISSettings)
         levels, begin, x0 = karras_schedule(s.sigma_max, s.sigma_min, s.steps), 0, None
         if s.start_resolution is not None:
-            begin, coarse = s.upsample_at, coarsen(task, s.start_resolution)
+            begin, coarse = s.upsample_at, coarsen(batch, s.start_resolution)
             weight = s.weight if s.start_weight is None else s.start_weight
             for state in anneal(coarse, LangevinStep.of(coarse, s, weight), levels, s.ode_steps, end=begin):
                 yield state
-            x0 = upsample(state.x0, task.basis.size, task.basis.name == "fourier")[:, None]
-        yield from anneal(task, LangevinStep.of(task, s, s.weight), levels, s.ode_steps, begin=begin, x0=x0)
+            x0 = upsample(state.x0, batch.basis.size, batch.basis.name == "fourier")[:, None]
+        yield from anneal(batch, LangevinStep.of(batch, s, s.weight), levels, s.ode_steps, begin=begin, x0=x0)

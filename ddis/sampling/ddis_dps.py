@@ -5,26 +5,29 @@ the sampler. No weights are published: they depend on the operator's Jacobian, a
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
-from ddis.sampling.base import Method, State, Task, number
+from ddis.sampling.base import Batch, Evaluations, Method, Size, State, number
 from ddis.sampling.dps import DPSSettings, guided_ode
 from ddis.sampling.schedules import karras_schedule
 
 
-class DDISDPS(Method):
+class DDISDPS(Method[DPSSettings]):
     Settings = DPSSettings
     prior = "coefficient"
     uses_operator = True
     tuned = "weight"
 
-    def sample(self, task: Task) -> Iterator[State]:
+    def cost(self, size: Size) -> Evaluations:
+        return Evaluations(prior=6 * self.settings.steps, operator=3 * self.settings.steps)
+
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, DPSSettings)
         weight = number(s.weight)
 
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
-            return min(1.0, sigma) * weight * s.reduce(task.observation.misfit(task.operator(x0_hat[:, 0])))
+            return min(1.0, sigma) * weight * s.reduce(batch.observation.misfit(batch.predict(x0_hat[:, 0])))
 
-        yield from guided_ode(task, 1, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))
+        yield from guided_ode(batch, 1, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))

@@ -20,13 +20,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from ddis.sampling.base import Method, RunSettings, State, Task
+from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.daps import anneal
 from ddis.sampling.gauss_newton import (
     LEADING_MODES,
     GaussNewtonStep,
     LeadingModes,
+    Prepared,
     SharedJacobian,
+    gauss_newton_cost,
     make_update,
 )
 from ddis.sampling.schedules import karras_schedule
@@ -49,7 +51,7 @@ class DDISGNSettings(RunSettings):
     solver: Literal["dense", "matrix-free"] | None = None
     iterations: int = Field(1, ge=1)
     tolerance: float = Field(0.3, gt=0)
-    error_model: Literal["spectral", "white", "none"] = "spectral"
+    error_model: ErrorChoice = "spectral"
 
 
 def dense_is_cheaper(settings: DDISGNSettings, m: int) -> bool:
@@ -63,23 +65,34 @@ def dense_is_cheaper(settings: DDISGNSettings, m: int) -> bool:
     return 2 * m / k + levels <= 3 * LEADING_MODES / k + 8 * levels
 
 
-class DDISGN(Method):
+class DDISGN(Method[DDISGNSettings]):
     Settings = DDISGNSettings
     prior = "coefficient"
     uses_operator = True
-    _shared: SharedJacobian | LeadingModes
 
-    def prepare(self, task: Task) -> None:
-        s = self.settings
-        assert isinstance(s, DDISGNSettings)
-        observed = task.observation.index.shape[1]
-        dense = s.solver == "dense" or (s.solver is None and task.problem.linear and dense_is_cheaper(s, observed))
-        self._shared = SharedJacobian(task) if dense else LeadingModes(task)
+    @property
+    def error_model(self) -> ErrorChoice:
+        return self.settings.error_model
 
-    def sample(self, task: Task) -> Iterator[State]:
+    def dense(self, linear: bool, observed: int) -> bool:
+        """Whether the Jacobian is that at x = 0 for all chains, for `observed` values per field."""
         s = self.settings
-        assert isinstance(s, DDISGNSettings)
-        likelihood = GaussNewtonStep(task, make_update(task, self._shared, s.tolerance), s.iterations)
-        mean = task.prior_mean.float().expand(len(task.generators), -1, -1)
+        return s.solver == "dense" or (s.solver is None and linear and dense_is_cheaper(s, observed))
+
+    def cost(self, size: Size) -> Evaluations:
+        s = self.settings
+        levels = (s.steps + 1) * s.iterations
+        return gauss_newton_cost(size, levels, self.dense(size.linear, size.observed), s).with_prior(
+            s.steps * (2 * s.ode_steps - 1)
+        )
+
+    def prepare(self, batch: Batch) -> Prepared:
+        dense = self.dense(batch.problem.linear, batch.observation.index.shape[1])
+        return SharedJacobian(batch) if dense else LeadingModes(batch)
+
+    def sample(self, batch: Batch, prepared: Prepared) -> Iterator[State]:
+        s = self.settings
+        likelihood = GaussNewtonStep(batch, make_update(batch, prepared, s.tolerance), s.iterations)
+        mean = batch.prior_mean.float().expand(len(batch.generators), -1, -1)
         start = likelihood(mean, math.inf, 0.0)[:, None]
-        yield from anneal(task, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, x0=start)
+        yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, x0=start)

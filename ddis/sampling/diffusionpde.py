@@ -6,12 +6,13 @@ Source: DiffusionPDE, arXiv 2406.17763. Guidance of the first part of the steps:
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor
 
-from ddis.data.normalisation import SIGMA_DATA
-from ddis.sampling.base import Method, PerCase, RunSettings, State, Task, number
+from ddis.models.denoiser import SIGMA_DATA
+from ddis.sampling.base import Batch, Evaluations, Method, PerCase, RunSettings, Size, State, number
 from ddis.sampling.dps import guided_ode
 from ddis.sampling.schedules import karras_schedule
 
@@ -32,26 +33,28 @@ class DiffusionPDESettings(RunSettings):
     sigma_min: float = Field(0.002, gt=0)
 
 
-class DiffusionPDE(Method):
+class DiffusionPDE(Method[DiffusionPDESettings]):
     Settings = DiffusionPDESettings
     prior = "joint"
     noise = "white"
     tuned = "weight"
 
-    def sample(self, task: Task) -> Iterator[State]:
+    def cost(self, size: Size) -> Evaluations:
+        return Evaluations(prior=6 * self.settings.steps)
+
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, DiffusionPDESettings)
         levels = karras_schedule(s.sigma_max, s.sigma_min, s.steps)
         switch = float(levels[math.ceil(s.first_phase * s.steps)])
         weight, residual_weight = number(s.weight), number(s.residual_weight)
-        coefficient_unit, solution_unit = task.units
-        residual_unit = SIGMA_DATA * coefficient_unit / (task.basis.size - 1) ** 2
+        coefficient_unit, solution_unit = batch.units
+        residual_unit = SIGMA_DATA * coefficient_unit / (batch.basis.size - 1) ** 2
 
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
-            observed = solution_unit * task.observation.misfit(x0_hat[:, 1]).norm(dim=1)
+            observed = solution_unit * batch.observation.misfit(batch.predict_joint(x0_hat)).norm(dim=1)
             if sigma > switch:
                 return weight * observed
-            equation = residual_unit * task.residual(x0_hat).flatten(1).norm(dim=1)
+            equation = residual_unit * batch.residual(x0_hat).flatten(1).norm(dim=1)
             return s.late_weight * weight * observed + residual_weight * equation
 
-        yield from guided_ode(task, 2, loss, levels)
+        yield from guided_ode(batch, 2, loss, levels)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddis.sampling.base import PerCase, PositivePerCase, RunSettings, State, Task
+from ddis.sampling.base import Batch, PerCase, PositivePerCase, RunSettings, State
 from ddis.sampling.schedules import heun_step
 
 # (x0_hat [B, C, S, S], sigma) -> weighted loss of each chain [B]
@@ -39,23 +39,23 @@ class DPSSettings(RunSettings):
         return square if self.loss == "mse" else square.sqrt()
 
 
-def guided_ode(task: Task, channels: int, loss: GuidanceLoss, levels: np.ndarray) -> Iterator[State]:
+def guided_ode(batch: Batch, channels: int, loss: GuidanceLoss, levels: np.ndarray) -> Iterator[State]:
     """Yields the state after each step; levels [N + 1] end with 0. No guidance on the last step.
 
     x_next = Heun(x) - ∇_x loss(D), with D the last output of the denoiser in the step. Channel 0 is the coefficient.
     """
-    assert task.prior is not None
+    assert batch.prior is not None
     steps = len(levels) - 1
-    x = float(levels[0]) * task.draw_noise(channels)
+    x = float(levels[0]) * batch.draw_noise(channels)
     for step in range(steps):
         sigma, sigma_next = float(levels[step]), float(levels[step + 1])
         if sigma_next == 0:
             with torch.no_grad():
-                x, x0_hat = heun_step(task.prior, x, sigma, 0.0)
+                x, x0_hat = heun_step(batch.prior, x, sigma, 0.0)
         else:
             start = x.detach().requires_grad_()
             with torch.enable_grad():
-                x_next, x0_hat = heun_step(task.prior, start, sigma, sigma_next)
+                x_next, x0_hat = heun_step(batch.prior, start, sigma, sigma_next)
                 gradient = torch.autograd.grad(loss(x0_hat, sigma).sum(), start)[0]
             x = (x_next - gradient).detach()
         yield State(step + 1, steps, sigma, x[:, 0] if sigma_next == 0 else x0_hat.detach()[:, 0])

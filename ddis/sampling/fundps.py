@@ -4,10 +4,11 @@ Source: FunDPS, arXiv 2505.17004. The published weights are for 128 x 128 and 50
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
-from ddis.sampling.base import Method, PerCase, State, Task, number
+from ddis.sampling.base import Batch, Evaluations, Method, PerCase, Size, State, number
 from ddis.sampling.dps import DPSSettings, guided_ode
 from ddis.sampling.schedules import karras_schedule
 
@@ -18,20 +19,22 @@ class FunDPSSettings(DPSSettings):
     residual_weight: PerCase = 0.0
 
 
-class FunDPS(Method):
+class FunDPS(Method[FunDPSSettings]):
     Settings = FunDPSSettings
     prior = "joint"
     tuned = "weight"
 
-    def sample(self, task: Task) -> Iterator[State]:
+    def cost(self, size: Size) -> Evaluations:
+        return Evaluations(prior=6 * self.settings.steps)
+
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, FunDPSSettings)
         weight, residual_weight = number(s.weight), number(s.residual_weight)
 
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
-            value = min(1.0, sigma) * weight * s.reduce(task.observation.misfit(x0_hat[:, 1]))
+            value = min(1.0, sigma) * weight * s.reduce(batch.observation.misfit(batch.predict_joint(x0_hat)))
             if residual_weight and sigma <= 1:
-                value = value + sigma * residual_weight * s.reduce(task.residual(x0_hat))
+                value = value + sigma * residual_weight * s.reduce(batch.residual(x0_hat))
             return value
 
-        yield from guided_ode(task, 2, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))
+        yield from guided_ode(batch, 2, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))

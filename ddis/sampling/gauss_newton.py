@@ -17,11 +17,11 @@ import math
 import torch
 from torch import Tensor
 
-from ddis.sampling.base import Task
+from ddis.sampling.base import Batch, Evaluations, RunSettings, Size
 from ddis.sampling.linearisation import Linearisation, conjugate_gradients
 
 LEADING_MODES = 256
-MOST_ITERATIONS = 200
+MOST_ITERATIONS, TYPICAL_ITERATIONS = 200, 6
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:
@@ -32,33 +32,43 @@ def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float)
     return spectrum * noise / (spectrum + noise)
 
 
-def jacobian_rows(task: Task, x: Tensor, index: Tensor, batch: int = 128) -> Tensor:
-    """Rows [G, m, S, S] of the operator's Jacobian at x [G, S, S], for the nodes index [G, m], by batches of vector products."""
+def jacobian_rows(batch: Batch, x: Tensor, index: Tensor, chunk: int = 128) -> tuple[Tensor, Tensor]:
+    """Rows [G, m, *shape] of the Jacobian at x [G, *shape], for what is observed at index [G, m], by vector products.
+
+    Returns the rows, and the values [G, m] there.
+    """
     groups, m = index.shape
     owner = torch.arange(groups, device=x.device).repeat_interleave(m)
-    nodes = index.flatten()
-    rows = []
-    for start in range(0, len(nodes), batch):
-        part = slice(start, start + batch)
+    places = index.flatten()
+    rows, found = [], []
+    for start in range(0, len(places), chunk):
+        part = slice(start, start + chunk)
         point = x[owner[part]].detach().requires_grad_()
-        values = task.observation.sensors(task.operator(point)).gather(1, nodes[part, None])
+        values = batch.sense(point).gather(1, places[part, None])
         rows.append(torch.autograd.grad(values.sum(), point)[0])
-    return torch.cat(rows).reshape(groups, m, *x.shape[1:])
+        found.append(values.detach())
+    return torch.cat(rows).reshape(groups, m, *x.shape[1:]), torch.cat(found).reshape(groups, m)
 
 
 class SharedJacobian:
-    """The Jacobian of a (nearly) linear operator at x = 0, at every node that any field observes: computed once for all masks."""
+    """The Jacobian of a (nearly) linear operator at x = 0, for all that any field observes: computed once for all masks."""
 
-    def __init__(self, task: Task):
-        nodes = task.observation.index.unique()
-        origin = torch.zeros(1, task.basis.size, task.basis.size, device=task.device)
-        self.rows = task.basis.forward(jacobian_rows(task, origin, nodes[None])[0].double()).flatten(1)
-        self.place = torch.full((task.basis.size**2,), -1, device=task.device)
-        self.place[nodes] = torch.arange(len(nodes), device=task.device)
+    def __init__(self, batch: Batch):
+        seen = batch.observation.index.unique()
+        origin = torch.zeros(1, *batch.shape, device=batch.device)
+        rows, values = jacobian_rows(batch, origin, seen[None])
+        self.rows = batch.basis.forward(rows[0].double()).flatten(1)
+        self.values = values[0].double()
+        self.place = torch.full((len(batch.observation.functionals.index),), -1, device=batch.device)
+        self.place[seen] = torch.arange(len(seen), device=batch.device)
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Rows [n, m, S²] in the basis, for the nodes index [n, m]."""
+        """Rows [n, m, modes] in the basis, for what is observed at index [n, m]."""
         return self.rows[self.place[index]]
+
+    def at_origin(self, index: Tensor) -> Tensor:
+        """Values [n, m] at x = 0."""
+        return self.values[self.place[index]]
 
 
 def gaussian_update(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
@@ -76,26 +86,26 @@ def gaussian_update(rows: Tensor, variance: Tensor, covariance: Tensor, residual
     return torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2) @ weighted
 
 
-def draw_observation_noise(task: Task) -> Tensor:
+def draw_observation_noise(batch: Batch) -> Tensor:
     """Noise [n, K, m] of covariance R, one draw per chain."""
-    root = torch.linalg.cholesky(task.observation.covariance.double())
-    n, m = task.observation.values.shape
-    return task.draw_white(m).reshape(n, -1, m) @ root.transpose(1, 2)
+    root = torch.linalg.cholesky(batch.observation.covariance.double())
+    n, m = batch.observation.values.shape
+    return batch.draw_white(m).reshape(n, -1, m) @ root.transpose(1, 2)
 
 
 class DenseUpdate:
     """The correction with one Jacobian for all chains of a field, factorised."""
 
-    def __init__(self, task: Task, shared: SharedJacobian):
-        self.task, self.basis = task, task.basis
-        self.covariance = task.observation.covariance.double()
-        self.rows = shared(task.observation.index)
+    def __init__(self, batch: Batch, shared: SharedJacobian):
+        self.batch, self.basis = batch, batch.basis
+        self.covariance = batch.observation.covariance.double()
+        self.rows = shared(batch.observation.index)
 
     def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
         """Σ Jᵀ z [n, K, S²] in the basis, from `point` [B, S, S]; x_tilde [B, S, S] in the basis, target [n, K, m]."""
         n, m, modes = self.rows.shape
         with torch.no_grad():
-            predicted = self.task.observation.take(self.task.operator(point)).double()
+            predicted = self.batch.predict(point).double()
         shift = (x_tilde - self.basis.forward(point.double())).reshape(n, -1, modes)
         residual = target - predicted.reshape(n, -1, m) - shift @ self.rows.transpose(1, 2)
         return gaussian_update(self.rows, variance.flatten(), self.covariance, residual)
@@ -109,17 +119,17 @@ class LeadingModes:
     evaluations a sample at 32 x 32), as nodes at one of the two values do not respond.
     """
 
-    def __init__(self, task: Task, count: int = LEADING_MODES, batch: int = 64):
-        size, spectrum = task.basis.size, task.spectrum.flatten()
+    def __init__(self, batch: Batch, count: int = LEADING_MODES, chunk: int = 64):
+        shape, spectrum = batch.shape, batch.spectrum.flatten()
         order = spectrum.argsort(descending=True, stable=True)[:count]
-        self.modes = order[spectrum[order] > 0].to(task.device)
+        self.modes = order[spectrum[order] > 0].to(batch.device)
         columns = []
-        for part in self.modes.split(batch):
-            unit = torch.zeros(len(part), size**2, dtype=torch.float64, device=task.device)
+        for part in self.modes.split(chunk):
+            unit = torch.zeros(len(part), len(spectrum), dtype=torch.float64, device=batch.device)
             unit[torch.arange(len(part)), part] = 1.0
-            origin = torch.zeros(len(part), size, size, device=task.device)
-            linear = Linearisation(task, origin, task.observation.sensors)
-            columns.append(linear.push(task.basis.inverse(unit.reshape(-1, size, size))))
+            origin = torch.zeros(len(part), *shape, device=batch.device)
+            linear = Linearisation(origin, batch.sense, batch.cost)
+            columns.append(linear.push(batch.basis.inverse(unit.reshape(-1, *shape))))
         self.columns = torch.cat(columns)
 
     def __call__(self, index: Tensor) -> Tensor:
@@ -137,15 +147,15 @@ class MatrixFreeUpdate:
         tolerance: root mean square of the residual, in standard deviations of R, at which a chain stops.
     """
 
-    def __init__(self, task: Task, leading: LeadingModes, tolerance: float):
-        self.task, self.basis, self.tolerance = task, task.basis, tolerance
-        self.root = torch.linalg.cholesky(task.observation.covariance.double())
+    def __init__(self, batch: Batch, leading: LeadingModes, tolerance: float):
+        self.batch, self.basis, self.tolerance = batch, batch.basis, tolerance
+        self.root = torch.linalg.cholesky(batch.observation.covariance.double())
         self.modes = leading.modes
-        self.columns = torch.linalg.solve_triangular(self.root, leading(task.observation.index), upper=False)
+        self.columns = torch.linalg.solve_triangular(self.root, leading(batch.observation.index), upper=False)
 
     def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
         """As DenseUpdate."""
-        linear = Linearisation(self.task, point, self.task.observation.take)
+        linear = Linearisation(point, self.batch.predict, self.batch.cost)
         shift = self.basis.inverse(x_tilde - self.basis.forward(point.double()))
         residual = target - (linear.value + linear.push(shift)).reshape(target.shape)
 
@@ -173,9 +183,25 @@ class MatrixFreeUpdate:
         return torch.linalg.solve_triangular(root, z.transpose(1, 2), upper=transposed).transpose(1, 2)
 
 
-def make_update(task: Task, shared: SharedJacobian | LeadingModes, tolerance: float) -> DenseUpdate | MatrixFreeUpdate:
+Prepared = SharedJacobian | LeadingModes
+
+
+def make_update(batch: Batch, shared: Prepared, tolerance: float) -> DenseUpdate | MatrixFreeUpdate:
     """The correction that goes with what was prepared for all fields."""
-    return DenseUpdate(task, shared) if isinstance(shared, SharedJacobian) else MatrixFreeUpdate(task, shared, tolerance)
+    return DenseUpdate(batch, shared) if isinstance(shared, SharedJacobian) else MatrixFreeUpdate(batch, shared, tolerance)
+
+
+def gauss_newton_cost(size: Size, levels: int, dense: bool, settings: RunSettings, passes: int = 1) -> Evaluations:
+    """Of `levels` corrections per sample, with `passes` predictions at each."""
+    fields = settings.fields_per_batch
+    if dense:
+        rows = min(size.nodes, size.observed * size.fields)
+        memory = 8 * size.nodes * (2 * rows + 3 * size.observed * fields)
+        return Evaluations(operator=levels * passes, shared=3 * rows, memory=memory)
+    # Two passes, and two products in each of the iterations, which are fewer with the preconditioner.
+    operator = levels * (passes + 4 + 2 * TYPICAL_ITERATIONS)
+    memory = 8 * LEADING_MODES * (size.nodes + 2 * size.observed * fields)
+    return Evaluations(operator=operator, shared=4 * LEADING_MODES, memory=memory)
 
 
 class GaussNewtonStep:
@@ -186,16 +212,16 @@ class GaussNewtonStep:
         iterations: Gauss-Newton iterations (1 is exact for linear operators).
     """
 
-    def __init__(self, task: Task, update: DenseUpdate | MatrixFreeUpdate, iterations: int = 1):
-        self.task, self.basis, self.update, self.iterations = task, task.basis, update, iterations
-        self.spectrum = task.spectrum.to(task.device).double()
-        self.noise_spectrum = task.noise.spectrum(task.basis).to(task.device).double()
+    def __init__(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, iterations: int = 1):
+        self.batch, self.basis, self.update, self.iterations = batch, batch.basis, update, iterations
+        self.spectrum = batch.spectrum.to(batch.device).double()
+        self.noise_spectrum = batch.noise.spectrum(batch.basis).to(batch.device).double()
 
     def __call__(self, x0_hat: Tensor, sigma: float, progress: float) -> Tensor:
         variance = conditional_spectrum(self.spectrum, self.noise_spectrum, sigma)
-        white = self.task.draw_white(self.basis.size, self.basis.size)
+        white = self.batch.draw_white(*self.batch.shape)
         x_tilde = self.basis.forward(x0_hat.double()) + variance.sqrt() * white
-        target = self.task.observation.values.double()[:, None] + draw_observation_noise(self.task)
+        target = self.batch.observation.values.double()[:, None] + draw_observation_noise(self.batch)
         point = x0_hat
         for _ in range(self.iterations):
             correction = self.update(point, x_tilde, target, variance)

@@ -11,13 +11,12 @@ with a large error pulls less. As R goes to 0 this is L again. Correlations in R
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddis.sampling.base import PerCase, RunSettings, Task, number
+from ddis.sampling.base import Batch, ErrorChoice, PerCase, RunSettings, number
 
 
 class LangevinSettings(RunSettings):
@@ -36,7 +35,11 @@ class LangevinSettings(RunSettings):
     langevin_steps: int = Field(20, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     temperature: float = Field(0.1, ge=0)
-    error_model: Literal["spectral", "white", "none"] = "none"
+    error_model: ErrorChoice = "none"
+
+    def prior_evaluations(self) -> int:
+        """Per sample."""
+        return self.steps * (2 * self.ode_steps - 1)
 
 
 class LangevinStep:
@@ -44,42 +47,42 @@ class LangevinStep:
 
     Args:
         weight, tau: w and τ of the likelihood; learning_rate: lr; temperature: η.
-        solution: normalised solution [B, S, S] of a state x; null: the task's operator.
+        predict: what is observed [B, m] of a state x; None: through the batch's operator.
         trusting: L as published; otherwise by Huber's function, with the observation's R.
     """
 
     def __init__(
         self,
-        task: Task,
+        batch: Batch,
         weight: float,
         tau: float,
         steps: int,
         learning_rate: float,
         temperature: float,
-        solution: Callable[[Tensor], Tensor] | None = None,
+        predict: Callable[[Tensor], Tensor] | None = None,
         trusting: bool = True,
     ):
-        self.task, self.weight, self.tau, self.trusting = task, weight, tau, trusting
+        self.batch, self.weight, self.tau, self.trusting = batch, weight, tau, trusting
         self.steps, self.learning_rate, self.temperature = steps, learning_rate, temperature
-        self.solution = task.operator if solution is None else solution
+        self.predict = batch.predict if predict is None else predict
 
     @classmethod
     def of(
-        cls, task: Task, s: LangevinSettings, weight: PerCase, solution: Callable[[Tensor], Tensor] | None = None
+        cls, batch: Batch, s: LangevinSettings, weight: PerCase, predict: Callable[[Tensor], Tensor] | None = None
     ) -> "LangevinStep":
         """The step that the settings of a run describe, with a weight of their own."""
         trusting = s.error_model == "none"
-        return cls(task, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, solution, trusting)
+        return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, trusting)
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇ w L(x) / (2 τ²), of the shape of x: [B, S, S], or [B, C, S, S] of C channels."""
         x = x.detach().requires_grad_()
-        size = self.task.observation.misfit(self.solution(x)).abs()
+        size = self.batch.observation.misfit(self.predict(x)).abs()
         slope = self.weight / (2 * self.tau**2 * size.shape[1])
         if self.trusting:
             loss = slope * size.sum()
         else:
-            variance = self.task.observation.covariance.diagonal(dim1=1, dim2=2).to(size)
+            variance = self.batch.observation.covariance.diagonal(dim1=1, dim2=2).to(size)
             variance = variance.repeat_interleave(len(size) // len(variance), dim=0)
             inside = size.clamp(max=slope * variance)
             loss = (inside * (size - inside / 2) / variance).sum()
@@ -90,6 +93,6 @@ class LangevinStep:
         x, channels = x0_hat.clone(), 1 if x0_hat.ndim == 3 else x0_hat.shape[1]
         for _ in range(self.steps):
             drift = self.gradient(x) + (x - x0_hat) / sigma**2
-            noise = self.task.draw_noise(channels).reshape(x.shape)
+            noise = self.batch.draw_noise(channels).reshape(x.shape)
             x = x - rate * drift + self.temperature * math.sqrt(2 * rate) * noise
         return x

@@ -11,21 +11,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddis.sampling.base import Task
+from ddis.sampling.base import Cost
 
 _log = logging.getLogger(__name__)
 
 
 class Linearisation:
-    """y = H(x) [B, P] and its Jacobian J at the points x [B, S, S], H the task's operator followed by `take`.
+    """y = H(x) [B, P] and its Jacobian J at the points x [B, *shape], H such as `Batch.predict`.
 
     Every product with the B Jacobians is counted as B evaluations of the operator, as are the two passes made here.
     """
 
-    def __init__(self, task: Task, x: Tensor, take: Callable[[Tensor], Tensor]):
-        self._cost = task.cost
+    def __init__(self, x: Tensor, observe: Callable[[Tensor], Tensor], cost: Cost):
+        self._cost = cost
         self._x = x.detach().requires_grad_()
-        self._y = take(task.operator(self._x))
+        self._y = observe(self._x)
         self._z = torch.zeros_like(self._y, requires_grad=True)
         (self._pulled,) = torch.autograd.grad(self._y, self._x, self._z, create_graph=True)
         self.value = self._y.detach().double()

@@ -1,4 +1,4 @@
-"""A chain that starts on a coarser grid: the same task there, and the way back.
+"""A chain that starts on a coarser grid: the same batch there, and the way back.
 
 The grids share the ends of a bounded domain, x = i/(S-1), and the node 0 of a periodic one, x = i/S; between nodes fields are
 bilinear. On the coarse grid the diffusion's noise has the same kernel (its length is in units of the domain), prior and operator
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ddis.fields.bases import basis
-from ddis.sampling.base import Task
+from ddis.sampling.base import Batch
 
 
 def linear_interpolation(coarse: int, fine: int, periodic: bool) -> np.ndarray:
@@ -36,12 +36,13 @@ def upsample(field: Tensor, size: int, periodic: bool) -> Tensor:
     return matrix @ field @ matrix.T
 
 
-def coarsen(task: Task, size: int) -> Task:
-    """The task of the same chains on S = `size` nodes per side, observed at the nodes of the fine grid."""
-    fine, periodic = task.basis.size, task.basis.name == "fourier"
+def coarsen(batch: Batch, size: int) -> Batch:
+    """The batch of the same chains on S = `size` nodes per side, observed at the nodes of the fine grid."""
+    fine, periodic = batch.basis.size, batch.basis.name == "fourier"
     return dataclasses.replace(
-        task,
-        basis=basis(task.basis.name, size),
-        noise=task.noise.resized(size),
-        operator=lambda x: upsample(task.operator(x), fine, periodic),
+        batch,
+        basis=basis(batch.basis.name, size),
+        noise=batch.noise.resized(size),
+        operator=lambda x: upsample(batch.operator(x), fine, periodic),
+        coefficient=lambda x: upsample(batch.coefficient(x), fine, periodic),
     )

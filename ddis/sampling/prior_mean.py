@@ -5,10 +5,11 @@ Problem), it is P of the mean of the free field: for log-normal coefficients tha
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 
-from ddis.sampling.base import Method, RunSettings, State, Task
+from ddis.sampling.base import Batch, Method, RunSettings, State
 
 
 class PriorMeanSettings(RunSettings):
@@ -17,9 +18,9 @@ class PriorMeanSettings(RunSettings):
     samples: int = Field(1, ge=1, le=1)
 
 
-class PriorMean(Method):
+class PriorMean(Method[PriorMeanSettings]):
     Settings = PriorMeanSettings
     prior = None
 
-    def sample(self, task: Task) -> Iterator[State]:
-        yield State(1, 1, 0.0, task.prior_mean.float().expand(len(task.generators), -1, -1))
+    def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
+        yield State(1, 1, 0.0, batch.prior_mean.float().expand(len(batch.generators), -1, -1))

@@ -13,19 +13,20 @@ pressure data, ECMOR V, 1996). Gauss-Newton iterations from x = μ, with the Jac
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ddis.sampling.base import Method, RunSettings, State, Task
+from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.gauss_newton import (
     DenseUpdate,
     LeadingModes,
     MatrixFreeUpdate,
+    Prepared,
     SharedJacobian,
     draw_observation_noise,
+    gauss_newton_cost,
     make_update,
 )
 
@@ -37,22 +38,28 @@ class TikhonovSettings(RunSettings):
     """iterations: Gauss-Newton iterations, at most; error_model: as for ddis-gn."""
 
     iterations: int = Field(6, ge=1)
-    error_model: Literal["spectral", "white", "none"] = "spectral"
+    error_model: ErrorChoice = "spectral"
 
 
-class Tikhonov(Method):
+class Tikhonov(Method[TikhonovSettings]):
     Settings = TikhonovSettings
     prior = None
     uses_operator = True
-    _shared: SharedJacobian | LeadingModes
 
-    def prepare(self, task: Task) -> None:
-        self._shared = SharedJacobian(task) if task.problem.linear else LeadingModes(task)
+    @property
+    def error_model(self) -> ErrorChoice:
+        return self.settings.error_model
 
-    def sample(self, task: Task) -> Iterator[State]:
+    def cost(self, size: Size) -> Evaluations:
+        tried = 5  # step lengths, and the start
+        return gauss_newton_cost(size, self.settings.iterations, size.linear, self.settings, tried)
+
+    def prepare(self, batch: Batch) -> Prepared:
+        return SharedJacobian(batch) if batch.problem.linear else LeadingModes(batch)
+
+    def sample(self, batch: Batch, prepared: Prepared) -> Iterator[State]:
         s = self.settings
-        assert isinstance(s, TikhonovSettings)
-        fit = RandomisedFit(task, make_update(task, self._shared, TOLERANCE))
+        fit = RandomisedFit(batch, make_update(batch, prepared, TOLERANCE))
         for step in range(s.iterations):
             moved = fit.iterate()
             yield State(step + 1, s.iterations, 0.0, fit.samples())
@@ -61,15 +68,15 @@ class Tikhonov(Method):
 
 
 class RandomisedFit:
-    """The chains [B, S, S] of a task, in the basis and float64, each on the way to the minimum of its own Q."""
+    """The chains [B, S, S] of a batch, in the basis and float64, each on the way to the minimum of its own Q."""
 
-    def __init__(self, task: Task, update: DenseUpdate | MatrixFreeUpdate):
-        self.task, self.basis, self.update = task, task.basis, update
-        self.spectrum = task.spectrum.to(task.device).double()
-        self.root = torch.linalg.cholesky(task.observation.covariance.double())
-        mean = self.basis.forward(task.prior_mean)
-        self.draw = mean + self.spectrum.sqrt() * task.draw_white(self.basis.size, self.basis.size)
-        self.target = task.observation.values.double()[:, None] + draw_observation_noise(task)
+    def __init__(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate):
+        self.batch, self.basis, self.update = batch, batch.basis, update
+        self.spectrum = batch.spectrum.to(batch.device).double()
+        self.root = torch.linalg.cholesky(batch.observation.covariance.double())
+        mean = self.basis.forward(batch.prior_mean)
+        self.draw = mean + self.spectrum.sqrt() * batch.draw_white(*batch.shape)
+        self.target = batch.observation.values.double()[:, None] + draw_observation_noise(batch)
         self.x = mean.expand_as(self.draw)
         self.predicted = self._predict(self.x)
         self.objective = self._objective(self.x, self.predicted)
@@ -102,7 +109,7 @@ class RandomisedFit:
     def _predict(self, x: Tensor) -> Tensor:
         """M G(x) [B, m], float64."""
         with torch.no_grad():
-            return self.task.observation.take(self.task.operator(self._field(x))).double()
+            return self.batch.predict(self._field(x)).double()
 
     def _objective(self, x: Tensor, predicted: Tensor) -> Tensor:
         """Q(x) [B]; infinite where the prediction is not finite."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ddis.config import Case, Study, kind_and_percent
 from ddis.data.store import FIELDS
 from ddis.models.settings import BackboneSettings, OperatorSettings
-from ddis.sampling.base import RunSettings
+from ddis.sampling.base import Evaluations, Size
 from ddis.sampling.methods import load_method
 from ddis.stages.layout import groups
 
@@ -40,7 +40,7 @@ def memory_mb(study: Study, stage: str, **what: str) -> int:
         total *= study.training_processes
     if stage in ("draw", "sample"):
         case = Case(**{key: value for key, value in what.items() if key != "shard"})
-        total += (3 * _samples_bytes(study, case) + _jacobian_bytes(study, case)) / 1e6
+        total += (3 * _samples_bytes(study, case) + evaluations(study, case).memory) / 1e6
     if stage in ("tables", "figures"):  # one file after the other; all runs on an observation together
         files = [[_samples_bytes(study, c) for c in study.cases() if (c.problem, c.observation) == g] for g in groups(study)]
         total += max(3 * max(sizes) if stage == "tables" else 2 * sum(sizes) for sizes in files) / 1e6
@@ -74,23 +74,11 @@ def operator_flops(settings: OperatorSettings, resolution: int) -> float:
     return settings.layers * (transforms + modes + 3 * 2 * nodes * settings.width**2)
 
 
-def evaluations(study: Study, case: Case) -> tuple[int, int]:
-    """Evaluations of prior and operator per sample of a run, at most; one with its gradient counts as three."""
-    settings = study.run_for(case)
-    method = load_method(settings.method)
-    steps = getattr(settings, "steps", 1)
-    prior = 3 * 2 * steps * getattr(settings, "ode_steps", 1) if method.prior else 0
-    inner = getattr(settings, "langevin_steps", getattr(settings, "iterations", 1))
-    rows = 0 if _shares_jacobian(study, case, settings) else study.observations[case.observation].count
-    return prior, 3 * steps * inner * (1 + rows) if method.uses_operator else 0
-
-
-def _shares_jacobian(study: Study, case: Case, settings: RunSettings) -> bool:
-    """Whether a run needs no Jacobian of its own for each chain."""
-    if not hasattr(settings, "iterations"):
-        return True
-    chosen = getattr(settings, "solver", None)
-    return chosen == "dense" or (chosen is None and study.make_problem(case.problem).linear)
+def evaluations(study: Study, case: Case) -> Evaluations:
+    """What a run costs, by its method."""
+    settings, problem = study.run_for(case), study.make_problem(case.problem)
+    size = Size(study.observations[case.observation].count, study.data.resolution**2, study.data.test, problem.linear)
+    return load_method(settings.method)(settings).cost(size)
 
 
 def _network_seconds(study: Study, calls: float, flops: float) -> float:
@@ -124,14 +112,14 @@ def _chain_seconds(study: Study, case: Case, fields: int, samples: int) -> float
     """Of drawing `samples` samples of each of `fields` fields."""
     settings = study.run_for(case)
     method = load_method(settings.method)
-    prior, operator = evaluations(study, case)
-    flops = operator * operator_flops(study.operator.network, study.data.resolution)
+    cost = evaluations(study, case)
+    once = operator_flops(study.operator.network, study.data.resolution)
+    flops = cost.operator * once
     if method.prior:
-        flops += prior * _prior_flops(study, "prior" if method.prior == "coefficient" else "joint")
+        flops += cost.prior * _prior_flops(study, "prior" if method.prior == "coefficient" else "joint")
     batches = math.ceil(fields * samples / settings.batch)
-    preparation = 3 * study.data.resolution**2 if method.uses_operator else 0
-    flops = fields * samples * flops + preparation * operator_flops(study.operator.network, study.data.resolution)
-    return _read_seconds(study) + _network_seconds(study, batches * (prior + operator), flops)
+    calls = batches * (cost.prior + cost.operator) + cost.shared / JACOBIAN_FIELDS
+    return _read_seconds(study) + _network_seconds(study, calls, fields * samples * flops + cost.shared * once)
 
 
 def _draw_seconds(study: Study, problem: str, observation: str, run: str, percent: str, shard: str) -> float:
@@ -173,17 +161,6 @@ def _pairs_bytes(study: Study, count: int) -> int:
 def _samples_bytes(study: Study, case: Case) -> int:
     """Of a samples file: samples and their solutions, and seven fields per test field."""
     return (2 * study.run_for(case).samples + 7) * 4 * study.data.test * study.data.resolution**2
-
-
-def _jacobian_bytes(study: Study, case: Case) -> int:
-    """Of the rows that all fields share, in double precision, at every node at most; and of those of one batch."""
-    settings = study.run_for(case)
-    if not load_method(settings.method).uses_operator or hasattr(settings, "langevin_steps"):
-        return 0
-    nodes = study.data.resolution**2
-    observed = study.observations[case.observation].count
-    fields = settings.fields_per_batch if _shares_jacobian(study, case, settings) else settings.batch
-    return 8 * nodes * (2 * min(nodes, observed * study.data.test) + 3 * observed * fields)
 
 
 def _activation_bytes(study: Study) -> int:

@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from ddis.config import Study, kind_and_percent
 from ddis.data.normalisation import Normalisation
 from ddis.errors import DamagedError, InputError
+from ddis.fields.bases import Basis
+from ddis.fields.noise import Noise
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
+from ddis.operators.error import OperatorError
+from ddis.operators.network import Network
+from ddis.priors.base import Prior
 from ddis.reading import REPAIR, cannot_read
 from ddis.stages.layout import model_folder
 
@@ -49,6 +54,18 @@ class Trained:
     error_gain: Tensor | None
     error_spectrum: Tensor | None
     information: dict[str, Any]
+
+    def as_prior(self, noise: Noise, shape: tuple[int, ...]) -> Prior:
+        """The prior of fields [*shape] that was trained with this noise."""
+        zero = torch.zeros(shape, dtype=torch.float64)
+        spectrum = zero if self.spectrum is None else self.spectrum
+        return Prior(self.network, noise, self.coefficient, zero, spectrum, self.solution)
+
+    def as_operator(self, modes: Basis) -> Network:
+        """The operator, with its error in these modes."""
+        assert self.solution is not None
+        variance = self.information.get("error_variance", 0.0)
+        return Network(self.network, self.solution, OperatorError(modes, variance, self.error_gain, self.error_spectrum))
 
 
 def load_network(study: Study, problem: str, model: str, device: torch.device) -> Trained:

@@ -14,11 +14,12 @@ import torch
 from ddis.config import Case, Study
 from ddis.data.store import PAIRS, Samples, failed_fields, read_attributes, write_samples
 from ddis.evaluation.metrics import relative_l2
+from ddis.operators.solver import or_nan
 from ddis.provenance import peak_memory_mb
 from ddis.sampling.base import RunSettings, State
 from ddis.stages.common import stage, training_share
 from ddis.stages.layout import data_path, samples_path
-from ddis.stages.sampler import Observed, Result, Sampler, observe, or_nan
+from ddis.stages.sampler import Observed, Result, Sampler, observe
 from ddis.tracking import StageRun
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
     own_std = result.coefficient.std(axis=1, ddof=1) if k > 1 else np.full_like(own_mean, np.nan)
     with torch.no_grad():
         flat = torch.from_numpy(result.coefficient.reshape(n * k, *own_mean.shape[1:]))
-        solution = or_nan(sampler.problem.solve, flat).numpy().reshape(result.coefficient.shape)
+        solution = or_nan(sampler.parts.problem.solve, flat).numpy().reshape(result.coefficient.shape)
     operator = study.operator_of(case.run)
     attributes: dict[str, Any] = {
         "problem": case.problem,

@@ -3,36 +3,37 @@
 Batches lie in a work folder until all are there: a run goes on after the last finished one, and several jobs can share it.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ddis.config import Case, Study
-from ddis.data.normalisation import SIGMA_DATA, Normalisation
-from ddis.data.store import Pairs, blocks
-from ddis.errors import InputError
+from ddis.config import Case, Study, models_of
+from ddis.data.normalisation import Normalisation
+from ddis.data.store import blocks
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
+from ddis.observe.nodes import Nodes, draw_nodes
+from ddis.operators.base import Operator
+from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
+from ddis.posterior import NOISELESS_VARIANCE, Posterior, grid_of
+from ddis.priors import Prior, empirical, gaussian
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
 from ddis.randomness import generator
-from ddis.sampling.base import Cost, Method, RunSettings, State, Task
+from ddis.sampling.base import Batch, Cost, Method, RunSettings, State
 from ddis.sampling.methods import load_method
-from ddis.sampling.observation import Observation, draw_nodes, error_covariance, error_growth
 from ddis.stages.common import fingerprint, load_pairs, resolve_device
 from ddis.stages.layout import model_folder
-from ddis.stages.networks import Trained, load_network
+from ddis.stages.networks import load_network
 
-NOISELESS_VARIANCE = 1e-6  # of var(u): the floor of R, for studies without noise too
 SPLIT_STREAM = {"test": 0, "validation": 1}
 
 
@@ -81,8 +82,8 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
     settings, problem = study.observations[case.observation], study.make_problem(case.problem)
     pairs, train = load_pairs(study, case.problem, split), load_pairs(study, case.problem, "train")
     scale = float(train.solution.std(dtype=np.float64))
-    size, seed, stream = study.data.resolution, study.seed, SPLIT_STREAM[split] << 40
-    index = np.stack([draw_nodes(size, settings.count, seed, stream + int(f), problem.basis == "fourier") for f in fields])
+    grid, seed, stream = grid_of(problem), study.seed, SPLIT_STREAM[split] << 40
+    index = np.stack([draw_nodes(grid, settings.count, seed, stream + int(f)) for f in fields])
     solution = pairs.solution[fields]
     values = np.take_along_axis(solution.reshape(len(fields), -1), index, axis=1)
     for row, f in zip(values, fields, strict=True):
@@ -92,133 +93,75 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
     return Observed(pairs.coefficient[fields], solution, index, values, variance, scale)
 
 
-def or_nan(compute: Callable[..., Tensor], *fields: Tensor) -> Tensor:
-    """compute(*fields) [B, S, S]; NaN where the problem refuses a field: a chain that diverges must not end the others."""
-    try:
-        return compute(*fields)
-    except InputError:
-        if len(fields[0]) == 1:
-            return fields[0] * math.nan
-        return torch.cat([or_nan(compute, *single) for single in zip(*(field.split(1) for field in fields), strict=True)])
+def scale_of(fields: np.ndarray) -> Normalisation:
+    """Mean 0, as in the closed form, and the standard deviation of the fields."""
+    return Normalisation(0.0, float(fields.std(dtype=np.float64)))
 
 
-def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance [...] over all rows of the parts [N, ...], float64, without having them in memory at once."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for part in parts:
-        count, total, squares = count + len(part), total + part.sum(dim=0), squares + part.square().sum(dim=0)
-    mean = total / count
-    return mean, (squares / count - mean**2).clamp_min(0) * (count / max(1, count - 1))
+@dataclass(frozen=True)
+class Parts:
+    """What a run draws with: problem, method, prior and operator."""
+
+    problem: Problem
+    method: Method[Any]
+    prior: Prior
+    operator: Operator
+    device: torch.device
+
+
+def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Parts:
+    """The parts of a run on the problem `name`, its networks from the study's files. Raises InputError."""
+    device, problem, method = resolve_device(study.device), study.make_problem(name), load_method(settings.method)(settings)
+    modes = basis(problem.basis, study.data.resolution)
+    models = {model.partition("-")[0]: load_network(study, name, model, device) for model in models_of(settings, percent)}
+    train = cache(partial(load_pairs, study, name, "train"))  # trained networks hold what is needed of it
+    noise = WhiteNoise() if method.noise == "white" else make_noise(modes.size, modes, **study.noise.model_dump())
+    trained = models.get("prior") or models.get("joint")
+    if trained is not None:
+        prior = trained.as_prior(noise, grid_of(problem).shape)
+    else:
+        fields = train().coefficient
+        coefficient = scale_of(problem.relax(torch.from_numpy(fields)).numpy())
+        if method.closed_form:
+            prior = gaussian(problem, noise, coefficient)
+        else:
+            prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
+    if "operator" in models:
+        operator: Operator = models["operator"].as_operator(modes)
+    else:
+        operator = Solver(problem, prior.solution or scale_of(train().solution))
+    return Parts(problem, method, prior, operator, device)
 
 
 class Sampler:
-    """A run made ready: method, networks, normalisation and operator, for any fields of its problem."""
+    """A run made ready, for any fields of its problem."""
 
     def __init__(self, study: Study, case: Case, settings: RunSettings):
         self.study, self.case, self.settings = study, case, settings
-        self.device = resolve_device(study.device)
-        self.problem: Problem = study.make_problem(case.problem)
-        self.method: Method = load_method(settings.method)(settings)
-        self.basis = basis(self.problem.basis, study.data.resolution)
-        names = study.models_of(case.run, case.percent)
-        self.models = {name.partition("-")[0]: load_network(study, case.problem, name, self.device) for name in names}
-        self.prior: Trained | None = self.models.get("prior") or self.models.get("joint")
-        self.operator: Trained | None = self.models.get("operator")
-        train = cache(partial(load_pairs, study, case.problem, "train"))  # trained networks hold what is needed of it
-        self.coefficient, self.solution = self._normalisations(train)
-        self.mean, self.spectrum = self._gaussian(train)
+        self.parts = parts_of(study, case.problem, settings, case.percent)
+        self.method = self.parts.method
 
-    def _normalisations(self, train: Callable[[], Pairs]) -> tuple[Normalisation, Normalisation]:
-        """Of the prior and of the operator; without them the scales of the training split, with mean 0 as in the closed form."""
-
-        def scale(fields: np.ndarray) -> Normalisation:
-            return Normalisation(0.0, float(fields.std(dtype=np.float64)))
-
-        coefficient = self.prior.coefficient if self.prior else None
-        solution = (self.prior.solution if self.prior else None) or (self.operator.solution if self.operator else None)
-        coefficient = coefficient or scale(self.problem.relax(torch.from_numpy(train().coefficient)).numpy())
-        return coefficient, solution or scale(train().solution)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Normalised solution of the normalised coefficient, by the trained operator or the solver.
-
-        Where the run takes the operator's error as a spectrum, its modes are multiplied by the gains that belong to it.
-        """
-        a = self.physical(x)
-        u = self.solution.normalise(self.operator.network(a) if self.operator else or_nan(self.problem.solve, a))
-        spectral = getattr(self.settings, "error_model", "none") == "spectral"
-        gain = self.operator.error_gain if self.operator and spectral else None
-        return u if gain is None else self.basis.inverse(gain.to(u) * self.basis.forward(u))
-
-    def physical(self, x: Tensor) -> Tensor:
-        """The coefficient a = P(b) of the normalised free field x [..., S, S] (see Problem)."""
-        return self.problem.constrain(self.coefficient.restore(x))
-
-    def _residual(self, x: Tensor) -> Tensor:
-        """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, 2, S, S]."""
-        a, u = self.physical(x[:, 0]), self.solution.restore(x[:, 1])
-        return or_nan(self.problem.residual, a, u) / self.coefficient.std
-
-    def _gaussian(self, train: Callable[[], Pairs]) -> tuple[Tensor, Tensor]:
-        """Mean [S, S] of the normalised free field and variance [S, S] of its modes.
-
-        Of the closed form for methods that need it; empirical, of all coefficients, for others without a prior. Methods with a
-        coefficient prior get the spectrum that was stored with it, and a mean of 0, as do those with a joint prior, which see
-        no unpaired coefficients.
-        """
-        zero = torch.zeros(self.basis.size, self.basis.size, dtype=torch.float64)
-        if self.prior is not None:
-            return zero, zero if self.prior.spectrum is None else self.prior.spectrum
-        if not self.method.closed_form:
-            parts = (torch.from_numpy(block).double() for block in blocks(train().coefficient))
-            mean, variance = moments(self.basis.forward(self.coefficient.normalise(self.problem.relax(part))) for part in parts)
-            return self.basis.inverse(mean), variance
-        spectrum = self.problem.prior_spectrum(self.basis.size)
-        assert spectrum is not None
-        return zero, spectrum * (SIGMA_DATA / self.coefficient.std) ** 2
+    def posterior(self, observed: Observed) -> Posterior:
+        """That of all observed fields."""
+        return Posterior(
+            self.parts.problem,
+            self.parts.prior,
+            self.parts.operator,
+            Nodes(observed.index),
+            observed.values,
+            chosen=observed.index,
+            variance=observed.variance,
+            seed=self.study.seed,
+            device=self.parts.device,
+        )
 
     def work_folder(self, stage: str, digest: str) -> Path:
         """Where finished batches lie until the file is whole; named by all that they were made from, weights included."""
         case = self.case
-        names = self.study.models_of(case.run, case.percent)
+        names = models_of(self.settings, case.percent)
         weights = [model_folder(self.study, case.problem, name) / "weights.safetensors" for name in names]
         mark = fingerprint(self.study, case.problem, stage, digest + "".join(map(file_digest, weights)), type(self.method))
         return self.study.folder / "work" / case.problem / f"{stage}-{case.observation}-{case.run}-{case.percent}-{mark}"
-
-    def operator_error(self) -> tuple[float, Tensor | None]:
-        """The operator's own error as the run takes it into account: variance at every node, and spectrum of an error field."""
-        model = getattr(self.settings, "error_model", "none")
-        if self.operator is None or model == "none":
-            return 0.0, None
-        if model == "white":
-            return self.operator.information["error_variance"], None
-        return 0.0, self.operator.error_spectrum
-
-    def _observation(self, observed: Observed, start: int, stop: int) -> Observation:
-        """Normalised observation of fields start to stop - 1, with its covariance R."""
-        index = torch.from_numpy(observed.index[start:stop]).to(self.device)
-        variance, spectrum = self.operator_error()
-        variance = observed.variance * (SIGMA_DATA / self.solution.std) ** 2 + variance
-        values = self.solution.normalise(torch.from_numpy(observed.values[start:stop]).double()).to(self.device)
-        covariance = error_covariance(index, variance, self.basis, spectrum, error_growth(values))
-        return Observation(index, values, covariance)
-
-    def task(self, observation: Observation, generators: list[np.random.Generator]) -> Task:
-        size, noise = self.study.data.resolution, self.study.noise
-        white = self.method.noise == "white"
-        return Task(
-            problem=self.problem,
-            observation=observation,
-            generators=generators,
-            basis=self.basis,
-            noise=WhiteNoise() if white else make_noise(size, self.basis, **noise.model_dump()),
-            operator=self.predict,
-            residual=self._residual,
-            spectrum=self.spectrum,
-            mean=self.mean,
-            prior=self.prior.network if self.prior else None,
-            units=(self.coefficient.std / SIGMA_DATA, self.solution.std / SIGMA_DATA),
-        )
 
     def draw(
         self,
@@ -236,32 +179,24 @@ class Sampler:
         missing = [start for start in fields[::step] if not batch_path(work, start).exists()]
         if not missing:
             return
-        begin, cost = time.perf_counter(), self._prepare(observed)
+        begin, posterior = time.perf_counter(), self.posterior(observed)
+        prepared, cost = posterior.prepare(self.method)
         label = f"{self.case.problem} {self.case.run}-{self.case.percent}"
         progress = Progress(label, len(fields) * k, (len(fields[::step]) - len(missing)) * step * k, unit="samples")
         for number, start in enumerate(missing, len(fields[::step]) - len(missing)):
             stop = min(start + step, n)
             generators = [self._generator(split, field, sample) for field in range(start, stop) for sample in range(k)]
-            task = self.task(self._observation(observed, start, stop), generators)
-            # An unsplit run prepares once: its evaluations go to the first batch. The time goes to whoever spends it.
-            task.cost = cost if start == 0 else Cost()
+            # The evaluations of the preparation are counted once, with the first batch; its time, wherever it is spent.
+            batch = posterior.batch(self.method, slice(start, stop), generators, cost if start == 0 else Cost())
 
             def each(state: State, done: int = number * step, start: int = start, chains: int = len(generators)) -> None:
                 progress.update(done * k + chains * state.step // state.steps)
                 if each_step is not None:
                     each_step(start * k, state)
 
-            self._draw_batch(task, batch_path(work, start), begin, each)
+            self._draw_batch(posterior, batch, prepared, batch_path(work, start), begin, each)
             begin = time.perf_counter()
         progress.finish()
-
-    def _prepare(self, observed: Observed) -> Cost:
-        """Work shared by all batches, with all nodes at once and without R: it needs only to know which are observed."""
-        index, nothing = torch.from_numpy(observed.index).to(self.device), torch.empty(0, device=self.device)
-        task = self.task(Observation(index, nothing, nothing), [])
-        self.count(task)
-        self.method.prepare(task)
-        return task.cost
 
     def collect(self, observed: Observed, work: Path) -> Result:
         """The samples of all fields from their batches, and what those cost. Raises InputError for a missing or damaged batch."""
@@ -284,28 +219,23 @@ class Sampler:
         name = f"sample {self.case.problem} {self.case.observation} {self.case.run}"
         return generator(self.study.seed, name, SPLIT_STREAM[split], field, sample)
 
-    def count(self, task: Task) -> None:
-        task.operator = task.cost.count_operator(task.operator)
-        if task.prior is not None:
-            task.prior = task.cost.count_prior(task.prior)
-
-    def _draw_batch(self, task: Task, path: Path, begin: float, each_step: Callable[[State], None]) -> None:
-        self.count(task)
+    def _draw_batch(
+        self, posterior: Posterior, batch: Batch, prepared: Any, path: Path, begin: float, each_step: Callable[[State], None]
+    ) -> None:
         state, watched = None, 0.0
-        for state in self.method.sample(task):
+        for state in self.method.sample(batch, prepared):
             paused = time.perf_counter()
             each_step(state)
             watched += time.perf_counter() - paused
         assert state is not None
-        scale = self.coefficient.std / SIGMA_DATA
-        tensors = {"x0": self.physical(state.x0)}
-        if state.mean is not None and state.std is not None:
-            # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
-            tensors |= {"mean": self.physical(state.mean), "std": self.problem.constrain(state.std * scale)}
-        if self.device.type == "cuda":
+        tensors = {"x0": posterior.physical(state.x0)}
+        closed = posterior.closed_form(state.mean, state.std)
+        if closed is not None:
+            tensors |= dict(zip(("mean", "std"), closed, strict=True))
+        if posterior.device.type == "cuda":
             torch.cuda.synchronize()
-        cost = {"prior": task.cost.prior, "operator": task.cost.operator, "seconds": time.perf_counter() - begin - watched}
-        save_tensors(path, tensors, {**cost, "peak_memory_mb": peak_memory_mb(), "device": device_name(str(self.device))})
+        cost = {"prior": batch.cost.prior, "operator": batch.cost.operator, "seconds": time.perf_counter() - begin - watched}
+        save_tensors(path, tensors, {**cost, "peak_memory_mb": peak_memory_mb(), "device": device_name(str(posterior.device))})
 
 
 def batch_path(work: Path, start: int) -> Path:

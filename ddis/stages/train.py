@@ -22,9 +22,9 @@ from ddis.files import write_csv, write_json
 from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
+from ddis.operators.error import operator_error_model
 from ddis.progress import Progress
 from ddis.randomness import generator
-from ddis.sampling.observation import operator_error_model
 from ddis.signals import Stopped, StopRequest
 from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
 from ddis.stages.layout import data_path, model_folder

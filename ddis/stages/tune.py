@@ -8,7 +8,6 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.evaluation.metrics import relative_l2
 from ddis.files import write_csv
-from ddis.sampling.base import RunSettings, number
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import tuning_path
@@ -24,13 +23,13 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
     if run not in study.tuning.candidates:
         raise InputError(f"run {run!r} has no tuning.candidates; accepted: {', '.join(study.tuning.candidates) or 'none'}")
     settings, candidates = study.run_for(case), study.tuning.candidates[case.run]
-    name = load_method(settings.method).tuned or "weight"
+    method = load_method(settings.method)(settings)
     fields = validation_share(study, case.percent)[: study.tuning.fields]
     with stage(study, "tune", **vars(case)) as (tracker, _):
         observed, rows = observe(study, case, "validation", fields), []
         digest = study.digest("tune", **vars(case))
         for place, weight in enumerate(candidates):
-            sampler = Sampler(study, case, with_weight(settings, name, weight))
+            sampler = Sampler(study, case, method.with_weight(weight))
             folder = sampler.work_folder("tune", digest)
             work = folder / str(place)
             sampler.draw(observed, "validation", work, range(len(fields)))
@@ -42,15 +41,6 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         write_csv(path, rows, COLUMNS)
         tracker.artifact(path)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def with_weight(settings: RunSettings, name: str, weight: float) -> RunSettings:
-    """The settings of a case for one sample with another weight; that of a coarser start keeps its ratio to it."""
-    changes: dict[str, float] = {name: weight, "samples": 1}
-    start = getattr(settings, "start_weight", None)
-    if start is not None:
-        changes["start_weight"] = number(start) * weight / number(getattr(settings, name))
-    return settings.model_copy(update=changes)
 
 
 def summary(errors: np.ndarray) -> dict[str, float | int | None]:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddis.data.normalisation import SIGMA_DATA
 from ddis.fields.noise import Noise
-from ddis.models.denoiser import Denoiser, per_field
+from ddis.models.denoiser import SIGMA_DATA, Denoiser, per_field
 from ddis.randomness import generator
 
 VALIDATION_DRAWS = 256

@@ -1,0 +1,68 @@
+"""Values at nodes of the solution: given ones, or some that are drawn for every field."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from ddis.errors import InputError
+from ddis.grid import Grid
+from ddis.observe.base import Functionals, Sensors, SensorSettings
+from ddis.randomness import generator
+
+
+def available_nodes(grid: Grid) -> NDArray[np.int64]:
+    """Flat indices of the nodes that may be drawn: those not on the boundary, where the solution is known."""
+    return np.flatnonzero(grid.interior)
+
+
+def draw_nodes(grid: Grid, count: int, seed: int, *field: int) -> NDArray[np.int64]:
+    """Sorted flat indices [count] of distinct observed nodes, drawn from (seed, field) alone.
+
+    Raises InputError if there are more observations than nodes, or none.
+    """
+    nodes = available_nodes(grid)
+    if not 1 <= count <= len(nodes):
+        raise InputError(f"observation count {count} on {grid} nodes; accepted: 1 to {len(nodes)}")
+    return np.sort(generator(seed, "mask", *field).choice(nodes, size=count, replace=False))
+
+
+class NodesSettings(SensorSettings):
+    """count nodes, drawn per field."""
+
+    kind: str = "nodes"
+    count: int = Field(ge=1)
+    placement: Literal["random"] = "random"
+
+
+class Nodes(Sensors):
+    """index: flat nodes [m], or [n, m] where n fields are observed at nodes of their own; or a number of them, to draw."""
+
+    Settings = NodesSettings
+
+    def __init__(self, index: ArrayLike, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
+        super().__init__(noise, assumed_noise)
+        self.index = np.asarray(index, dtype=np.int64)
+
+    @classmethod
+    def of_settings(cls, settings: NodesSettings) -> "Nodes":
+        return cls(settings.count, settings.noise, settings.assumed_noise)
+
+    def functionals(self, grid: Grid) -> Functionals:
+        nodes = int(np.prod(grid.shape))
+        if self.index.ndim == 0:
+            draw_nodes(grid, int(self.index), 0, 0)
+        elif not self.index.size or self.index.min() < 0 or self.index.max() >= nodes:
+            raise InputError(f"observed nodes {self.index.tolist()!s:.60}; accepted: flat indices from 0 to {nodes - 1}")
+        elif not grid.nodes.flatten()[self.index].all():
+            raise InputError("observed nodes: some are outside the domain")
+        elif any(len(set(row)) < len(row) for row in np.atleast_2d(self.index).tolist()):
+            raise InputError("observed nodes: some are given twice; accepted: different ones")
+        return Functionals(torch.arange(nodes)[:, None], None, nodes)
+
+    def draw(self, grid: Grid, seed: int, *field: int) -> NDArray[np.int64]:
+        if self.index.ndim == 0:
+            return draw_nodes(grid, int(self.index), seed, *field)
+        return self.index if self.index.ndim == 1 else self.index[field[0]]

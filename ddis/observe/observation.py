@@ -1,0 +1,51 @@
+"""Values that were observed of n fields, and how uncertain they are."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ddis.observe.base import Functionals
+
+
+class ErrorModel(Protocol):
+    """How an operator errs, as far as the likelihood counts it."""
+
+    def covariance(self, observation: "Observation") -> Tensor:
+        """What the operator's error adds to R, [n, m, m]."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Observed values of n fields, normalised, m of each.
+
+    functionals  all P that might be observed
+    index        which of them each field shows, [n, m]
+    values       [n, m], float64
+    variance     of independent errors: noise, interpolation; [n, m] or [m], float64
+    error        the operator's own error; None: not counted
+    """
+
+    functionals: Functionals
+    index: Tensor
+    values: Tensor
+    variance: Tensor
+    error: ErrorModel | None = None
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """R [n, m, m] (float64) of what separates the values from the operator's prediction."""
+        independent = torch.diag_embed(self.variance.expand(self.values.shape))
+        return independent if self.error is None else independent + self.error.covariance(self)
+
+    def take(self, fields: Tensor) -> Tensor:
+        """Values [B, m] of B = n K fields (see Functionals.stack) as they are observed; chain b belongs to field b // K."""
+        samples = len(fields) // len(self.index)
+        return self.functionals(fields, self.index.repeat_interleave(samples, dim=0))
+
+    def misfit(self, predicted: Tensor) -> Tensor:
+        """Predictions minus observations [B, m], in the predictions' dtype."""
+        samples = len(predicted) // len(self.index)
+        return predicted - self.values.to(predicted).repeat_interleave(samples, dim=0)

@@ -1,0 +1,26 @@
+"""What an operator is: the way from a coefficient to its solution, and what is known of its error."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from ddis.data.normalisation import Normalisation
+from ddis.operators.error import OperatorError
+
+
+class Operator(ABC):
+    """u = G(a), physical fields [B, *shape] on the problem's grids.
+
+    differentiable  whether gradients go through it
+    solution        normalisation of its solutions
+    error           how it errs; None: not at all, as far as is known
+    """
+
+    differentiable: ClassVar[bool] = True
+    solution: Normalisation
+    error: OperatorError | None = None
+
+    @abstractmethod
+    def __call__(self, coefficient: Tensor) -> Tensor:
+        """Solutions of coefficients; NaN for a field that has none, which must not end the others."""

@@ -1,0 +1,99 @@
+"""How an operator errs, from held-out pairs, and what that adds to the covariance R of observations."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddis.fields.bases import Basis
+from ddis.models.denoiser import SIGMA_DATA
+from ddis.observe.observation import Observation
+
+COMMON_VALUES = 10  # see error_growth
+GAIN_SPREAD = 0.3  # see operator_error_model
+
+
+@dataclass(frozen=True)
+class OperatorError:
+    """u = g G(a) + e mode by mode in `basis`, normalised.
+
+    variance  of e at every node, where its modes are not told apart
+    gain      g [S, S]; None: 1
+    spectrum  variance [S, S] of the modes of e
+    """
+
+    basis: Basis
+    variance: float = 0.0
+    gain: Tensor | None = None
+    spectrum: Tensor | None = None
+
+    def counted(self, model: str) -> "OperatorError | None":
+        """As a method counts it: spectral (gain and modes), white (variance alone) or none."""
+        if model == "none":
+            return None
+        return replace(self, gain=None, spectrum=None) if model == "white" else replace(self, variance=0.0)
+
+    def covariance(self, observation: Observation) -> Tensor:
+        """Of the error at the observed places [n, m, m], larger for fields with larger observations (see `error_growth`)."""
+        functionals, index = observation.functionals, observation.index
+        white = torch.diag_embed(self.variance * (~functionals.of_coefficient[index]).double())
+        if self.spectrum is None:
+            return white
+        functions = functionals.of_basis(self.basis, index)
+        spectrum = self.spectrum.to(functions).flatten()
+        error = (functions * spectrum) @ functions.transpose(1, 2)
+        growth = error_growth(observation.values, ~functionals.of_coefficient[index])
+        return white + growth.to(error)[:, None, None] * error
+
+
+def error_growth(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    """What the operator's error variance is multiplied by for fields of normalised values [n, m]: 1 for a field of common size.
+
+    A solution ten times as large as another is predicted with an error about ten times as large, once the error is not small.
+    The variance grows with the root of the mean square of the values, so its standard deviation more slowly than the field: at
+    powers of 1/2 to 1 of the mean square R describes fresh fields equally well (benchmarks/results/operator_error.md). With few
+    observations the mean square is a guess at the field's own, which counts ten values of common size as observed
+    too, so that a few values near zero do not make an operator perfect.
+
+    counted: which of the values are of the solution, bool [n, m]; None: all.
+    """
+    common = SIGMA_DATA**2
+    squares, number = values.double() ** 2, torch.tensor(float(values.shape[1]), dtype=torch.float64)
+    if counted is not None and not bool(counted.all()):
+        squares, number = squares * counted, counted.sum(dim=1).double()
+    total = squares.sum(dim=1) + COMMON_VALUES * common
+    return (total / (common * (number.to(total) + COMMON_VALUES))).sqrt()
+
+
+def operator_error_model(predictions: Tensor, solutions: Tensor, basis: Basis) -> tuple[Tensor, Tensor]:
+    """How an operator errs, from held-out pairs: gain g [S, S] and variance [S, S] in u = g G(a) + e, mode by mode.
+
+    The likelihood asks for what separates u from the operator's prediction, independent of it. An error u - G(a) is not: a bad
+    operator that gives half of u errs most where u is large. Few held-out pairs (10 at 1 % of the pairs) cannot tell S² gains
+    and variances; rings of equal |k| share them. Linear regression with g = 1 ± `GAIN_SPREAD` beforehand; the variance is that
+    of leave-one-out residuals, which count the uncertainty of g, on fields of common size (see `error_growth`).
+
+    Args:
+        predictions, solutions: normalised [N, S, S].
+    """
+    weight = error_growth(solutions.flatten(1)).rsqrt()[:, None, None]
+    p, u = (basis.forward(weight * fields.double()) for fields in (predictions, solutions))
+    ring, number = rings(basis)
+
+    def ring_sum(modes: Tensor) -> Tensor:
+        return torch.zeros(len(number), dtype=torch.float64, device=p.device).index_add_(0, ring.to(p.device), modes.flatten())
+
+    count = len(p) * number.to(p.device)
+    ridge = ring_sum(((u - p) ** 2).sum(0)) / count / GAIN_SPREAD**2
+    informed = (ring_sum((p**2).sum(0)) + ridge).clamp_min(torch.finfo(p.dtype).tiny)
+    gain = (1 + ring_sum((p * (u - p)).sum(0)) / informed)[ring].reshape(basis.size, basis.size)
+    left_out = (u - gain * p) / (1 - p**2 / informed[ring].reshape(gain.shape)).clamp_min(torch.finfo(p.dtype).tiny)
+    variance = ring_sum((left_out**2).sum(0)) / count
+    return gain, variance[ring].reshape(gain.shape)
+
+
+def rings(basis: Basis) -> tuple[Tensor, Tensor]:
+    """Ring of equal |k| of every mode [S²], and number of modes in each ring."""
+    k = torch.from_numpy(np.hypot.outer(basis.frequencies, basis.frequencies)).round().long().flatten()
+    return k, torch.bincount(k).double()

@@ -1,0 +1,18 @@
+"""A trained neural operator."""
+
+from torch import Tensor, nn
+
+from ddis.data.normalisation import Normalisation
+from ddis.operators.base import Operator
+from ddis.operators.error import OperatorError
+
+
+class Network(Operator):
+    """G_φ, with its error on held-out pairs."""
+
+    def __init__(self, network: nn.Module, solution: Normalisation, error: OperatorError | None = None):
+        self.network, self.solution, self.error = network, solution, error
+
+    def __call__(self, coefficient: Tensor) -> Tensor:
+        out: Tensor = self.network(coefficient)
+        return out

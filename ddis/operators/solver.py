@@ -1,0 +1,41 @@
+"""The problem's own finite-difference solver."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddis.data.normalisation import Normalisation
+from ddis.errors import InputError
+from ddis.operators.base import Operator
+from ddis.pde.base import Problem
+
+TYPICAL = 32  # solutions whose standard deviation is the unit of a problem's solutions
+
+
+def or_nan(compute: Callable[..., Tensor], *fields: Tensor) -> Tensor:
+    """compute(*fields) [B, *shape]; NaN where the problem refuses a field: a chain that diverges must not end the others."""
+    try:
+        return compute(*fields)
+    except InputError:
+        if len(fields[0]) == 1:
+            return fields[0] * math.nan
+        return torch.cat([or_nan(compute, *single) for single in zip(*(field.split(1) for field in fields), strict=True)])
+
+
+def typical_solution(problem: Problem) -> Normalisation:
+    """Mean 0, so that a linear problem stays linear, and the standard deviation of some solutions."""
+    assert problem.resolution is not None
+    fields = problem.solve(problem.sample_coefficients(range(TYPICAL), problem.resolution, 0))
+    return Normalisation(0.0, float(fields.std()))
+
+
+class Solver(Operator):
+    """G of the problem itself, differentiable."""
+
+    def __init__(self, problem: Problem, solution: Normalisation | None = None):
+        self.problem, self.solution = problem, solution or typical_solution(problem)
+
+    def __call__(self, coefficient: Tensor) -> Tensor:
+        return or_nan(self.problem.solve, coefficient)

@@ -1,0 +1,383 @@
+"""`Posterior`: problem, prior, operator and observation, and the samples of the coefficient that they leave plausible.
+
+    posterior = Posterior(problem, prior, operator, sensors, values)
+    result = posterior.sample("ddis-gn", samples=64, seed=0)
+
+Arrays in and out are NumPy, in physical units. Stages, benchmarks and tests build the same object; above it are files and jobs.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from torch import Tensor
+
+from ddis.errors import InputError
+from ddis.fields.bases import basis
+from ddis.grid import Grid
+from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
+from ddis.observe import Joined, Placed, Sensors
+from ddis.observe.observation import Observation
+from ddis.operators.base import Operator
+from ddis.operators.error import OperatorError
+from ddis.operators.solver import Solver, or_nan
+from ddis.pde.base import Problem
+from ddis.priors.base import Prior
+from ddis.randomness import Generators, generator, white_noise
+from ddis.sampling.base import Batch, Cost, ErrorChoice, Method, State
+from ddis.sampling.methods import METHODS, load_method, run_settings
+
+_log = logging.getLogger(__name__)
+
+NOISELESS_VARIANCE = 1e-6  # of the observed field's variance: the floor of R, for observations without noise too
+INTERPOLATION_DRAWS = 32
+LARGEST = 1e6  # value, in standard deviations of typical fields
+PLAUSIBLE = 0.999  # probability of a chi-square below the limit
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How the samples' predictions differ from the observations, in units of what R explains.
+
+    ratio       root mean square of R^(-1/2) (y - M G(a)) over samples and observations; about 1 if all is as it should be
+    chi_square  m ratio², limit: what it exceeds with a probability of 0.1 % if R holds
+    worst       number of the observation that fits worst (its row, from 0), and by how many standard deviations
+    """
+
+    ratio: float
+    chi_square: float
+    limit: float
+    worst: int
+    worst_deviations: float
+
+    @property
+    def explained(self) -> bool:
+        return self.chi_square <= self.limit
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Evaluations per sample, of the prior and of the operator with its products; seconds in all."""
+
+    prior_evaluations: float
+    operator_evaluations: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """Posterior samples of one coefficient, in physical units.
+
+    samples [K, *shape]; mean, std [*shape]: in closed form where the method has it, else of the samples (n - 1)
+    predicted [K, m]: what the operator predicts of each sample at the observed places, with its gains where R holds its error
+    failed: samples that were not finite and are left out
+    """
+
+    samples: Array
+    mean: Array
+    std: Array
+    predicted: Array
+    misfit: Misfit
+    cost: Spent
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Normalised free fields [B, *shape] of all chains, closed-form moments [n, *shape] or None, and their cost."""
+
+    x0: Tensor
+    mean: Tensor | None
+    std: Tensor | None
+    cost: Cost
+
+
+class Posterior:
+    """The posterior of the coefficient of one solution, or of n at once.
+
+    Args:
+        problem: with a resolution, as `ddis.problem("poisson", resolution=32)`.
+        prior: of its free coefficient, or of (coefficient, solution) jointly; normalised fields are in its units.
+        operator: the way to the solution; None: the problem's own solver.
+        sensors: what is observed, one or a sum of observation operators.
+        values: observed values [m], or [n, m] of n fields, in physical units.
+        chosen: which of what might be observed each field shows, [n, m]; None: as the sensors say.
+        variance: of the values' independent errors, in place of the sensors' assumed noise.
+        seed: of the draws that the error of interpolation is estimated on.
+
+    Raises InputError for whatever does not fit together.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        prior: Prior,
+        operator: Operator | None,
+        sensors: Sensors | Joined,
+        values: ArrayLike,
+        *,
+        chosen: NDArray[np.int64] | None = None,
+        variance: float | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        self.problem, self.prior, self.seed, self.device = problem, prior, seed, torch.device(device)
+        self.grid = grid_of(problem)
+        if problem.shapes(self.grid.shape[0]) != (self.grid.shape,) * 2 or self.grid.mask is not None:
+            raise InputError(f"{type(problem).__name__}: accepted here: one channel on the same S x S nodes for both fields")
+        if prior.shape != self.grid.shape:
+            raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.grid.shape}")
+        self.basis = basis(problem.basis, self.grid.shape[0])
+        self.operator = operator or Solver(problem, prior.solution)
+        self.coefficient, self.solution = prior.coefficient, prior.solution or self.operator.solution
+        self.placed = Placed(sensors, self.grid, self.grid)
+        self.functionals = self.placed.functionals.to(self.device)
+        given = np.asarray(values)
+        self.single = given.ndim == 1
+        given = np.atleast_2d(given)
+        if chosen is None:
+            chosen = np.stack([self.placed.draw(seed, number)[0] for number in range(len(given))])
+        if given.shape != chosen.shape:
+            raise InputError(
+                f"values of shape {np.shape(values)}; accepted: {chosen.shape[1]} for each field, as the sensors give"
+            )
+        if not np.isfinite(given).all():
+            raise InputError("values: some are not finite")
+        self.index = torch.from_numpy(chosen).to(self.device)
+        self._normalise(torch.from_numpy(given).double().to(self.device), variance)
+        self._interpolation: dict[str, Tensor | None] = {}
+
+    def _normalise(self, values: Tensor, variance: float | None) -> None:
+        """Sets values and variance of their independent errors, both normalised."""
+        owner, pair = self.functionals.of_coefficient.long(), (self.solution, self.coefficient)
+        mean = torch.tensor([n.mean for n in pair], dtype=torch.float64, device=self.device)[owner]
+        unit = torch.tensor([SIGMA_DATA / n.std for n in pair], dtype=torch.float64, device=self.device)[owner]
+        mean = mean * self.functionals.total().to(self.device)
+        self.mean, self.unit = mean, unit
+        self.values = (values - mean[self.index]) * unit[self.index]
+        worst = self.values.abs().max()
+        if float(worst) > LARGEST * SIGMA_DATA:
+            field, place = divmod(int(self.values.abs().argmax()), self.values.shape[1])
+            std = SIGMA_DATA / float(unit[self.index][field, place])
+            raise InputError(
+                f"observations: value {float(values[field, place]):g} {self._where(place)} is more than {LARGEST:g} "
+                f"standard deviations ({std:.3g}) of typical fields; give values in their unit"
+            )
+        if variance is None:
+            noise = np.concatenate([np.broadcast_to(part.assumed_noise, count) for part, count in self._counts()])
+            assumed = torch.from_numpy(noise).to(self.device) ** 2
+            floor = NOISELESS_VARIANCE * (SIGMA_DATA / unit[self.index]) ** 2
+            self.variance = torch.maximum(assumed, floor) * unit[self.index] ** 2
+        else:
+            self.variance = variance * unit[self.index] ** 2
+
+    def _where(self, place: int) -> str:
+        for part, count in self._counts():
+            if place < count:
+                return part.where(place)
+            place -= count
+        raise IndexError(place)
+
+    def _counts(self) -> list[tuple[Sensors, int]]:
+        owner = self.placed.draw(self.seed, 0)[1]
+        return [(part, int((owner == number).sum())) for number, part in enumerate(self.placed.sensors.parts)]
+
+    def physical(self, x: Tensor) -> Tensor:
+        """The coefficient a = P(b) of the normalised free field x [..., *shape] (see Problem)."""
+        return self.problem.constrain(self.coefficient.restore(x))
+
+    def predict(self, x: Tensor, error: OperatorError | None) -> Tensor:
+        """Normalised solution of the normalised free field; its modes times the gains that belong to a counted error."""
+        u = self.solution.normalise(self.operator(self.physical(x)))
+        gain = None if error is None else error.gain
+        return u if gain is None else self.basis.inverse(gain.to(u) * self.basis.forward(u))
+
+    def _residual(self, x: Tensor) -> Tensor:
+        """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, 2, *shape]."""
+        a, u = self.physical(x[:, 0]), self.solution.restore(x[:, 1])
+        return or_nan(self.problem.residual, a, u) / self.coefficient.std
+
+    def error(self, model: ErrorChoice) -> OperatorError | None:
+        """The operator's own error as a method counts it."""
+        return None if self.operator.error is None else self.operator.error.counted(model)
+
+    def check(self, method: Method[Any]) -> None:
+        """Raises InputError if the method cannot do with this prior and operator."""
+        name = method.settings.method
+        if method.prior == "joint" and not self.prior.joint:
+            raise InputError(f"method {name}: needs a joint prior of (coefficient, solution); load joint-<percent> of a study")
+        if method.prior != "joint" and self.prior.joint:
+            raise InputError(f"method {name}: needs a prior of the coefficient alone, not a joint one")
+        if method.prior == "coefficient" and self.prior.denoise is None:
+            raise InputError(f"method {name}: needs a prior with a denoiser")
+        if method.uses_operator and method.gradients and not self.operator.differentiable:
+            raise InputError(f"method {name}: needs gradients of the operator, which has none; accepted: {without_gradients()}")
+        if method.closed_form and not (self.problem.linear and isinstance(self.operator, Solver)):
+            raise InputError(f"method {name}: needs a linear problem and its own solver")
+        if method.closed_form and not isinstance(self.prior.denoise, GaussianDenoiser | None):
+            raise InputError(f"method {name}: needs a Gaussian prior, ddis.prior.gaussian")
+        method.check(self.problem, self.grid.shape[0])
+
+    def batch(self, method: Method[Any], fields: slice, generators: Generators, cost: Cost | None = None) -> Batch:
+        """Chains of some of the fields, len(generators) / n of each; what they evaluate is counted in `cost`."""
+        cost, error = cost or Cost(), self.error(method.error_model)
+        own = self._own_error(method.error_model, error)
+        index, variance = self.index[fields], self.variance[fields]
+        if own is not None:
+            variance = variance + own[index]
+        return Batch(
+            problem=self.problem,
+            observation=Observation(self.functionals, index, self.values[fields], variance, error),
+            generators=generators,
+            basis=self.basis,
+            noise=self.prior.noise,
+            operator=cost.count_operator(lambda x: self.predict(x, error)),
+            coefficient=lambda x: self.coefficient.normalise(self.physical(x)),
+            residual=self._residual,
+            prior=None if self.prior.denoise is None else cost.count_prior(self.prior.denoise),
+            mean=self.prior.mean,
+            spectrum=self.prior.spectrum,
+            units=(self.coefficient.std / SIGMA_DATA, self.solution.std / SIGMA_DATA),
+            cost=cost,
+        )
+
+    def _own_error(self, model: str, error: OperatorError | None) -> Tensor | None:
+        """Variance [P] of the functionals' own errors, of interpolation, normalised; None: they have none."""
+        if model not in self._interpolation:
+            self._interpolation[model] = self._estimate(error)
+        return self._interpolation[model]
+
+    def _estimate(self, error: OperatorError | None) -> Tensor | None:
+        found, drawn = [], None
+        for part in self.placed.sensors.parts:
+            grid = self.placed.grid(part)
+            count = len(part.functionals(grid).index)
+            if type(part).own_error is Sensors.own_error:
+                found.append(torch.zeros(count, dtype=torch.float64))
+                continue
+            if drawn is None:
+                drawn = self._typical(error)
+            own = part.own_error(grid, drawn[part.of])
+            found.append(torch.zeros(count, dtype=torch.float64) if own is None else own)
+        return None if drawn is None else torch.cat(found).to(self.device)
+
+    def _typical(self, error: OperatorError | None) -> dict[str, Tensor]:
+        """Normalised coefficients and solutions [N, *shape] like those of the problem, float64, on the CPU."""
+        if not bool(self.prior.spectrum.any()):
+            assert self.problem.resolution is not None
+            a = self.problem.sample_coefficients(range(INTERPOLATION_DRAWS), self.problem.resolution, self.seed)
+            u = self.problem.solve(a) if self.prior.examples is None else self.prior.examples
+            return {"coefficient": self.coefficient.normalise(a).double(), "solution": self.solution.normalise(u).double()}
+        generators = [generator(self.seed, "interpolation", number) for number in range(INTERPOLATION_DRAWS)]
+        white = torch.from_numpy(white_noise(self.grid.shape, generators)).double()
+        draws = (self.prior.mean + self.basis.inverse(self.prior.spectrum.cpu().sqrt() * white)).float().to(self.device)
+        with torch.no_grad():
+            a, u = self.coefficient.normalise(self.physical(draws)), self.predict(draws, error)
+        return {"coefficient": a.double().cpu(), "solution": u.double().cpu()}
+
+    def prepare(self, method: Method[Any]) -> tuple[Any, Cost]:
+        """What all batches of a method share, and what that cost. Raises InputError where `check` does."""
+        self.check(method)
+        batch = self.batch(method, slice(None), [])
+        return method.prepare(batch), batch.cost
+
+    def draw(self, method: Method[Any], chains: Generators, each_step: Callable[[int], None] | None = None) -> Drawn:
+        """Chains of the only field, one per generator, `settings.batch` of them at once; each_step: called with those done."""
+        prepared, cost = self.prepare(method)
+        states, size = [], method.settings.batch
+        for start in range(0, len(chains), size):
+            batch = self.batch(method, slice(None), chains[start : start + size], cost)
+            state: State | None = None
+            for state in method.sample(batch, prepared):
+                if each_step is not None:
+                    each_step(start + len(batch.generators) * state.step // state.steps)
+            assert state is not None
+            states.append(state)
+        return Drawn(torch.cat([state.x0 for state in states]), states[0].mean, states[0].std, cost)
+
+    def sample(self, method: str = "ddis-gn", samples: int = 64, seed: int = 0, **settings: Any) -> Result:
+        """Draws posterior samples of the coefficient of one solution.
+
+        Args:
+            method: a name of the registry, or module:Class; settings: its own, as in the configuration of a run.
+            samples: K; seed: a sample depends on it and on its number alone.
+
+        Raises InputError for what the method cannot do, before any work.
+        """
+        if not self.single:
+            raise InputError(f"values of {len(self.values)} fields; accepted: those of one, [m]")
+        resolved = run_settings(method, {**settings, "method": method, "samples": samples}).for_case("", "")
+        made = load_method(method)(resolved)
+        begin = time.perf_counter()
+        drawn = self.draw(made, [generator(seed, "posterior", number) for number in range(samples)])
+        return self.result(made, drawn, time.perf_counter() - begin)
+
+    def result(self, method: Method[Any], drawn: Drawn, seconds: float = 0.0, fewest: int = 1) -> Result:
+        """Samples, predictions and misfit in physical units. Raises InputError if fewer than `fewest` samples are finite."""
+        batch = self.batch(method, slice(None), [])
+        with torch.no_grad():
+            a = self.physical(drawn.x0)
+            predicted = batch.predict(drawn.x0).double()
+        kept = a.flatten(1).isfinite().all(dim=1) & predicted.isfinite().all(dim=1)
+        failed = int((~kept).sum())
+        if int(kept.sum()) < fewest:
+            raise InputError(f"{failed} of {len(a)} samples are not finite; try another method, or a smaller weight")
+        if failed:
+            _log.warning("%d of %d samples are not finite and are left out", failed, len(a))
+        fields, predicted = a.double()[kept].cpu().numpy(), predicted[kept]
+        mean, std = fields.mean(axis=0), fields.std(axis=0, ddof=1) if len(fields) > 1 else np.full(fields.shape[1:], np.nan)
+        closed = self.closed_form(drawn.mean, drawn.std)
+        if closed is not None:
+            mean, std = (moment[0].cpu().numpy() for moment in closed)
+        place = self.index[0]
+        restored = predicted / self.unit[place] + self.mean[place]
+        return Result(
+            samples=fields.astype(np.float32),
+            mean=mean.astype(np.float32),
+            std=std.astype(np.float32),
+            predicted=restored.cpu().numpy().astype(np.float32),
+            misfit=misfit_of(batch.observation, predicted),
+            cost=Spent(drawn.cost.prior / len(a), drawn.cost.operator / len(a), seconds),
+            failed=failed,
+        )
+
+    def closed_form(self, mean: Tensor | None, std: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation [n, *shape] in physical units, of a method that has them in closed form."""
+        if mean is None or std is None:
+            return None
+        # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
+        return self.physical(mean), self.problem.constrain(std * (self.coefficient.std / SIGMA_DATA))
+
+
+def grid_of(problem: Problem) -> Grid:
+    """The problem's grid. Raises InputError if it was made without a resolution."""
+    if problem.resolution is None:
+        raise InputError("the problem has no resolution; make it with ddis.problem(name, resolution=...)")
+    return problem.coefficient_space(problem.resolution).grid
+
+
+def without_gradients() -> str:
+    """Names of the methods that an operator without gradients can be used with."""
+    methods = [(name, load_method(name)) for name in METHODS.names()]
+    return ", ".join(name for name, method in methods if method.uses_operator and not method.gradients) or "none"
+
+
+def misfit_of(observation: Observation, predicted: Tensor) -> Misfit:
+    """The misfit of predictions [K, m]. If R holds, R^(-1/2) (y - M G(a)) of a posterior sample is standard normal."""
+    covariance = observation.covariance[0].double()
+    residual = observation.values.double() - predicted
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), residual.T, upper=False)
+    chi_square = float(white.square().sum(dim=0).mean())
+    count = residual.shape[1]
+    deviations = residual.square().mean(dim=0).sqrt() / covariance.diagonal().sqrt()
+    worst = int(deviations.argmax())
+    limit = float(stats.chi2.ppf(PLAUSIBLE, count))
+    return Misfit((chi_square / count) ** 0.5, chi_square, limit, worst, float(deviations[worst]))

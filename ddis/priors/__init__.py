@@ -1,0 +1,6 @@
+"""Priors of the coefficient. `ddis.prior.gaussian(problem)` and so on make them in Python."""
+
+from ddis.priors.base import Prior
+from ddis.priors.gaussian import empirical, gaussian
+
+__all__ = ["Prior", "empirical", "gaussian"]

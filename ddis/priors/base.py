@@ -1,0 +1,38 @@
+"""What is known of a field before anything was observed."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ddis.data.normalisation import Normalisation
+from ddis.fields.noise import Noise
+from ddis.models.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior of the free field b (see Problem), or of (b, solution) jointly; normalised.
+
+    denoise          x0_hat [B, C, *shape] of x_t, at levels of `noise`; None: mean and spectrum are all that is known
+    noise            of the diffusion
+    coefficient      normalisation of b
+    mean, spectrum   [*shape] of b, and variance of its modes in the problem's basis; spectrum 0: not known
+    solution         normalisation of the solution, the second channel of a joint prior; None: a prior of b alone
+    examples         solutions [N, *shape] that a joint prior was trained on; None: not at hand
+    """
+
+    denoise: Denoiser | None
+    noise: Noise
+    coefficient: Normalisation
+    mean: Tensor
+    spectrum: Tensor
+    solution: Normalisation | None = None
+    examples: Tensor | None = None
+
+    @property
+    def joint(self) -> bool:
+        return self.solution is not None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.spectrum.shape)
