@@ -145,7 +145,7 @@ def thousand(size: int = 128, count: int = 1000) -> dict[str, float]:
 
 def resident(what: str) -> float:
     """MB of VmRSS (now) or VmHWM (peak) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
@@ -157,7 +157,7 @@ def _measure(size: int, count: int, gradient: bool, threads: int) -> dict[str, A
     if gradient:
         torch.autograd.grad(result.sum(), warm)
     a = problem.sample_coefficients(range(count), size, seed=0).requires_grad_(gradient)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
     before, begin = resident("VmRSS"), time.perf_counter()
     u = problem.solve(a)
     middle = time.perf_counter()
@@ -184,7 +184,11 @@ def memory(threads: int) -> list[dict[str, Any]]:
 
 
 def processor() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if "model name" in line
+    ]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 

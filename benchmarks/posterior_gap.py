@@ -216,7 +216,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     path = RESULTS / "posterior_gap.json"
-    known = json.loads(path.read_text()) if path.exists() else []
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     rows = {(row["problem"], row["method"]): row for row in known}
     for pde in arguments.problem:
         setting = make_setting(pde)
@@ -224,8 +224,8 @@ def main() -> None:
             rows[pde, method] = measure(setting, pde, method)
             print(table([rows[pde, method]]), flush=True)
     ordered = [rows[key] for key in ((pde, method) for pde in PROBLEMS for method in METHODS) if key in rows]
-    path.write_text(json.dumps(ordered, indent=1) + "\n")
-    (RESULTS / "posterior_gap.md").write_text(table(ordered) + "\n")
+    path.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "posterior_gap.md").write_text(table(ordered) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -122,9 +122,9 @@ def remove_leftovers(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes `text` (UTF-8) to `path` atomically."""
+    """Writes `text` (UTF-8; bytes of a file name that are none as `\\udce9`) to `path` atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -134,7 +134,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Writes rows as CSV with the given columns to `path` atomically; floats keep all their digits."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ddis
+from ddis.errors import printable
 from ddis.reading import cannot_read
 
 PACKAGES = (
@@ -46,7 +47,7 @@ def collect(settings: dict[str, Any], seed: int | None, device: str = "cpu") -> 
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "threads": thread_count(),
-        "command": shlex.join(sys.argv),
+        "command": printable(shlex.join(sys.argv)),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -132,6 +132,8 @@ class _Dumper(yaml.SafeDumper):
 
 for _tag, _first in {_INT: "-+0123456789", _FLOAT: "-+.0123456789"}.items():
     _Dumper.add_implicit_resolver(f"{_tag}-1.2", _PATTERNS[_tag], list(_first))
+_Dumper.add_representer(WrittenInt, lambda dumper, value: dumper.represent_int(int(value)))
+_Dumper.add_representer(WrittenFloat, lambda dumper, value: dumper.represent_float(float(value)))
 
 
 class _Builder:

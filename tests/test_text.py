@@ -59,6 +59,11 @@ def test_a_message_is_one_line_that_every_terminal_can_show():
     assert str(InputError(f"{name}:\n  key 'a\tb\x1b[31m' ä \ud800")) == r"Ger\xe4t.yaml: key 'a\tb\x1b[31m' ä \ud800"
 
 
+def test_a_name_that_is_no_utf_8_can_be_written(tmp_path):
+    write_text(tmp_path / "text", os.fsdecode(b"Ger\xe4t ") + "ä\n")
+    assert (tmp_path / "text").read_bytes() == b"Ger\\udce4t \xc3\xa4\n"
+
+
 def test_names_that_look_like_something_else_come_through_to_the_report(tmp_path, monkeypatch):
     """pandas would read NA and nan as missing, and 007 as 7."""
     monkeypatch.chdir(tmp_path)

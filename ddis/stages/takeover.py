@@ -43,7 +43,7 @@ def _watch(path: Path, own: str, label: str, ended: threading.Event) -> None:
     while not ended.wait(LOOK_SECONDS):
         owner = _read(path)
         if owner not in ("", own):
-            node, process, _ = owner.split()
+            node, process = [*owner.split(), "?", "?"][:2]
             _log.warning("%s: process %s on %s has taken this work over; this one ends", label, process, node)
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -51,6 +51,6 @@ def _watch(path: Path, own: str, label: str, ended: threading.Event) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
