@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ddis.config import Case, Study
 from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
-from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_colours, to_png
+from ddis.evaluation.figures.style import TRUTH, drawing, plain_ticks, run_colours, to_png
 from ddis.evaluation.text import pipe_table
 from ddis.files import atomic_path, write_json, write_text
 from ddis.provenance import collect
@@ -132,7 +131,7 @@ def plot(result: Mapping[str, Any]) -> Figure:
     """l2 of a sample against each cost, one line per run; what costs nothing of a kind is not in that panel."""
     rows: Sequence[Mapping[str, Any]] = result["rows"]
     colours = run_colours([row["run"] for row in rows])
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(10.6, 4.2), layout="constrained")
         axes = figure.subplots(1, len(COSTS), sharey=True)
         for ax, (cost, label) in zip(axes, COSTS.items(), strict=True):

@@ -28,14 +28,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ddis.config import Case, Study
 from ddis.data.store import failed_fields
 from ddis.evaluation.calibration import calibration
-from ddis.evaluation.figures.style import LIMIT, STYLE, plain_ticks, to_png
+from ddis.evaluation.figures.style import LIMIT, drawing, plain_ticks, to_png
 from ddis.evaluation.metrics import relative_l2
 from ddis.evaluation.text import pipe_table
 from ddis.fields.bases import Basis, basis
@@ -455,7 +454,7 @@ def page(result: Mapping[str, Any]) -> str:
 def plot(result: Mapping[str, Any]) -> Figure:
     """Error and coverage against the operator's error."""
     colours = dict(zip(RUNS, ("#0072B2", "#56B4E9", "#009E73", "#882255"), strict=True))
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(8.2, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for label in RUNS:

@@ -10,7 +10,7 @@ import platform
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,13 @@ def write_text(path: Path | str, text: str) -> None:
     """Writes `text` (UTF-8; bytes of a file name that are none as `\\udce9`) to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def write_together(contents: Mapping[Path, bytes | str]) -> None:
+    """Writes files that belong together (text as UTF-8): none has its name before all are written, and on an error none is."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic_path(path)).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path | str, value: Any) -> None:

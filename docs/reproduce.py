@@ -19,7 +19,8 @@ from refresh import networks, prior, tuning
 from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.evaluation.figures import fields
-from ddis.files import write_csv, write_text
+from ddis.evaluation.figures.style import to_png
+from ddis.files import write_csv, write_text, write_together
 from ddis.stages import figures
 from ddis.stages import tuning as tuning_stage
 from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
@@ -122,11 +123,9 @@ def reproduce(folder: Path, target: Path) -> None:
     for case in cases:
         name = f"tuning-{case.problem}-{case.observation}-{case.run}-{case.percent}.csv"
         shutil.copy(tuning_path(study, **vars(case)), target / name)
-    pictures = []
-    for name, figure in draw(study, target):
-        figures.save(figure, target / f"{name}.png")
-        pictures.append(name)
-    write_text(target / "README.md", page(study, target, pictures))
+    pictures = {name: to_png(figure) for name, figure in draw(study, target)}
+    write_together({target / f"{name}.png": picture for name, picture in pictures.items()})
+    write_text(target / "README.md", page(study, target, list(pictures)))
 
 
 def main() -> int:

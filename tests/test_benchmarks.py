@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from ddis.sampling.observation import error_covariance, error_growth, operator_error_model
 from posterior_gap import Setting, draw, make_setting
 from test_gauss_newton import SIZE, make_task
 
 from ddis.config import Study
 from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate, conditional_spectrum
-from ddis.sampling.observation import error_covariance, error_growth, operator_error_model
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -295,10 +296,11 @@ def pictures(study: list[Samples], errors: pd.DataFrame) -> dict[str, bytes]:
     return {name: to_png(figure, dpi=40) for name, figure in every_figure(study, errors).items()}
 
 
-def test_figures_render_the_same_every_time(study, errors, pictures):
+def test_figures_render_the_same_every_time_whatever_the_user_s_settings(study, errors, pictures):
     assert all(png.startswith(b"\x89PNG") for png in pictures.values())
     again = run_colours([samples.attributes["run"] for samples in study])
-    assert to_png(error_figures.spectra(study, again), dpi=40) == pictures["spectra"]
+    with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 5, "savefig.bbox": "tight"}):
+        assert to_png(error_figures.spectra(study, again), dpi=40) == pictures["spectra"]
 
 
 def test_figures_put_x_to_the_right():

@@ -331,6 +331,26 @@ def test_the_same_command_gives_the_same_arrays_and_does_not_write_over_them(fol
     assert sorted(path.name for path in output.parent.iterdir()) == ["out.h5", "out.png"]
 
 
+@pytest.mark.parametrize("failing", ["to_png", "write_arrays"])
+def test_the_file_and_its_picture_are_written_together(folder, tmp_path, monkeypatch, capsys, failing):
+    (tmp_path / "points.csv").write_text(GOOD)
+    command = solve_command(folder, tmp_path / "points.csv", tmp_path / "new" / "out.h5", "--method", "exact")
+
+    def fail(*_: object) -> None:
+        raise InputError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ddis.stages.solve.{failing}", fail)
+        assert main(command) == 2
+    assert list((tmp_path / "new").iterdir()) == []
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out.h5", "out.png"]
+    (tmp_path / "new" / "out.png").unlink()
+    (tmp_path / "new" / "out.png").mkdir()
+    assert main([*command, "--force"]) == 2
+    assert "out.png is a folder; choose another --output" in capsys.readouterr().err
+
+
 def test_a_study_that_was_moved_needs_only_its_configuration_and_models(folder, example, tmp_path, monkeypatch):
     _, rows = observed(example, 10, 0.01)
     here = ddis.solve(folder / "models" / "poisson", rows, percent=10, samples=2)

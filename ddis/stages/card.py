@@ -8,8 +8,8 @@ from ddis.config import SPLITS, Study
 from ddis.data.card import card_data, card_markdown, field_digests, field_statistics, repetitions
 from ddis.data.residual import discretisation_error
 from ddis.evaluation.figures.fields import pairs as pairs_figure
-from ddis.evaluation.figures.style import to_png
-from ddis.files import atomic_path, write_text
+from ddis.evaluation.figures.style import drawable, to_png
+from ddis.files import write_together
 from ddis.stages.common import load_pairs, stage
 from ddis.stages.layout import data_path
 from ddis.yaml_text import yaml_text
@@ -41,9 +41,12 @@ def run(study: Study, problem: str) -> None:
         card = card_data(made, problem, settings.pde, study.data.resolution, splits, error)
         card["warnings"] = warnings + repetitions(digests)
         folder = data_path(study, problem, "train").parent
-        write_text(folder / "card.yaml", yaml_text(card))
-        write_text(folder / "card.md", card_markdown(card))
-        with atomic_path(folder / "pairs.png") as temporary:
-            temporary.write_bytes(to_png(pairs_figure(*shown, f"{problem}: {made.equation}", made.basis == "fourier")))
-        for name in ("card.md", "card.yaml", "pairs.png"):
+        title = drawable(f"{problem}: {made.equation}")
+        contents: dict[str, bytes | str] = {
+            "card.md": card_markdown(card),
+            "card.yaml": yaml_text(card),
+            "pairs.png": to_png(pairs_figure(*shown, title, made.basis == "fourier")),
+        }
+        write_together({folder / name: content for name, content in contents.items()})
+        for name in contents:
             tracker.artifact(folder / name)

@@ -1,9 +1,10 @@
 """Stage `figures`: every picture of a study, from its sample files, histories and tables."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddis.config import Study
 from ddis.data.store import Samples
@@ -11,18 +12,20 @@ from ddis.evaluation.figures import calibration, errors, fields, limit, training
 from ddis.evaluation.figures.style import run_colours, to_png
 from ddis.evaluation.table import from_csv
 from ddis.evaluation.text import read_table
-from ddis.files import atomic_path
+from ddis.files import write_together
 from ddis.stages.common import stage
 from ddis.stages.layout import groups, has_limit, model_folder, models
 from ddis.stages.tables import read_case
+from ddis.tracking import StageRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def run(study: Study) -> None:
     """Writes figures/*.png."""
     with stage(study, "figures") as (tracker, _):
-        for name, figure in draw(study, study.folder / "tables"):
-            save(figure, study.folder / "figures" / f"{name}.png")
-            tracker.artifact(study.folder / "figures" / f"{name}.png")
+        save(study, draw(study, study.folder / "tables"), tracker)
 
 
 def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
@@ -53,6 +56,9 @@ def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:
     return [read_case(study, case) for case in study.cases() if (case.problem, case.observation) == (problem, observation)]
 
 
-def save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(to_png(figure))
+def save(study: Study, figures: Iterable[tuple[str, Figure]], tracker: StageRun) -> None:
+    """Writes all figures to figures/<name>.png, or none."""
+    pictures = {study.folder / "figures" / f"{name}.png": to_png(figure) for name, figure in figures}
+    write_together(pictures)
+    for path in pictures:
+        tracker.artifact(path)

@@ -5,17 +5,18 @@ from the prediction is then R: its noise, the error of interpolation (independen
 draws from the prior) and the operator's own error. Noise below 0.1 % of the standard deviation of solutions is taken as that.
 """
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -26,7 +27,7 @@ from ddis.data.store import write_arrays
 from ddis.data.subsets import fraction_of, percent_label, percent_name
 from ddis.errors import InputError
 from ddis.evaluation.figures import posterior as figure
-from ddis.evaluation.figures.style import to_png
+from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
 from ddis.observe.points import Points
 from ddis.pde.base import Problem
@@ -38,6 +39,9 @@ from ddis.sampling.methods import run_settings
 from ddis.stages.common import load_pairs, training_share
 from ddis.stages.records import check_writable
 from ddis.stages.sampler import parts_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _log = logging.getLogger(__name__)
 
@@ -67,16 +71,17 @@ class Solution:
     problem: Problem
 
     def save(self, path: Path | str) -> None:
-        """Writes `path` (HDF5) and a picture beside it (PNG), each whole or not at all; what is there is written over."""
+        """Writes `path` (HDF5) and a picture beside it (PNG), both or none; what is there is written over."""
+        picture = to_png(self.picture())
         arrays = {name: getattr(self, name) for name in ("mean", "std", "samples", "x", "y", "predicted")}
-        write_arrays(path, LAYOUT, {**arrays, "observations": self.observations.table()}, self.attributes)
         with atomic_path(picture_path(path)) as temporary:
-            temporary.write_bytes(to_png(self.picture()))
+            temporary.write_bytes(picture)
+            write_arrays(path, LAYOUT, {**arrays, "observations": self.observations.table()}, self.attributes)
 
     def picture(self) -> Figure:
         """The observations, mean, standard deviation, and two samples."""
         known, problem = self.attributes, self.problem
-        names = tuple(f"{label} ({problem.units})" for label in (problem.coefficient_label, problem.solution_label))
+        names = tuple(drawable(f"{label} ({problem.units})") for label in (problem.coefficient_label, problem.solution_label))
         pairs = "" if known["pairs"] is None else f", {known['percent']:g} % of the pairs"
         title = f"{known['problem']}, {known['run']}{pairs}"
         return figure.picture(self.observations, self.mean, self.std, self.samples, self.x, (names[0], names[1]), title)
@@ -236,6 +241,9 @@ def run_file(
     there = [path for path in (output, picture_path(output)) if path.exists()]
     if there and not force:
         raise InputError(f"{there[0]} is there already; choose another --output, or write over it with --force")
+    folders = [path for path in there if path.is_dir()]
+    if folders:
+        raise InputError(f"{folders[0]} is a folder; choose another --output")
     check_writable(output.parent)
     solution = solve(model, observations, percent=percent, samples=samples, method=method, seed=seed)
     solution.save(output)

@@ -12,7 +12,7 @@ from ddis.evaluation import claims, limit
 from ddis.evaluation import table as tables
 from ddis.evaluation.scores import Scores, field_scores
 from ddis.evaluation.text import csv_text
-from ddis.files import write_text
+from ddis.files import write_together
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
 from ddis.stages.layout import TABLES, samples_path
@@ -31,9 +31,10 @@ def run(study: Study) -> None:
     """Writes tables/ (see `layout.TABLES`)."""
     with stage(study, "tables") as (tracker, _):
         rows, scores = read_all(study)
-        for name, text in make_tables(study, rows, scores).items():
-            write_text(study.folder / "tables" / name, text)
-            tracker.artifact(study.folder / "tables" / name)
+        texts = {study.folder / "tables" / name: text for name, text in make_tables(study, rows, scores).items()}
+        write_together(texts)
+        for path in texts:
+            tracker.artifact(path)
         for case, row in zip(study.cases(), rows, strict=True):
             label = f"{case.problem}/{case.observation}/{case.run}-{case.percent}"
             names = ("l2_sample", "l2_mean", "spectral")

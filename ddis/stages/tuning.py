@@ -1,8 +1,9 @@
 """Stage `tuning`: the curves of `ddis tune`, with the weights that the configuration sets."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from matplotlib.figure import Figure
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ddis.config import Case, Study
 from ddis.evaluation.figures.training import tuning
@@ -12,13 +13,14 @@ from ddis.stages.common import stage
 from ddis.stages.figures import save
 from ddis.stages.layout import groups, tuning_path
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def run(study: Study) -> None:
     """Writes figures/tuning-<problem>-<observation>-<run>.png from the curves of `ddis tune`."""
     with stage(study, "tuning") as (tracker, _):
-        for name, figure in draw(study):
-            save(figure, study.folder / "figures" / f"{name}.png")
-            tracker.artifact(study.folder / "figures" / f"{name}.png")
+        save(study, draw(study), tracker)
 
 
 def draw(study: Study) -> Iterator[tuple[str, Figure]]:

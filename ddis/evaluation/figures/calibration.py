@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -14,7 +13,7 @@ from matplotlib.ticker import LogLocator
 from ddis.data.store import Samples
 from ddis.evaluation import calibration
 from ddis.evaluation.bootstrap import LEVEL, Estimate, estimate
-from ddis.evaluation.figures.style import STYLE, TRUTH, plain_ticks, run_label, setting
+from ddis.evaluation.figures.style import TRUTH, drawing, plain_ticks, run_label, setting
 
 _COLUMNS = (
     ("coverage of 50 %", 0.5, lambda c: estimate(_itself, c.covered50)),
@@ -27,7 +26,7 @@ _COLUMNS = (
 def summary(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
     """Coverage of 50 and 90 % intervals, spread/skill and CRPS with bootstrap intervals, one line per run with K of 4 or more."""
     judged = _judged(runs)
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(9.6, 1.5 + 0.24 * max(2, len(judged))), layout="constrained")
         axes = figure.subplots(1, len(_COLUMNS), sharey=True)
         for ax, (title, target, value) in zip(axes, _COLUMNS, strict=True):
@@ -54,7 +53,7 @@ def rank_histograms(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figu
     judged = _judged(runs)
     columns = min(6, max(1, len(judged)))
     rows = max(1, -(-len(judged) // columns))
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(max(6.0, 2.0 * columns), 0.85 + 1.75 * rows), layout="constrained")
         axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
         for ax, (samples, result) in zip(axes, judged, strict=False):

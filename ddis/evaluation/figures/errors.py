@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -14,12 +13,12 @@ from matplotlib.ticker import NullFormatter
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
-from ddis.evaluation.figures.style import STYLE, TRUTH, dashes, plain_ticks, run_label, setting, wide
+from ddis.evaluation.figures.style import TRUTH, dashes, drawing, plain_ticks, run_label, setting, wide
 
 
 def spectra(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
     """Ring-averaged power of the truth and of every run's samples (mean over fields and samples), and their ratio."""
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(8.2, 5.6), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         wavenumbers = metrics.ring_wavenumbers(runs[0].coefficient.shape[-1])
@@ -54,7 +53,7 @@ def error_against_fraction(table: pd.DataFrame, problem: str, observation: str, 
     are horizontal lines; the limit, the error of the closed-form mean, is one beside the means.
     """
     rows = table[(table["problem"] == problem) & (table["observation"] == observation)]
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(8.6, 4.0), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for ax, name, title in zip(axes, ("l2_sample", "l2_mean"), ("single samples", "mean of K samples"), strict=True):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.evaluation import metrics
-from ddis.evaluation.figures.style import STYLE, field_colours, plain_number, run_label, setting
+from ddis.evaluation.figures.style import drawing, field_colours, plain_number, run_label, setting
 from ddis.pde import PROBLEMS
 
 _COLUMNS = 8
@@ -33,7 +32,7 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
             raise ValueError(f"gallery: run {run_label(samples)!r} has other test fields than {run_label(first)!r}")
     blocks = -(-(len(runs) + 1) // _COLUMNS)
     columns = -(-(len(runs) + 1) // blocks)
-    with rc_context(STYLE | {"axes.grid": False}):
+    with drawing({"axes.grid": False}):
         # By itself the layout leaves too little room for the labels of a part's colour bars.
         layout = ConstrainedLayoutEngine(rect=(0.0, 0.0, 0.985, 1.0))
         figure = Figure(figsize=(1.5 * columns + 1.6, (0.4 + 3.5 * blocks) * len(fields)), layout=layout)
@@ -56,7 +55,7 @@ def portrait(samples: Samples, field: int) -> Figure:
         shown[f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth):.1f} %"] = mean
         widths = {"standard deviation": members.std(axis=0, ddof=1), "error of the mean": widths["error"]}
     top = np.quantile([*widths.values()], 0.995)
-    with rc_context(STYLE | {"axes.grid": False}):
+    with drawing({"axes.grid": False}):
         figure = Figure(figsize=(2.35 * len(shown | widths) + 1.4, 2.9), layout="constrained")
         axes = figure.subplots(1, len(shown | widths), squeeze=False, sharex=True, sharey=True)
         left, right = axes[0, : len(shown)], axes[0, len(shown) :]
@@ -76,7 +75,7 @@ def portrait(samples: Samples, field: int) -> Figure:
 def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, periodic: bool = False) -> Figure:
     """Pairs of a data set side by side, coefficient above solution, arrays [n, S, S]; each row shares its colours."""
     count = len(coefficient)
-    with rc_context(STYLE | {"axes.grid": False}):
+    with drawing({"axes.grid": False}):
         figure = Figure(figsize=(1.9 * count + 1.2, 4.4), layout="constrained")
         axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey=True)
         for row, fields, name in zip(axes, (coefficient, solution), ("coefficient $a$", "solution $u$"), strict=True):

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ddis.evaluation.bootstrap import LEVEL
-from ddis.evaluation.figures.style import LIMIT, STYLE, TRUTH, plain_ticks
+from ddis.evaluation.figures.style import LIMIT, TRUTH, drawing, plain_ticks
 from ddis.evaluation.limit import JOINT, NOT_LEARNT, TOTAL
 
 _COLOURS = {
@@ -35,7 +34,7 @@ def distance(ratios: pd.DataFrame, splits: pd.DataFrame, problem: str, observati
     them and labelled with their roots, which are relative l2 errors. Negative parts stand left of zero; the dot is the total.
     """
     ratios, splits = (t[(t["problem"] == problem) & (t["observation"] == observation)] for t in (ratios, splits))
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(10.6, 1.9 + 0.26 * max(2, len(ratios))), layout="constrained")
         axes = figure.subplots(1, 3, sharey=True, width_ratios=(1.2, 1, 2.4))
         names = ("l2_mean_ratio", "spectral_ratio")

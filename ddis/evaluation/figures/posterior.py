@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ddis.data.observations import Observations
-from ddis.evaluation.figures.style import STYLE, field_colours, plain_number
+from ddis.evaluation.figures.style import drawing, field_colours, plain_number
 
 Array = NDArray[Any]
 
@@ -30,7 +29,7 @@ def picture(
         ("standard deviation", std, {"cmap": "magma", "vmin": 0.0}),
         *((f"sample {number}", field, shared) for number, field in enumerate(first, start=1)),
     ]
-    with rc_context(STYLE | {"axes.grid": False}):
+    with drawing({"axes.grid": False}):
         figure = Figure(figsize=(14, 2.9), layout="constrained")
         axes = figure.subplots(1, 5, sharex=True, sharey=True)
         colours = field_colours(data.value)

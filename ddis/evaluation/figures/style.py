@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from io import BytesIO
 from itertools import cycle
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -45,6 +48,24 @@ STYLE: Any = {
 }
 
 
+# Those of the user must not show in the figures. The back end is none of their business, and setting it would load it.
+_DEFAULTS: Any = {key: value for key, value in dict.items(rcParamsDefault) if not key.startswith("backend")}
+
+
+def drawing(changes: Any = MappingProxyType({})) -> AbstractContextManager[None]:
+    """Matplotlib as it comes, with STYLE and changes to it, whatever the user's matplotlibrc says; theirs is back afterwards."""
+    return rc_context({**_DEFAULTS, **STYLE, **changes})
+
+
+def drawable(text: str) -> str:
+    """A text from elsewhere, with its dollars as they stand if they enclose no mathematics that can be drawn."""
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return text.replace("$", r"\$")
+    return text
+
+
 def run_colours(runs: Sequence[str]) -> dict[str, str]:
     """A colour per run name, told apart by colour-blind readers: the methods' own first, then others in the given order."""
     others = cycle(_OTHERS)
@@ -58,9 +79,9 @@ def run_label(samples: Samples) -> str:
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The figure as PNG; the same figure always gives the same bytes."""
+    """The figure as PNG; the same figure always gives the same bytes, on whatever desktop."""
     buffer = BytesIO()
-    with rc_context(STYLE):
+    with drawing():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 

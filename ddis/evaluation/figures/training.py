@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddis.evaluation.figures.style import LIMIT, STYLE, TRUTH, panels, plain_ticks, wide
+from ddis.evaluation.figures.style import LIMIT, TRUTH, drawing, panels, plain_ticks, wide
 
 
 def training_history(histories: Mapping[str, pd.DataFrame]) -> Figure:
@@ -20,7 +19,7 @@ def training_history(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """
     columns = min(3, len(histories))
     rows = -(-len(histories) // columns)
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(3.7 * columns, 3.8 * rows), layout="constrained")
         heights = (3, 1) * rows
         axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
@@ -41,7 +40,7 @@ def prior_quality(quality: Mapping[str, pd.DataFrame], gaussian: bool) -> Figure
 
     quality: prior -> columns sigma, error, optimal_error, excess.
     """
-    with rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(4.6 * len(quality), 4.6), layout="constrained")
         axes = figure.subplots(2, len(quality), squeeze=False, sharex="col", height_ratios=(2, 1))
         for (top, bottom), (prior, levels) in zip(axes.T, quality.items(), strict=True):
@@ -63,7 +62,7 @@ def tuning(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> F
     curves: label -> columns weight, l2_validation, l2_validation_se (percent; empty where a field diverged).
     chosen: label -> weight.
     """
-    with rc_context(STYLE):
+    with drawing():
         figure, axes = panels(len(curves))
         for ax, (label, curve) in zip(axes, curves.items(), strict=False):
             curve = curve.sort_values("weight")
