@@ -13,6 +13,7 @@ from posterior_gap import Setting, draw, make_setting
 from test_gauss_newton import SIZE, make_task
 
 from ddis.config import Study
+from ddis.operators.error import error_growth, operator_error_model
 from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate, conditional_spectrum
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import budget  # noqa: E402
 import gauss_newton  # noqa: E402
 import operator_error  # noqa: E402
+from operator_error import error_covariance  # noqa: E402
 
 
 def row(run: str, error: float | None, prior: float, operator: float, **settings) -> dict:
@@ -94,7 +96,8 @@ def test_a_worse_operator_costs_ddis_gn_accuracy_but_less_with_its_error_in_r():
 
     def error(operator: Callable, covariance: torch.Tensor) -> float:
         """Of the mean of 64 samples, in units of that of the prior's mean; the samples' own noise is below 1 %."""
-        observation = replace(task.observation, covariance=covariance)
+        stated = operator_error.StatedError(None, lambda *_: covariance)
+        observation = replace(task.observation, error=stated)
         samples = draw(replace(setting, task=replace(task, operator=operator, observation=observation)), "ddis-gn", 64)
         return float((expected_error(setting, samples.mean(dim=1)) / expected_error(setting, 0 * setting.mean)).mean())
 
