@@ -46,6 +46,10 @@ SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "darcy": ("darcy", {}),
     "darcy-log-normal": ("darcy", {"coefficient": "log-normal"}),
     "navier-stokes": ("navier-stokes", {}),
+    "poisson-rectangle": ("poisson", {"aspect": 3.0}),
+    "poisson-l-shape": ("poisson-l-shape", {}),
+    "darcy-source": ("darcy-source", {}),
+    "burgers": ("burgers", {}),
 }
 TITLES = {
     "poisson": "poisson: ∇²u = a",
@@ -54,6 +58,10 @@ TITLES = {
     "darcy": "darcy, two-valued (3 and 12): -∇·(a ∇u) = 1",
     "darcy-log-normal": "darcy, log-normal (scale 1): -∇·(a ∇u) = 1",
     "navier-stokes": "navier-stokes, ν = 0.001, T = 1: a = w(0), u = w(T)",
+    "poisson-rectangle": "poisson on [0, 3] x [0, 1]: ∇²u = a",
+    "poisson-l-shape": "poisson on an L-shaped domain: ∇²u = a",
+    "darcy-source": "darcy with unknown sources: -∇·(k ∇u) = f, a = (k, f)",
+    "burgers": "burgers, ν = 0.01: a = u(x, 0), u(x, t)",
 }
 
 # {"problem", "case", "step" (h or dt), "steps" [n], "errors" [n], "order" (of the scheme, where the theory gives one)}
@@ -192,15 +200,21 @@ def slope_below(ax: Any, curves: Sequence[Curve], order: int) -> None:
     ax.loglog(steps, low * (steps / steps[-1]) ** order, "--", color="0.5", lw=1, label=f"slope {order}")
 
 
+def draw_pairs(name: str) -> None:
+    """The picture of a few pairs of a problem."""
+    pde, parameters = SHOWN[name]
+    problem = make_problem(pde, parameters)
+    a = problem.sample_coefficients(range(SHOWN_FIELDS), SHOWN_NODES, seed=0)
+    figure = pairs(a.numpy(), problem.solve(a).numpy(), TITLES[name], problem.spaces(SHOWN_NODES))
+    (PICTURES / f"{name}.png").write_bytes(to_png(figure, PICTURE_DPI))
+
+
 def draw() -> None:
     """Measures the convergence and draws every picture of the page."""
     torch.set_num_threads(1)
     PICTURES.mkdir(exist_ok=True)
-    for name, (pde, parameters) in SHOWN.items():
-        problem = make_problem(pde, parameters)
-        a = problem.sample_coefficients(range(SHOWN_FIELDS), SHOWN_NODES, seed=0)
-        figure = pairs(a.numpy(), problem.solve(a).numpy(), TITLES[name], problem.basis == "fourier")
-        (PICTURES / f"{name}.png").write_bytes(to_png(figure, PICTURE_DPI))
+    for name in SHOWN:
+        draw_pairs(name)
     curves = convergence()
     (RESULTS / "convergence.json").write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
     for problem in dict.fromkeys(c["problem"] for c in curves):

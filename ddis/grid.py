@@ -1,7 +1,9 @@
 """Grids of nodes and the spaces of fields on them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,14 @@ class Grid:
     periodic  of each axis; a periodic axis has its nodes at i L / S, any other at i L / (S - 1)
     lengths   L of each axis
     mask      the nodes that belong to the domain, its boundary included; None: all. Fields are 0 at the others
+    names     of the axes
     """
 
     shape: tuple[int, ...]
     periodic: tuple[bool, ...]
     lengths: tuple[float, ...]
     mask: Nodes | None = None
+    names: tuple[str, ...] = ("x", "y")
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 2) or not len(self.shape) == len(self.periodic) == len(self.lengths):
@@ -86,6 +90,18 @@ class Space:
         """Of one field: the grid's, with the channels before it where there are several."""
         return self.grid.shape if self.channels == 1 else (self.channels, *self.grid.shape)
 
+    def describe(self) -> dict[str, Any]:
+        """As JSON, without the mask; `described` is the way back."""
+        grid = self.grid
+        axes = {"nodes": grid.shape, "periodic": grid.periodic, "lengths": grid.lengths, "names": grid.names}
+        return axes | {"channels": self.channels}
+
     def channelled(self, fields: Tensor) -> Tensor:
         """Fields [N, *shape] as [N, C, *nodes], also where C is 1."""
         return fields.reshape(len(fields), self.channels, *fields.shape[fields.ndim - len(self.grid.shape) :])
+
+
+def described(space: Mapping[str, Any], mask: Nodes | None = None) -> Space:
+    """The space of `Space.describe`."""
+    shape, periodic, lengths, names = (tuple(space[key]) for key in ("nodes", "periodic", "lengths", "names"))
+    return Space(Grid(shape, periodic, lengths, mask, names), space["channels"])

@@ -287,7 +287,9 @@ def every_figure(study: list[Samples], errors: pd.DataFrame) -> dict[str, Any]:
         ),
         "history": training.training_history(dict.fromkeys(("prior", "operator-1", "operator-100", "joint-100"), history())),
         "prior": training.prior_quality({"prior": quality()}, gaussian=True),
-        "pairs": fields.pairs(study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split"),
+        "pairs": fields.pairs(
+            study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split", study[0].spaces
+        ),
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
+from ddis.grid import Space, square
 
 RNG = np.random.default_rng
 
@@ -40,7 +41,7 @@ def test_rings_follow_the_written_edges(side):
     slack = 1e-12  # modes on an edge belong to the ring above it
     rings = [(k >= low - slack) & (k < high - slack) for low, high in pairwise(edges)]
     expected = np.stack([power[:, ring].mean(axis=-1) for ring in rings], axis=-1)
-    assert expected.shape[-1] == side // 2 - 1 == len(metrics.ring_wavenumbers(side))
+    assert expected.shape[-1] == side // 2 - 1 == len(metrics.ring_wavenumbers(Space(square(side))))
     np.testing.assert_allclose(metrics.ring_power(power_of), expected, rtol=1e-12)
 
 

@@ -9,6 +9,7 @@ from ddis.data.normalisation import Normalisation
 from ddis.data.residual import discretisation_error
 from ddis.data.store import Samples, open_pairs, read_pairs, read_samples, write_pairs, write_samples
 from ddis.errors import InputError
+from ddis.evaluation import metrics
 from ddis.grid import Grid, Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.denoiser import EDMDenoiser
@@ -109,6 +110,32 @@ def test_files_of_pairs_and_samples_keep_shapes_and_say_their_version(made, tmp_
     samples.mean = samples.mean[:, :-1]
     with pytest.raises(InputError, match=r"mean .* does not fit"):
         write_samples(tmp_path / "wrong.h5", samples)
+
+
+def test_errors_of_channels_are_their_root_mean_square_and_masked_nodes_change_nothing():
+    truth, estimate = np.ones((2, 2, 4, 4)), np.ones((2, 2, 4, 4))
+    estimate[0, 0], estimate[0, 1] = 1.3, 0.6
+    truth[:, 1], estimate[:, 1] = 100 * truth[:, 1], 100 * estimate[:, 1]
+    space = Space(square(4), channels=2)
+    assert metrics.relative_l2(estimate, truth, space) == pytest.approx([np.sqrt((0.3**2 + 0.4**2) / 2), 0.0])
+    line = Space(Grid((5,), (True,), (1.0,)))
+    assert metrics.relative_l2(np.full((3, 5), 1.2), np.ones((3, 5)), line) == pytest.approx([0.2] * 3)
+    corner = PROBLEMS["poisson-l-shape"].coefficient_space(8).grid
+    inside = np.random.default_rng(0).standard_normal((2, int(corner.mask.sum())))
+    whole = np.zeros((2, 8, 8))
+    whole[:, corner.mask] = inside
+    expected = np.linalg.norm(inside[0] - inside[1]) / np.linalg.norm(inside[1])
+    assert metrics.relative_l2(whole[0], whole[1], Space(corner)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("grid", [Grid((32,), (True,), (1.0,)), Grid((48, 16), (True, True), (3.0, 1.0))], ids=str)
+def test_power_is_in_the_ring_of_its_wavenumber(grid):
+    """A wave of 5 periods per unit length is in the ring from 5 to 6, whatever the length of its axis, and nowhere else."""
+    wave = np.cos(2 * np.pi * 5 * grid.coordinates()[0])
+    field = wave if len(grid.shape) == 1 else np.repeat(wave[:, None], grid.shape[1], axis=1)
+    power = metrics.ring_power(field, Space(grid))
+    assert len(power) == min(grid.shape) // 2 - 1 == len(metrics.ring_wavenumbers(Space(grid)))
+    assert power.argmax() == 4 and power[np.arange(len(power)) != 4].max() < 1e-20 * power[4]
 
 
 def test_half_the_spacing_tells_the_error_of_the_solver():

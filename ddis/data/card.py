@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddis.data.store import blocks
+from ddis.grid import Grid
 from ddis.pde.base import Problem
 
 _HEADINGS = ("equation", "domain", "boundary", "grid", "axes", "units", "distribution", "solver")
@@ -46,16 +47,16 @@ def card_data(
     problem: Problem, name: str, pde: str, resolution: int, splits: dict[str, dict[str, Any]], solver_error: float | None
 ) -> dict[str, Any]:
     """The content of card.yaml. `splits` gives for each split its count, digest, source, residual and statistics."""
-    periodic = problem.basis == "fourier"
-    spacing = f"1/{resolution}" if periodic else f"1/{resolution - 1}"
+    coefficient, solution = problem.spaces(resolution)
+    grids = [coefficient.grid] if coefficient.grid.shape == solution.grid.shape else [coefficient.grid, solution.grid]
     return {
         "problem": name,
         "pde": pde,
         "equation": problem.equation,
-        "domain": "unit square, periodic" if periodic else "unit square",
+        "domain": "; ".join(dict.fromkeys(map(_domain, grids))),
         "boundary": problem.boundary,
-        "grid": f"{resolution} x {resolution} nodes, spacing {spacing}, boundary {'not repeated' if periodic else 'included'}",
-        "axes": f"[n, i, j] is x = i * {spacing}, y = j * {spacing}",
+        "grid": "; ".join(map(_nodes, grids)),
+        "axes": "; ".join(map(_axes, grids)),
         "units": problem.units,
         "fields": {"coefficient": problem.coefficient_label, "solution": problem.solution_label},
         "distribution": problem.distribution,
@@ -65,6 +66,32 @@ def card_data(
         "splits": splits,
         "warnings": [],
     }
+
+
+def _domain(grid: Grid) -> str:
+    """Such as "unit square, periodic"."""
+    name = "unit square" if grid.lengths == (1.0, 1.0) else " x ".join(f"[0, {length:g}]" for length in grid.lengths)
+    if grid.mask is not None:
+        name += f", {grid.mask.mean():.0%} of it"
+    if any(grid.periodic) and not all(grid.periodic):
+        return f"{name}, periodic along axis {grid.periodic.index(True)}"
+    return f"{name}, periodic" if all(grid.periodic) else name
+
+
+def _spacings(grid: Grid) -> list[str]:
+    sizes = zip(grid.lengths, grid.shape, grid.periodic, strict=True)
+    return [f"{length:g}/{size if wraps else size - 1}" for length, size, wraps in sizes]
+
+
+def _nodes(grid: Grid) -> str:
+    where = " and ".join(dict.fromkeys("not repeated" if wraps else "included" for wraps in grid.periodic))
+    return f"{grid} nodes, spacing {', '.join(dict.fromkeys(_spacings(grid)))}, boundary {where}"
+
+
+def _axes(grid: Grid) -> str:
+    names = zip(grid.names, "ij", _spacings(grid), strict=False)
+    indices = ", ".join("nij"[: len(grid.shape) + 1])
+    return f"[{indices}] is " + ", ".join(f"{axis} = {index} * {spacing}" for axis, index, spacing in names)
 
 
 def _solver(problem: Problem) -> str:

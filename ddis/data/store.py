@@ -27,6 +27,7 @@ import numpy as np
 import ddis
 from ddis.errors import DamagedError, InputError
 from ddis.files import atomic_path
+from ddis.grid import Space, described, square
 from ddis.reading import REPAIR, cannot_read, hdf5_damage
 
 FORMAT_VERSIONS = (1, 2)
@@ -35,6 +36,7 @@ Shapes = tuple[Shape, Shape]  # of a coefficient and a solution
 PAIRS, SAMPLES = "ddis-pairs", "ddis-samples"
 FIELDS = ("coefficient", "solution")
 _SAMPLE_FIELDS = ("coefficient", "mean", "std", "coefficient_true", "solution_true", "mask", "observation")
+_OPTIONAL = ("solution", "domain")
 _BLOCK_BYTES = 1 << 24
 _HDF5_CHUNK_BYTES = 1 << 16
 
@@ -53,7 +55,8 @@ class Samples:
     """Posterior samples of n test fields, and what they were drawn from.
 
     coefficient [n, K, *shape]; mean, std, coefficient_true [n, *shape] of a coefficient; solution_true, mask (bool), observation
-    (0 where there is none) [n, *shape] of a solution; solution [n, K, *shape] or None: the problem's own solution of each sample.
+    (0 where there is none) [n, *shape] of a solution; solution [n, K, *shape] or None: the problem's own solution of each sample;
+    domain [*nodes] or None: the nodes of both grids that belong to the domain, where not all do.
     """
 
     coefficient: np.ndarray
@@ -64,7 +67,20 @@ class Samples:
     mask: np.ndarray
     observation: np.ndarray
     solution: np.ndarray | None = None
+    domain: np.ndarray | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spaces(self) -> tuple[Space, Space]:
+        """Of coefficient and solution, from the attribute `spaces` and the domain.
+
+        A file from before it was stored holds square fields, periodic ones where a node of the boundary is observed.
+        """
+        if "spaces" in self.attributes:
+            coefficient, solution = (described(space, self.domain) for space in self.attributes["spaces"])
+            return coefficient, solution
+        whole = Space(square(self.mask.shape[-1], bool(self.mask[:, 0].any() or self.mask[:, :, 0].any())))
+        return whole, whole
 
     @property
     def failed(self) -> np.ndarray:
@@ -403,8 +419,7 @@ def read_pairs(path: Path | str, shapes: Shapes | int | None = None, count: int 
 def write_samples(path: Path | str, samples: Samples) -> str:
     """Writes posterior samples; returns the digest of the arrays. Raises InputError for shapes that do not fit together."""
     arrays = {name: getattr(samples, name) for name in _SAMPLE_FIELDS}
-    if samples.solution is not None:
-        arrays["solution"] = samples.solution
+    arrays |= {name: values for name in _OPTIONAL if (values := getattr(samples, name)) is not None}
     _check_sample_shapes(path, arrays)
     typed = {name: a if a.dtype == bool else a.astype(np.float32) for name, a in arrays.items()}
     return write_arrays(path, SAMPLES, typed, samples.attributes)
@@ -412,7 +427,7 @@ def write_samples(path: Path | str, samples: Samples) -> str:
 
 def read_samples(path: Path | str) -> Samples:
     """Reads posterior samples. Samples themselves may be non-finite: such a field counts as failed."""
-    arrays, attributes = read_arrays(path, SAMPLES, _SAMPLE_FIELDS, optional=["solution"], finite=False)
+    arrays, attributes = read_arrays(path, SAMPLES, _SAMPLE_FIELDS, optional=_OPTIONAL, finite=False)
     _check_sample_shapes(path, arrays)
     return Samples(**arrays, attributes=attributes)
 
@@ -422,6 +437,8 @@ def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> 
         if arrays[name].ndim < 2:
             raise InputError(f"{path}: {name} {arrays[name].shape}; accepted: [n, S, S] or other nodes")
     for name, array in arrays.items():
+        if name == "domain":
+            continue
         truth = "coefficient_true" if name in ("coefficient", "mean", "std") else "solution_true"
         fields = arrays["coefficient_true" if name == "coefficient_true" else truth].shape
         shape = array.shape[:1] + array.shape[2:] if name in FIELDS else array.shape

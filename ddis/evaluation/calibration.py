@@ -1,6 +1,6 @@
 """Calibration: whether the spread of posterior samples tells the error that is made. NumPy, float64.
 
-Shapes: n fields, K samples per field, S nodes per side. All figures are per node, averaged over nodes, then over fields. A node
+Shapes: n fields, K samples per field, of any shape. All figures are per node, averaged over nodes, then over fields. A node
 that holds one and the same value in every truth and every sample (a boundary fixed by the problem) is known, not estimated: it
 would count as covered for free, so it is left out. Nodes of one field are correlated and fields are not, so whatever states an
 uncertainty goes over fields.
@@ -63,7 +63,7 @@ class Calibration:
 
 
 def calibration(samples: ArrayLike, truth: ArrayLike) -> Calibration | None:
-    """Calibration of samples [n, K, S, S] against truth [n, S, S]; None when K is below 4 or every node is known."""
+    """Calibration of samples [n, K, *shape] against truth [n, *shape]; None when K is below 4 or every node is known."""
     samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
     nodes = _estimated_nodes(samples, truth)
     if samples.shape[1] < MIN_SAMPLES or not nodes.any():
@@ -85,7 +85,7 @@ def rank_band(samples: ArrayLike, truth: ArrayLike) -> Array:
 
     A calibrated truth cannot be told from its samples, so any of the K + 1 may take its place. Doing so at random, field by field
     with all nodes at once, keeps the correlations within fields and gives the histograms that would be as likely: the band holds
-    95 % of them, rank by rank (a permutation test). samples [n, K, S, S] with K of at least 4, truth [n, S, S].
+    95 % of them, rank by rank (a permutation test). samples [n, K, *shape] with K of at least 4, truth [n, *shape].
     """
     samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
     nodes = _estimated_nodes(samples, truth)
@@ -100,7 +100,7 @@ def rank_band(samples: ArrayLike, truth: ArrayLike) -> Array:
 
 
 def _estimated_nodes(samples: Array, truth: Array) -> NDArray[np.bool_]:
-    """Nodes [S, S] that are not known beforehand."""
+    """Nodes [*shape] that are not known beforehand."""
     lowest = np.minimum(samples.min(axis=(0, 1)), truth.min(axis=0))
     highest = np.maximum(samples.max(axis=(0, 1)), truth.max(axis=0))
     return np.asarray(highest > lowest)

@@ -45,8 +45,10 @@ class Scores:
 def field_scores(samples: Samples) -> Scores:
     """Scores of one file of samples."""
     finite = ~samples.failed
+    space = samples.spaces[0]
     members, truth = samples.coefficient[finite].astype(np.float64), samples.coefficient_true[finite].astype(np.float64)
-    means = members.cumsum(axis=1) / np.arange(1, members.shape[1] + 1)[:, None, None]
+    counts = np.arange(1, members.shape[1] + 1).reshape(-1, *(1,) * (members.ndim - 2))
+    means = members.cumsum(axis=1) / counts
     spread = calibration(members, truth) if finite.any() else None
 
     def filled(values: Array) -> Array:
@@ -57,9 +59,9 @@ def field_scores(samples: Samples) -> Scores:
     return Scores(
         attributes=samples.attributes,
         fields=hashlib.sha256(samples.coefficient_true.tobytes()).hexdigest(),
-        l2_sample=filled(100 * metrics.relative_l2(members, truth[:, None])),
-        l2_mean=filled(100 * metrics.relative_l2(means, truth[:, None])),
-        spectral=filled(metrics.spectral_error(members, truth[:, None])),
+        l2_sample=filled(100 * metrics.relative_l2(members, truth[:, None], space)),
+        l2_mean=filled(100 * metrics.relative_l2(means, truth[:, None], space)),
+        spectral=filled(metrics.spectral_error(members, truth[:, None], space)),
         covered90=None if spread is None else filled(spread.covered90),
     )
 

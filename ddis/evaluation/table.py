@@ -102,7 +102,7 @@ def error_row(samples: Samples, limits: np.ndarray | None) -> dict[str, Any]:
     out of every figure. l2* and error_rate are in percent, coverage in [0, 1], crps in units of the coefficient, misfit in
     units of the standard deviation of the training solutions (attribute `solution_std`), as `noise` is.
     """
-    count, size, resolution = samples.coefficient.shape[:3]
+    (count, size), resolution = samples.coefficient.shape[:2], samples.coefficient.shape[-1]
     kept = ~samples.failed
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: samples.attributes.get(name) for name in _FROM_ATTRIBUTES}
@@ -116,7 +116,7 @@ def error_row(samples: Samples, limits: np.ndarray | None) -> dict[str, Any]:
 
 def closed_form_errors(samples: Samples) -> np.ndarray:
     """Relative l2 errors [n] in percent of the stored mean: the limit, for samples of the method `exact`."""
-    return 100 * metrics.relative_l2(samples.mean, samples.coefficient_true)
+    return 100 * metrics.relative_l2(samples.mean, samples.coefficient_true, samples.spaces[0])
 
 
 def error_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -283,10 +283,10 @@ def _readable(table: pd.DataFrame) -> tuple[list[_Column], list[list[_Cell]]]:
 
 def _errors(samples: Samples, kept: np.ndarray) -> dict[str, Any]:
     members, truth = samples.coefficient[kept].astype(np.float64), samples.coefficient_true[kept].astype(np.float64)
-    target = truth[:, None]
-    each = 100 * metrics.relative_l2(members, target).mean(axis=1)
-    mean = 100 * metrics.relative_l2(members.mean(axis=1), truth)
-    spectral = metrics.spectral_error(members, target).mean(axis=1)
+    target, space = truth[:, None], samples.spaces[0]
+    each = 100 * metrics.relative_l2(members, target, space).mean(axis=1)
+    mean = 100 * metrics.relative_l2(members.mean(axis=1), truth, space)
+    spectral = metrics.spectral_error(members, target, space).mean(axis=1)
     row = {"l2_sample": float(each.mean()), "l2_sample_se": metrics.standard_error(each)}
     row |= {"l2_mean": float(mean.mean()), "l2_mean_se": metrics.standard_error(mean)}
     row |= {"spectral": float(spectral.mean()), "spectral_se": metrics.standard_error(spectral)}

@@ -63,7 +63,7 @@ class Burgers(Problem):
         return Space(Grid((resolution,), (True,), (1.0,)))
 
     def solution_space(self, resolution: int) -> Space:
-        return Space(Grid((resolution, resolution + 1), (True, False), (1.0, self.parameters.time)))
+        return Space(Grid((resolution, resolution + 1), (True, False), (1.0, self.parameters.time), names=("x", "t")))
 
     def observable(self, resolution: int) -> Nodes:
         return np.ones((resolution, resolution + 1), dtype=bool)

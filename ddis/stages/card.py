@@ -45,7 +45,7 @@ def run(study: Study, problem: str) -> None:
         contents: dict[str, bytes | str] = {
             "card.md": card_markdown(card),
             "card.yaml": yaml_text(card),
-            "pairs.png": to_png(pairs_figure(*shown, title, made.basis == "fourier")),
+            "pairs.png": to_png(pairs_figure(*shown, title, made.spaces(study.data.resolution))),
         }
         write_together({folder / name: content for name, content in contents.items()})
         for name in contents:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
@@ -17,33 +19,50 @@ from ddis.evaluation.figures.style import TRUTH, dashes, drawing, plain_ticks, r
 
 
 def spectra(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
-    """Ring-averaged power of the truth and of every run's samples (mean over fields and samples), and their ratio."""
+    """Ring-averaged power of the truth and of every run's samples (mean over fields and samples), and their ratio, by channel."""
+    space = runs[0].spaces[0]
+    shown = [run for run in runs if not run.failed.all()]
+    powers = [metrics.ring_power(run.coefficient[~run.failed], space).mean(axis=(0, 1)) for run in shown]
+    truth = metrics.ring_power(runs[0].coefficient_true, space).mean(axis=0)
     with drawing():
-        figure = Figure(figsize=(8.2, 5.6), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        wavenumbers = metrics.ring_wavenumbers(runs[0].coefficient.shape[-1])
-        truth = metrics.ring_power(runs[0].coefficient_true).mean(axis=0)
-        top.loglog(wavenumbers, truth, color=TRUTH, lw=2.2, label="truth")
-        bottom.axhline(1, color=TRUTH, lw=1)
-        for samples, dash in zip(runs, dashes(runs), strict=True):
-            finite = samples.coefficient[~samples.failed]
-            if not len(finite):
-                continue
-            power = metrics.ring_power(finite).mean(axis=(0, 1))
-            style = {"color": colours[samples.attributes["run"]], "ls": dash, "lw": 1.4}
-            top.plot(wavenumbers, power, label=run_label(samples), **style)
-            bottom.semilogx(wavenumbers, power / truth, **style)
-        top.set(ylabel="power  $|\\mathrm{FFT}\\,a|^2$, ring average", title=f"Spectra of samples, {setting(runs[0])}")
-        figure.legend(loc="outside right center", fontsize=8)
-        bottom.set(xlabel="wavenumber $|k|$, cycles per pixel", ylabel="power / truth")
-        if wide(pd.Series(np.concatenate([line.get_ydata() for line in bottom.lines]))):
-            bottom.set_yscale("log")
-        # What is further off, such as the flat mean of the prior, would hide how the others differ.
-        top.set_ylim(max(truth.min() / 20, top.get_ylim()[0]), min(20 * truth.max(), top.get_ylim()[1]))
-        bottom.set_ylim(max(0.05, bottom.get_ylim()[0]), min(20, bottom.get_ylim()[1]))
-        plain_ticks(bottom)
+        figure = Figure(figsize=(4.4 + 3.8 * space.channels, 5.6), layout="constrained")
+        axes = figure.subplots(2, space.channels, sharex=True, squeeze=False, height_ratios=(2, 1))
+        for channel, (top, bottom) in enumerate(axes.T):
+            own = [power.reshape(space.channels, -1)[channel] for power in (truth, *powers)]
+            _spectrum(top, bottom, metrics.ring_wavenumbers(space), own, shown, colours)
+            bottom.set(xlabel="wavenumber $|k|$, cycles per node")
+            if space.channels > 1:
+                top.set_title(f"channel {channel + 1}")
+        axes[0, 0].set_ylabel("power  $|\\mathrm{FFT}\\,a|^2$, ring average")
+        axes[1, 0].set_ylabel("power / truth")
+        figure.suptitle(f"Spectra of samples, {setting(runs[0])}", fontsize=9)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
         figure.align_ylabels()
     return figure
+
+
+def _spectrum(
+    top: Axes,
+    bottom: Axes,
+    wavenumbers: NDArray[Any],
+    powers: Sequence[NDArray[Any]],
+    runs: Sequence[Samples],
+    colours: Mapping[str, str],
+) -> None:
+    """powers: of the truth, and of every run."""
+    truth = powers[0]
+    top.loglog(wavenumbers, truth, color=TRUTH, lw=2.2, label="truth")
+    bottom.axhline(1, color=TRUTH, lw=1)
+    for samples, power, dash in zip(runs, powers[1:], dashes(runs), strict=True):
+        style: dict[str, Any] = {"color": colours[samples.attributes["run"]], "ls": dash, "lw": 1.4}
+        top.plot(wavenumbers, power, label=run_label(samples), **style)
+        bottom.semilogx(wavenumbers, power / truth, **style)
+    if wide(pd.Series(np.concatenate([line.get_ydata() for line in bottom.lines]))):
+        bottom.set_yscale("log")
+    # What is further off, such as the flat mean of the prior, would hide how the others differ.
+    top.set_ylim(max(truth.min() / 20, top.get_ylim()[0]), min(20 * truth.max(), top.get_ylim()[1]))
+    bottom.set_ylim(max(0.05, bottom.get_ylim()[0]), min(20, bottom.get_ylim()[1]))
+    plain_ticks(bottom)
 
 
 def error_against_fraction(table: pd.DataFrame, problem: str, observation: str, colours: Mapping[str, str]) -> Figure:

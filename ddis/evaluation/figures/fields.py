@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from ddis.data.store import Samples
 from ddis.evaluation import metrics
 from ddis.evaluation.figures.style import drawing, field_colours, plain_number, run_label, setting
-from ddis.pde import PROBLEMS
+from ddis.grid import Grid, Space
 
 _COLUMNS = 8
 """Pictures beside each other in a gallery, at most; more go below."""
+_LONGEST = 3.0
+"""Longest side of a picture, in units of the other; what is longer is drawn out of proportion."""
 
 
 def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean", "sample"] = "mean") -> Figure:
-    """Truth, observation, and per run an estimate with its error, for the given test fields.
+    """Truth, observation, and per run an estimate with its error, for every channel of the given test fields.
 
     show: the mean of the K samples, or the first sample. Colours are shared by truth and estimates, and by all errors, of one
     field. Raises ValueError when the runs do not belong to the same test fields.
@@ -30,96 +32,117 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
     for samples in runs[1:]:
         if not np.array_equal(samples.coefficient_true, first.coefficient_true):
             raise ValueError(f"gallery: run {run_label(samples)!r} has other test fields than {run_label(first)!r}")
+    shown = [(field, channel) for field in fields for channel in range(first.spaces[0].channels)]
     blocks = -(-(len(runs) + 1) // _COLUMNS)
     columns = -(-(len(runs) + 1) // blocks)
+    width, height = _size(first.spaces[0].grid)
     with drawing({"axes.grid": False}):
         # By itself the layout leaves too little room for the labels of a part's colour bars.
         layout = ConstrainedLayoutEngine(rect=(0.0, 0.0, 0.985, 1.0))
-        figure = Figure(figsize=(1.5 * columns + 1.6, (0.4 + 3.5 * blocks) * len(fields)), layout=layout)
-        parts = np.atleast_1d(np.asarray(figure.subfigures(len(fields), 1)))
-        for part, field in zip(parts, fields, strict=True):
-            _gallery_field(part, runs, field, show, (blocks, columns))
+        size = (1.5 * width * columns + 1.6, (0.4 + 3.5 * height * blocks) * len(shown))
+        figure = Figure(figsize=size, layout=layout)
+        parts = np.atleast_1d(np.asarray(figure.subfigures(len(shown), 1)))
+        for part, (field, channel) in zip(parts, shown, strict=True):
+            _gallery_field(part, runs, field, channel, show, (blocks, columns))
     return figure
 
 
-def portrait(samples: Samples, field: int) -> Figure:
+def portrait(samples: Samples, field: int, channel: int = 0) -> Figure:
     """What one run says about one test field: truth, mean, one sample, the samples' standard deviation, and the mean's error.
 
     The first three share their colours, the last two theirs. Of a run of one sample, that sample and its error are shown.
     """
-    truth, members = samples.coefficient_true[field].astype(np.float64), samples.coefficient[field].astype(np.float64)
+    space = samples.spaces[0]
+    grid, own = space.grid, Space(space.grid)
+    truth = _by_channel(samples.coefficient_true[field], space)[channel]
+    members = _by_channel(samples.coefficient[field], space)[:, channel]
     mean = members.mean(axis=0)
-    shown = {"truth $a$": truth, f"one sample, $l^2$ error {100 * metrics.relative_l2(members[0], truth):.1f} %": members[0]}
+    shown = {"truth $a$": truth, f"one sample, $l^2$ error {100 * metrics.relative_l2(members[0], truth, own):.1f} %": members[0]}
     widths = {"error": np.abs(mean - truth)}
     if len(members) > 1:
-        shown[f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth):.1f} %"] = mean
+        shown[f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth, own):.1f} %"] = mean
         widths = {"standard deviation": members.std(axis=0, ddof=1), "error of the mean": widths["error"]}
     top = np.quantile([*widths.values()], 0.995)
+    width, height = _size(grid)
     with drawing({"axes.grid": False}):
-        figure = Figure(figsize=(2.35 * len(shown | widths) + 1.4, 2.9), layout="constrained")
-        axes = figure.subplots(1, len(shown | widths), squeeze=False, sharex=True, sharey=True)
+        figure = Figure(figsize=(2.35 * width * len(shown | widths) + 1.4, 2.9 * height), layout="constrained")
+        axes = figure.subplots(1, len(shown | widths), squeeze=False, sharex=True, sharey=len(grid.shape) == 2)
         left, right = axes[0, : len(shown)], axes[0, len(shown) :]
         for ax, (title, values) in zip(left, shown.items(), strict=True):
-            picture = _picture(ax, values, field_colours(truth), _is_periodic(samples))
+            picture = _picture(ax, values, field_colours(truth), grid)
             ax.set_title(title)
-        figure.colorbar(picture, ax=list(left), label="$a$ (dimensionless)", pad=0.01, extend="both")
+        _colour_bar(figure, picture, list(left), "$a$ (dimensionless)", pad=0.01, extend="both")
         for ax, (title, values) in zip(right, widths.items(), strict=True):
-            picture = _picture(ax, values, {"cmap": "magma", "vmin": 0.0, "vmax": top}, _is_periodic(samples))
+            picture = _picture(ax, values, {"cmap": "magma", "vmin": 0.0, "vmax": top}, grid)
             ax.set_title(title)
-        figure.colorbar(picture, ax=list(right), label="dimensionless", pad=0.01, extend="max")
-        _outer_labels(axes)
+        _colour_bar(figure, picture, list(right), "dimensionless", pad=0.01, extend="max")
+        _outer_labels(axes, grid)
         figure.suptitle(f"{run_label(samples)}: test field {field}, {setting(samples)}", fontsize=9)
     return figure
 
 
-def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, periodic: bool = False) -> Figure:
-    """Pairs of a data set side by side, coefficient above solution, arrays [n, S, S]; each row shares its colours."""
-    count = len(coefficient)
+def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, spaces: tuple[Space, Space]) -> Figure:
+    """Pairs of a data set side by side, arrays [n, *shape], coefficient above solution; a row is one channel."""
+    count, rows = len(coefficient), []
+    for fields, space, name in zip((coefficient, solution), spaces, ("coefficient $a$", "solution $u$"), strict=True):
+        channels = _by_channel(fields, space)
+        numbers = [f" {channel + 1}" if space.channels > 1 else "" for channel in range(space.channels)]
+        rows += [(channels[:, i], space.grid, f"{name}{number}") for i, number in enumerate(numbers)]
+    width, height = (max(sizes) for sizes in zip(*(_size(space.grid) for space in spaces), strict=True))
     with drawing({"axes.grid": False}):
-        figure = Figure(figsize=(1.9 * count + 1.2, 4.4), layout="constrained")
-        axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey=True)
-        for row, fields, name in zip(axes, (coefficient, solution), ("coefficient $a$", "solution $u$"), strict=True):
+        figure = Figure(figsize=(1.9 * width * count + 1.2, 2.2 * height * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), count, squeeze=False)
+        for number, (row, (fields, grid, name)) in enumerate(zip(axes, rows, strict=True), start=1):
             scale = field_colours(fields)
             for ax, field in zip(row, fields, strict=True):
-                picture = _picture(ax, field, scale, periodic)
-            figure.colorbar(picture, ax=list(row), label=f"{name} (dimensionless)", pad=0.01, format=plain_number)
-        _outer_labels(axes)
+                picture = _picture(ax, field, scale, grid)
+            _colour_bar(figure, picture, list(row), f"{name} (dimensionless)", pad=0.01, format=plain_number)
+            row[0].set_ylabel(name if len(grid.shape) == 1 else f"${grid.names[1]}$")
+            for ax in row[1:]:
+                ax.tick_params(labelleft=False)
+            for ax in row:
+                ax.tick_params(labelbottom=number == len(rows))
+        for ax in axes[-1]:
+            ax.set_xlabel(f"${spaces[1].grid.names[0]}$")
         figure.suptitle(title, fontsize=9)
     return figure
 
 
-def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, show: str, shape: tuple[int, int]) -> None:
+def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, channel: int, show: str, shape: tuple[int, int]) -> None:
     """Truth and observation, then every run, estimates above errors, in blocks of columns."""
     first = runs[0]
-    truth, periodic = first.coefficient_true[field].astype(np.float64), _is_periodic(first)
-    estimates = [_estimate(samples, field, show) for samples in runs]
+    space, seen_space = first.spaces
+    grid, own = space.grid, Space(space.grid)
+    truth = _by_channel(first.coefficient_true[field], space)[channel]
+    estimates = [_by_channel(_estimate(samples, field, show), space)[channel] for samples in runs]
     blocks, columns = shape
-    grid = part.subplots(2 * blocks, columns, squeeze=False, sharex=True, sharey=True)
-    above, below = grid[::2].ravel(), grid[1::2].ravel()
+    axes = part.subplots(2 * blocks, columns, squeeze=False)
+    above, below = axes[::2].ravel(), axes[1::2].ravel()
     scale = field_colours(truth)
-    picture = _picture(above[0], truth, scale, periodic)
+    picture = _picture(above[0], truth, scale, grid)
     above[0].set_title("truth $a$")
     largest = [np.abs(estimate - truth).max() for estimate in estimates if np.isfinite(estimate).all()]
     # The middle run sets the scale: the worst would wash out the errors of the others.
     top = min(float(np.median(largest)) if largest else 1.0, float(np.ptp(truth)))
     errors = {"cmap": "magma", "vmin": 0.0, "vmax": top}
     for place, (samples, estimate) in enumerate(zip(runs, estimates, strict=True), start=1):
-        _picture(above[place], estimate, scale, periodic)
-        wrong = _picture(below[place], np.abs(estimate - truth), errors, periodic)
+        _picture(above[place], estimate, scale, grid)
+        wrong = _picture(below[place], np.abs(estimate - truth), errors, grid)
         size = samples.coefficient.shape[1]
         name = f"mean of {size}" if show == "mean" and size > 1 else "one sample"
-        error = 100 * metrics.relative_l2(estimate, truth) if np.isfinite(estimate).all() else None
+        error = 100 * metrics.relative_l2(estimate, truth, own) if np.isfinite(estimate).all() else None
         run, _, percent = run_label(samples).partition(", ")
         above[place].set_title(f"{run}\n{', '.join(filter(None, (percent, name)))}")
         below[place].set_title("failed" if error is None else f"error, $l^2$ {error:.1f} %")
     for ax in (*above[len(runs) + 1 :], *below[len(runs) + 1 :]):
         ax.set_axis_off()
-    seen = _sensors(below[0], first.observation[field], first.mask[field], periodic)
-    part.colorbar(picture, ax=list(grid[0]), label="$a$ (dimensionless)", pad=0.01, extend="both")
-    part.colorbar(wrong, ax=list(grid[1]), label="$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
-    part.colorbar(seen, ax=below[0], label="$u$ (dimensionless)", location="left", pad=0.02, format=plain_number)
-    _outer_labels(grid)
-    part.suptitle(f"Test field {field}, {setting(first)}", fontsize=9)
+    seen = _sensors(below[0], first.observation[field], first.mask[field], seen_space.grid)
+    _colour_bar(part, picture, list(axes[0]), "$a$ (dimensionless)", pad=0.01, extend="both")
+    _colour_bar(part, wrong, list(axes[1]), "$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
+    _colour_bar(part, seen, below[0], "$u$ (dimensionless)", location="left", pad=0.02, format=plain_number)
+    _outer_labels(axes, grid)
+    what = f", channel {channel + 1}" if space.channels > 1 else ""
+    part.suptitle(f"Test field {field}{what}, {setting(first)}", fontsize=9)
 
 
 def _estimate(samples: Samples, field: int, show: str) -> NDArray[np.float64]:
@@ -127,36 +150,77 @@ def _estimate(samples: Samples, field: int, show: str) -> NDArray[np.float64]:
     return np.asarray(members.mean(axis=0) if show == "mean" else members[0])
 
 
-def _side(size: int, periodic: bool) -> int:
-    """Steps from node to node in one side of the domain."""
-    return size if periodic else size - 1
+def _by_channel(fields: NDArray[Any], space: Space) -> NDArray[np.float64]:
+    """Fields [..., *shape] as [..., C, *nodes], float64."""
+    before = fields.shape[: fields.ndim - len(space.shape)]
+    return fields.astype(np.float64).reshape(*before, space.channels, *space.grid.shape)
 
 
-def _is_periodic(samples: Samples) -> bool:
-    problem = PROBLEMS.load(samples.attributes["pde"])
-    return bool(problem.basis == "fourier")
+def _size(grid: Grid) -> tuple[float, float]:
+    """Width and height of a picture, in units of those of a square's."""
+    if len(grid.shape) == 1:
+        return 1.3, 1.0
+    ratio = grid.lengths[0] / grid.lengths[1]
+    return min(_LONGEST, max(1.0, ratio)), min(_LONGEST, max(1.0, 1 / ratio))
 
 
-def _picture(ax: Axes, field: NDArray[Any], scale: Mapping[str, Any], periodic: bool) -> Any:
-    side = _side(field.shape[-1], periodic)
-    low, high = -0.5 / side, (field.shape[-1] - 0.5) / side
-    extent = (low, high, low, high)
-    ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-    ax.set_facecolor("0.8")
-    return ax.imshow(field.T, origin="lower", extent=extent, interpolation="nearest", **scale)
+def _aspect(grid: Grid) -> Literal["equal", "auto"]:
+    return "equal" if max(_size(grid)) < _LONGEST else "auto"
 
 
-def _sensors(ax: Axes, observation: NDArray[Any], mask: NDArray[Any], periodic: bool) -> Any:
-    i, j = np.nonzero(mask)
-    values = observation[mask].astype(np.float64)
-    side = _side(mask.shape[-1], periodic)
-    ax.set(aspect="equal", facecolor="0.92")
-    ax.set_title(f"observed $u$, {len(i)} nodes")
-    return ax.scatter(i / side, j / side, c=values, s=min(14.0, 2400 / len(i)), marker="s", linewidths=0, **field_colours(values))
+def _ends(grid: Grid, axis: int) -> tuple[float, float]:
+    """Where an axis of a picture begins and ends: half a spacing outside the nodes."""
+    half, places = grid.spacing[axis] / 2, grid.coordinates()[axis]
+    return float(places[0]) - half, float(places[-1]) + half
 
 
-def _outer_labels(axes: NDArray[Any]) -> None:
+def _ticks(grid: Grid, axis: int) -> list[float]:
+    length = grid.lengths[axis]
+    return [0.0, length / 2, length]
+
+
+def _picture(ax: Axes, field: NDArray[Any], scale: Mapping[str, Any], grid: Grid) -> Any:
+    """A field as colours, blank outside the domain, which are returned for a colour bar; on a line its graph, and None."""
+    ax.set(xlim=_ends(grid, 0), xticks=_ticks(grid, 0))
+    if len(grid.shape) == 1:
+        ax.plot(*grid.coordinates(), field, color="#0072B2", lw=1.2)
+        margin = 0.05 * (scale["vmax"] - scale["vmin"])
+        ax.set_ylim(scale["vmin"] - margin, scale["vmax"] + margin)
+        return None
+    ax.set(yticks=_ticks(grid, 1), facecolor="0.8")
+    shown = np.ma.masked_array(field.T, mask=~grid.nodes.T)
+    extent = (*_ends(grid, 0), *_ends(grid, 1))
+    return ax.imshow(shown, origin="lower", extent=extent, interpolation="nearest", aspect=_aspect(grid), **scale)
+
+
+def _sensors(ax: Axes, observation: NDArray[Any], mask: NDArray[Any], grid: Grid) -> Any:
+    """Observed values as coloured points, which are returned for a colour bar; on a line as points of a graph, and None."""
+    index, values = np.nonzero(mask), observation[mask].astype(np.float64)
+    places = [axis[i] for axis, i in zip(grid.coordinates(), index, strict=True)]
+    x, y = places[0], places[-1]
+    ax.set_ylabel("" if len(grid.shape) == 1 else f"${grid.names[1]}$")
+    ax.set(facecolor="0.92", xlim=_ends(grid, 0), xticks=_ticks(grid, 0))
+    ax.set_title(f"observed $u$, {len(values)} nodes")
+    if len(grid.shape) == 1:
+        ax.plot(x, values, "s", ms=3)
+        return None
+    ax.set(aspect=_aspect(grid), ylim=_ends(grid, 1), yticks=_ticks(grid, 1))
+    size = min(14.0, 2400 / len(values))
+    return ax.scatter(x, y, c=values, s=size, marker="s", linewidths=0, **field_colours(values))
+
+
+def _colour_bar(figure: Figure | SubFigure, picture: Any, axes: Any, label: str, **options: Any) -> None:
+    """For pictures; graphs have their values at the axis."""
+    if picture is not None:
+        figure.colorbar(picture, ax=axes, label=label, **options)
+
+
+def _outer_labels(axes: NDArray[Any], grid: Grid) -> None:
+    """Names of the axes at the lower and the left edge, and numbers there alone; graphs have scales of their own."""
     for ax in axes[-1]:
-        ax.set_xlabel("$x$")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("$y$")
+        ax.set_xlabel(f"${grid.names[0]}$")
+    if len(grid.shape) == 2:
+        for ax in axes.flat:
+            ax.label_outer()
+        for ax in axes[:, 0]:
+            ax.set_ylabel(f"${grid.names[1]}$")

@@ -87,8 +87,8 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def setting(samples: Samples) -> str:
-    side, known = samples.mask.shape[-1], samples.attributes
-    return f"{known['problem']}, {side} x {side} nodes, {int(samples.mask[0].sum())} observations"
+    known, nodes = samples.attributes, samples.spaces[0].grid
+    return f"{known['problem']}, {nodes} nodes, {int(samples.mask[0].sum())} observations"
 
 
 def dashes(runs: Sequence[Samples]) -> list[str]:
