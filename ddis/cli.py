@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddis import __version__
-from ddis.errors import InputError
+from ddis.errors import InputError, printable
+from ddis.reading import system_reason
 from ddis.signals import Stopped, Terminated, install_sigterm_handler
 
 if TYPE_CHECKING:
@@ -302,6 +303,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # what the system says of a file that a user named; one that is not there may be a bug
+        if error.filename is None or isinstance(error, FileNotFoundError):
+            raise
+        print(f"error: {printable(error.filename)}: {system_reason(error)}", file=sys.stderr)
         return 2
     except Stopped as reason:
         if first:

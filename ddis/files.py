@@ -17,6 +17,10 @@ from typing import Any
 from ddis.errors import DamagedError, InputError
 from ddis.reading import cannot_read, file_kind
 
+_ADVICE = {
+    errno.ENAMETOOLONG: "choose a shorter one",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a part of its path is a file, not a folder: choose another"),
+}
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -104,7 +108,8 @@ def write_error(path: Path, error: OSError) -> InputError:
     """What a user is told of a file that cannot be written; of a full disk also where it is mounted and what is free."""
     reason = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, None):
-        return InputError(f"cannot write {path}: {reason}; make its folder writable, or work in another folder")
+        advice = _ADVICE.get(error.errno, "make its folder writable, or work in another folder")
+        return InputError(f"cannot write {path}: {reason}; {advice}")
     disk = next(parent for parent in path.absolute().parents if parent.is_mount())
     free = shutil.disk_usage(disk).free / 2**20
     return InputError(f"cannot write {path}: {reason}; disk {disk} has {free:.1f} MiB free: make space, the same command goes on")

@@ -157,3 +157,19 @@ def test_a_terminal_that_cannot_show_a_name_shows_its_codes(tmp_path):
         [sys.executable, "-m", "ddis", "study", "--config", name], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr == f"error: {tmp_path}/Ger\\xe4t.yaml cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("n" * 300, "File name too long"),
+        ("n" * 250, "File name too long; choose a shorter one"),
+        ("file/a.h5", "a part of its path is a file, not a folder"),
+    ],
+)
+def test_a_name_that_the_system_refuses_is_told_in_one_line(tmp_path, monkeypatch, capsys, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["generate", "--pde", "poisson", "--resolution", "8", "--count", "2", "--output", name]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
