@@ -28,8 +28,7 @@ localrules:
 exporter = Exporter(study.study)
 
 
-# config.yaml is written before the first job, not by a rule: with an input that is to be made again, Snakemake would not look
-# at a job's own parameters, and would miss what a new configuration changes.
+# config.yaml holds the whole configuration, and no job reads all of it: it is no file of a rule.
 onstart:
     cancel_left_jobs()
     shell(
@@ -50,20 +49,12 @@ onerror:
 # Every file of the study: one that was removed, data or weights too, is made again though all that was made from it is there.
 rule all:
     input:
-        begin,
-        [
-            str(path)
-            for step in steps(study)
-            if step.stage != "study"
-            for path in outputs_of(study, step)
-        ],
+        [outputs_of(study, step) for step in steps(study) if step.stage != "study"],
 
 
 rule tune:
     input:
-        begin,
-        case_files("tuning", ".csv", TUNED),
-        expand(f"{study.folder}/figures/{{name}}", name=tuning_figures()),
+        [outputs_of(study, step) for step in tuning_steps(study)],
 
 
 include: "workflow/rules/data.smk"

@@ -47,6 +47,9 @@ from ddis.settings import (
     TuningSettings,
 )
 from ddis.training.loop import TrainingSettings
+from ddis.versions import METHODS as METHOD_VERSIONS
+from ddis.versions import NETWORKS, STAGES, version
+from ddis.versions import PROBLEMS as PROBLEM_VERSIONS
 from ddis.written import as_written
 from ddis.yaml_text import merged, parse_assignments, read_yaml
 
@@ -352,7 +355,22 @@ class Study(Settings):
 
     def inputs(self, stage: str, **what: str) -> dict[str, Any]:
         """What the result of a stage depends on, with all that came before: the dictionary behind `digest`."""
-        return {"stage": stage, **what, **getattr(self, f"_{stage}_inputs")(**what)}
+        inputs = getattr(self, f"_{stage}_inputs")(**what)
+        return {"stage": stage, "version": self.versions(stage, **what), **what, **inputs}
+
+    def versions(self, stage: str, **what: str) -> dict[str, int | str]:
+        """Versions of the kinds of result that a stage's own are of; those of its inputs stand in theirs."""
+        found: dict[str, int | str] = {stage: STAGES["sample" if stage == "draw" else stage]}
+        if stage == "generate":
+            name = self.problems[what["problem"]].pde
+            found[name] = version(PROBLEM_VERSIONS, name, type(self.make_problem(what["problem"])))
+        if stage == "train":
+            network = "fno" if what["model"].startswith("operator") else "denoiser"
+            found[network] = NETWORKS[network]
+        if "run" in what:
+            name = self.runs[what["run"]].method
+            found[name] = version(METHOD_VERSIONS, name, load_method(name))
+        return found
 
     def digest(self, stage: str, **what: str) -> str:
         """16 hexadecimal digits that change when anything in `inputs` does."""

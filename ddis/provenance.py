@@ -1,9 +1,5 @@
-"""How a result was made: settings, versions, commit, machine, command; and digests of code and files.
+"""How a result was made: settings, versions, commit, machine, command. Imports nothing heavy."""
 
-Everything here is quick and imports nothing heavy, so that the workflow may ask for digests while it builds its graph.
-"""
-
-import ast
 import hashlib
 import importlib.metadata
 import os
@@ -12,9 +8,7 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +20,6 @@ PACKAGES = (
     *("torch", "numpy", "scipy", "h5py", "neuraloperator", "azula", "safetensors", "pandas", "matplotlib"),
     *("threadpoolctl", "mlflow", "snakemake"),
 )
-_PACKAGE_ROOT = Path(ddis.__file__).parent
 
 
 def collect(settings: dict[str, Any], seed: int | None, device: str = "cpu") -> dict[str, Any]:
@@ -119,20 +112,6 @@ def peak_memory_mb() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def code_digest(modules: Iterable[str]) -> str:
-    """SHA-256 of the sources of modules and sub-packages of ddis, such as `fields` or `models.operator`.
-
-    Docstrings, comments and layout do not count, so that only a change of what runs changes the digest. It also depends
-    on the version of Python. Raises ValueError for a module that does not exist.
-    """
-    digest = hashlib.sha256()
-    for source in sorted({source for module in modules for source in _sources(module)}):
-        status = source.stat()
-        name = source.relative_to(_PACKAGE_ROOT).as_posix()
-        digest.update(f"{name}\0{_source_digest(source, status.st_mtime_ns, status.st_size)}\0".encode())
-    return digest.hexdigest()
-
-
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's content. Raises OSError where it cannot be read."""
     with Path(path).open("rb") as file:
@@ -152,29 +131,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _sources(module: str) -> list[Path]:
-    stem = _PACKAGE_ROOT.joinpath(*module.split("."))
-    if stem.is_dir():
-        return sorted(stem.rglob("*.py"))
-    if stem.with_suffix(".py").is_file():
-        return [stem.with_suffix(".py")]
-    raise ValueError(f"module {module!r}: no such module or package inside ddis")
-
-
-@lru_cache(maxsize=1024)
-def _source_digest(source: Path, modified_ns: int, size: int) -> str:
-    """Digest of one source file; time and size are arguments only so that an edited file is read again."""
-    tree = ast.parse(source.read_bytes(), filename=str(source))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
-    )

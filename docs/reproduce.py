@@ -24,10 +24,10 @@ from ddis.files import write_csv, write_text, write_together
 from ddis.stages import figures
 from ddis.stages import tuning as tuning_stage
 from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
-from ddis.stages.records import Step, digests, inputs_of, record_name
+from ddis.stages.records import Step, digests, inputs_of, read_record, record_name
 from ddis.stages.report import TITLES
+from ddis.stages.stale import stale_reason
 from ddis.stages.tables import make_tables, read_all
-from ddis.stages.verify import read_record, stale_reason
 
 NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
 

@@ -31,6 +31,7 @@ from ddis.data.store import PAIRS, Pairs, Shapes, pairs_writer, read_attributes,
 from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
+from ddis.versions import PROBLEMS, STAGES, version
 
 SPLIT_OFFSET = {"train": 0, "validation": 1, "test": 2}
 _SPLIT_STRIDE = 1 << 40
@@ -76,7 +77,8 @@ class Request:
 
     def digest(self) -> str:
         """16 hexadecimal digits that change with what is asked for."""
-        text = json.dumps({**asdict(self), **self.describe()}, sort_keys=True)
+        versions = [STAGES["generate"], version(PROBLEMS, self.pde, type(self.make_problem()))]
+        text = json.dumps({**asdict(self), **self.describe(), "version": versions}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -207,7 +209,7 @@ def generate_file(
     """Writes the pairs of a request to `path`; returns the file's attributes, with `digest` and `residual`.
 
     Shards are kept in a hidden folder beside `path` until the file is complete, as large as the file itself; those found there
-    are taken if they carry the same `key`, which is to change with the request and with the code. `progress` is called after
+    are taken if they carry the same `key`, which is to change with the request. `progress` is called after
     each shard with the number of fields written.
     """
     folder = path.with_name(f".{path.name}.shards")

@@ -16,7 +16,6 @@ from ddis.config import Study, kind_and_percent
 from ddis.data.store import PAIRS, Pairs, read_attributes, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
-from ddis.stages import code
 from ddis.stages.layout import data_path
 from ddis.stages.records import Step, check_folders, digests, inputs_of, write_record
 from ddis.stages.takeover import only_process
@@ -82,12 +81,11 @@ def subject(study: Study, name: str, what: dict[str, str]) -> dict[str, str]:
     return tags
 
 
-def fingerprint(study: Study, problem: str, name: str, digest: str, *classes: type) -> str:
-    """16 hexadecimal digits of all that unfinished work of a stage was made from: configuration, code, and data."""
-    made = type(study.make_problem(problem))
+def fingerprint(study: Study, problem: str, name: str, digest: str) -> str:
+    """16 hexadecimal digits of all that unfinished work of a stage was made from: configuration with its versions, and data."""
     splits = ("train", "test" if name == "sample" else "validation")
     data = [read_attributes(data_path(study, problem, split), PAIRS)["digest"] for split in splits]
-    return hashlib.sha256("".join([digest, code(name, made, *classes), *data]).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join([digest, *data]).encode()).hexdigest()[:16]
 
 
 def load_pairs(study: Study, problem: str, split: str) -> Pairs:

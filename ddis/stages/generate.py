@@ -9,7 +9,6 @@ from ddis.data.generate import Request, generate_file
 from ddis.data.store import PAIRS, Shapes, open_pairs, pairs_writer, read_attributes
 from ddis.errors import InputError
 from ddis.progress import Progress
-from ddis.stages import code
 from ddis.stages.common import stage
 from ddis.stages.layout import data_path
 
@@ -26,7 +25,7 @@ def run(study: Study, problem: str, split: str) -> None:
         if source is None:
             settings = study.problems[problem]
             request = Request(settings.pde, settings.parameters, study.data.resolution, count, study.seed, split)
-            written = _generate(path, request, configuration, attributes, study.data.workers, f"{problem} {split}")
+            written = _generate(path, request, attributes, study.data.workers, f"{problem} {split}")
         else:
             written = _take(source, path, study.make_problem(problem).shapes(study.data.resolution), count, attributes)
         tracker.tag("ddis.data_digest", written["digest"])
@@ -42,17 +41,13 @@ def run_file(request: Request, output: Path, workers: int) -> None:
         _log.info("%s is there already, and is kept", output)
         return
     attributes = {"problem": request.pde, "configuration": configuration}
-    written = _generate(output, request, configuration, attributes, workers, str(output))
+    written = _generate(output, request, attributes, workers, str(output))
     _log.info("%s: %d fields, residual %s, SHA-256 %s", output, request.count, written["residual"], written["digest"])
 
 
-def _generate(
-    path: Path, request: Request, configuration: str, attributes: dict[str, Any], workers: int, label: str
-) -> dict[str, Any]:
-    # Shards of an interrupted run are good only if the same code made them.
-    key = f"{configuration}-{code('generate', type(request.make_problem()))}"
+def _generate(path: Path, request: Request, attributes: dict[str, Any], workers: int, label: str) -> dict[str, Any]:
     progress = Progress(label, request.count, unit="fields")
-    written = generate_file(path, request, key, attributes, workers, progress.update)
+    written = generate_file(path, request, attributes["configuration"], attributes, workers, progress.update)
     progress.finish()
     return written
 

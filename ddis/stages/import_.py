@@ -20,6 +20,7 @@ from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.progress import Progress
 from ddis.provenance import input_digest
+from ddis.versions import STAGES
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def run_file(
     sources = [{"file": str(path), "sha256": input_digest(path)} for item in inputs for path in item.files]
     made = problem.parameters.model_dump(mode="json")
     what = {"pde": pde, "parameters": made, "files": [s["sha256"] for s in sources], "start": start, "count": count}
+    what |= {"version": STAGES["import"]}
     configuration = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     if output.exists():
         if read_attributes(output, PAIRS).get("configuration") != configuration:

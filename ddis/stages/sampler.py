@@ -160,7 +160,7 @@ class Sampler:
         case = self.case
         names = models_of(self.settings, case.percent)
         weights = [model_folder(self.study, case.problem, name) / "weights.safetensors" for name in names]
-        mark = fingerprint(self.study, case.problem, stage, digest + "".join(map(file_digest, weights)), type(self.method))
+        mark = fingerprint(self.study, case.problem, stage, digest + "".join(map(file_digest, weights)))
         return self.study.folder / "work" / case.problem / f"{stage}-{case.observation}-{case.run}-{case.percent}-{mark}"
 
     def draw(

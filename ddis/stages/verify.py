@@ -27,7 +27,17 @@ from ddis.errors import DamagedError, InputError
 from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
-from ddis.stages.records import RECORDS, Step, inputs_of, name_of, outputs_of, record_name, steps, tuning_steps
+from ddis.stages.records import (
+    RECORDS,
+    inputs_of,
+    name_of,
+    outputs_of,
+    read_record,
+    record_name,
+    steps,
+    tuning_steps,
+)
+from ddis.stages.stale import stale_reason
 from ddis.yaml_text import read_yaml
 
 # Written by Snakemake and by tracking; nothing is made from them.
@@ -86,11 +96,15 @@ def verify(study: Study, folder: Path) -> tuple[list[Finding], int, int]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(zip(known, pool.map(digest_of, [folder / name for name in known]), strict=True))
     made = {name: digest for record in records.values() if record for name, digest in record["outputs"].items()}
+    # A file of the study that is damaged is reported itself; what was made from the whole one is good.
+    inputs = [path for step in wanted for path in inputs_of(study, step) if not path.is_relative_to(study.folder)]
+    made |= {name_of(study, path): digest_of(path) for path in inputs}
     findings = []
     for step in wanted:
-        stale = stale_reason(study, step, records[step.label], made)
+        record = records[step.label]
+        stale = stale_reason(study, step, record, made) if record else None
         for name in names[step.label]:
-            finding = check_file(folder, name, records[step.label], found.get(name), stale)
+            finding = check_file(folder, name, record, found.get(name), stale)
             findings += [finding] if finding else []
     findings += others(folder, present - set(known), findings)
     return findings, len(known), sum((folder / name).stat().st_size for name in known)
@@ -112,37 +126,6 @@ def digest_of(path: Path) -> str | OSError:
         return file_digest(path)
     except OSError as error:
         return error
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A stage's record; None if there is none, or what is there is none. Raises InputError where it cannot be read."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        parts = [record[key] for key in ("inputs", "outputs")]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except (ValueError, KeyError, TypeError):
-        return None
-    return record if all(isinstance(part, dict) for part in parts) else None
-
-
-def stale_reason(study: Study, step: Step, record: dict[str, Any] | None, made: dict[str, str]) -> str | None:
-    """Why the files of a step are not what the study would make now; `made`: digests of all recorded outputs."""
-    if record is None:
-        return None
-    if step.stage != "study" and record.get("configuration") != step.digest(study):
-        return "made with another configuration"
-    for path in inputs_of(study, step):
-        name = name_of(study, path)
-        # A file of the study that is damaged is reported itself; what was made from the whole one is good.
-        now = made.get(name) if path.is_relative_to(study.folder) else digest_of(path)
-        if isinstance(now, OSError):
-            return f"made from {name}, which cannot be read now: {system_reason(now)}"
-        if now is not None and record["inputs"].get(name) != now:
-            return f"made from another {name}"
-    return None
 
 
 def check_file(

@@ -2,18 +2,17 @@ import json
 import os
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from ddis.config import Case, Study
 from ddis.errors import InputError
-from ddis.provenance import file_digest
-from ddis.sampling.methods import load_method
-from ddis.stages import PACKAGE, code
 from ddis.stages.common import resolve_device
-from ddis.stages.layout import TABLES, figure_names
 from ddis.stages.needs import memory_mb, minutes
-from ddis.stages.records import outputs_of, steps
+from ddis.stages.records import Step, inputs_of, outputs_of, steps, tuning_steps
+from ddis.stages.stale import work
 
 # A configuration of the user's own is taken as it is, never mixed with the default study; `--config` changes either. Snakemake's
 # own reading is not used: it takes the last of two equal keys, `on` for a truth value, and 007 for a number.
@@ -22,6 +21,8 @@ try:
         workflow.overwrite_configfiles or ["config/config.yaml"],
         workflow.config_settings.config_args or [],
     )
+    # A job on a cluster reads this file too, and does what it was submitted for.
+    WORK = work(study) if workflow.is_main_process else {}
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -56,9 +57,15 @@ LOCAL_GPU = int(GPU and resolve_device("auto").type == "cuda")
 workflow.global_resources.setdefault("local_gpu", 1)
 
 SETTINGS = json.dumps(study.resolved())
+AGAIN = {
+    path
+    for step in [*steps(study), *tuning_steps(study)]
+    if step.label in WORK
+    for path in outputs_of(study, step)
+}
+MARKS = tempfile.TemporaryDirectory(prefix="ddis-")
 CASE = ("problem", "observation", "run", "percent")
 PERCENT = r"\d+(\.\d+)?"
-TUNED = [case for case in study.cases() if case.run in study.tuning.candidates]
 
 
 def one_of(names):
@@ -76,9 +83,32 @@ def case_of(wildcards):
     return Case(**{key: getattr(wildcards, key) for key in CASE})
 
 
-def settings(stage, **more):
-    """Function of the wildcards: digest of all settings that a stage's result depends on."""
-    return lambda wildcards: study.digest(stage, **what(wildcards, **more))
+def reads(stage, **more):
+    """Function of the wildcards: the files that a job reads, and a mark if it is to be run for a reason of its own.
+
+    Times of files decide nothing: one that stays as it is counts as `ancient`.
+    """
+
+    def files(wildcards):
+        begin()
+        step = Step(stage, what(wildcards, **more))
+        paths = inputs_of(study, step)
+        if AGAIN & set(paths):
+            return [
+                str(path) if path in AGAIN else ancient(str(path)) for path in paths
+            ]
+        return mark(step) + [ancient(str(path)) for path in paths]
+
+    return files
+
+
+def mark(step):
+    """A new file outside the study, with the reason why a step is to be run as its name, for Snakemake to show; or none."""
+    if step.label not in WORK:
+        return []
+    path = Path(MARKS.name, WORK[step.label].replace(os.sep, "|")[:200])
+    path.touch()
+    return [str(path)]
 
 
 def memory(stage, **more):
@@ -93,55 +123,6 @@ def duration(stage, **more):
     return lambda wildcards: minutes(study, stage, **what(wildcards, **more))
 
 
-def problem_code(stage):
-    """Function of the wildcards: digest of the code of a stage, with that of its problem."""
-    return lambda wildcards: code(stage, type(study.make_problem(wildcards.problem)))
-
-
-def run_code(stage):
-    """Function of the wildcards: digest of the code of a stage, with that of its problem and its method."""
-    return lambda wildcards: code(
-        stage,
-        type(study.make_problem(wildcards.problem)),
-        load_method(study.runs[wildcards.run].method),
-    )
-
-
-def models(cases):
-    """Folders of the models that the runs of the cases need."""
-    return sorted(
-        {
-            f"{study.folder}/models/{case.problem}/{model}"
-            for case in cases
-            for model in study.models_of(case.run, case.percent)
-        }
-    )
-
-
-def networks(wildcards):
-    """Files of the networks that a run needs."""
-    folders = models([case_of(wildcards)])
-    return [
-        f"{folder}/{name}"
-        for folder in folders
-        for name in ("weights.safetensors", "model.json")
-    ]
-
-
-def model_files(name):
-    """One file of every model of the study."""
-    return [f"{folder}/{name}" for folder in models(study.cases())]
-
-
-def prior_files(name):
-    """One file of every coefficient prior of the study."""
-    return [
-        f"{folder}/{name}"
-        for folder in models(study.cases())
-        if os.path.basename(folder) == "prior"
-    ]
-
-
 def shards(wildcards):
     """Marks of a run's sampling jobs, if there are several."""
     case = case_of(wildcards)
@@ -150,16 +131,7 @@ def shards(wildcards):
     return [mark.format(shard) for shard in jobs] if len(jobs) > 1 else []
 
 
-def case_files(folder, suffix, cases):
-    """One file per case."""
-    return [
-        f"{study.folder}/{folder}/{case.problem}/{case.observation}/{case.run}-{case.percent}{suffix}"
-        for case in cases
-    ]
-
-
-def tuning_figures():
-    """Names of the figures of `ddis tuning`."""
-    return dict.fromkeys(
-        f"tuning-{c.problem}-{c.observation}-{c.run}.png" for c in TUNED
-    )
+def outputs(step):
+    """Patterns of the files of a step that has no wildcard but the study."""
+    names = [path.relative_to(study.folder) for path in outputs_of(study, step)]
+    return [f"results/{{study}}/{name}" for name in names]

@@ -1,6 +1,6 @@
 rule generate:
     input:
-        begin,
+        reads("generate"),
     output:
         "results/{study}/data/{problem}/{split}.h5",
     log:
@@ -13,9 +13,6 @@ rule generate:
     resources:
         mem_mb=memory("generate"),
         runtime=duration("generate"),
-    params:
-        settings=settings("generate"),
-        code=problem_code("generate"),
     message:
         "{wildcards.problem}: generate the {wildcards.split} split"
     shell:
@@ -25,11 +22,7 @@ rule generate:
 
 rule card:
     input:
-        begin,
-        splits=expand(
-            "results/{{study}}/data/{{problem}}/{split}.h5",
-            split=["train", "validation", "test"],
-        ),
+        reads("card"),
     output:
         "results/{study}/data/{problem}/card.md",
         "results/{study}/data/{problem}/card.yaml",
@@ -44,9 +37,6 @@ rule card:
     resources:
         mem_mb=memory("card"),
         runtime=duration("card"),
-    params:
-        settings=settings("card"),
-        code=problem_code("card"),
     message:
         "{wildcards.problem}: dataset card"
     shell:
@@ -55,7 +45,7 @@ rule card:
 
 rule pairs:
     input:
-        begin,
+        reads("pairs"),
     output:
         "results/{study}/data/{problem}/pairs-{percent}.csv",
     log:
@@ -68,9 +58,6 @@ rule pairs:
     resources:
         mem_mb=memory("pairs"),
         runtime=duration("pairs"),
-    params:
-        settings=settings("pairs"),
-        code=code("pairs"),
     message:
         "{wildcards.problem}: choose {wildcards.percent} % of the pairs"
     shell:

@@ -1,9 +1,8 @@
 rule tables:
     input:
-        begin,
-        samples=case_files("samples", ".h5", study.cases()),
+        reads("tables"),
     output:
-        expand("results/{{study}}/tables/{name}", name=TABLES),
+        outputs(Step("tables")),
     log:
         "results/{study}/logs/tables.log",
     benchmark:
@@ -14,9 +13,6 @@ rule tables:
     resources:
         mem_mb=memory("tables"),
         runtime=duration("tables"),
-    params:
-        settings=settings("tables"),
-        code=code("tables"),
     message:
         "{wildcards.study}: tables"
     shell:
@@ -25,13 +21,9 @@ rule tables:
 
 rule figures:
     input:
-        begin,
-        tables=expand("results/{{study}}/tables/{name}", name=TABLES),
-        samples=case_files("samples", ".h5", study.cases()),
-        histories=model_files("history.csv"),
-        denoising=prior_files("denoising.csv"),
+        reads("figures"),
     output:
-        expand("results/{{study}}/figures/{name}", name=figure_names(study)),
+        outputs(Step("figures")),
     log:
         "results/{study}/logs/figures.log",
     benchmark:
@@ -42,9 +34,6 @@ rule figures:
     resources:
         mem_mb=memory("figures"),
         runtime=duration("figures"),
-    params:
-        settings=settings("figures"),
-        code=code("figures"),
     message:
         "{wildcards.study}: figures"
     shell:
@@ -53,10 +42,9 @@ rule figures:
 
 rule tuning_figures:
     input:
-        begin,
-        curves=case_files("tuning", ".csv", TUNED),
+        reads("tuning"),
     output:
-        expand("results/{{study}}/figures/{name}", name=tuning_figures()),
+        outputs(Step("tuning")),
     log:
         "results/{study}/logs/tuning.log",
     benchmark:
@@ -67,10 +55,6 @@ rule tuning_figures:
     resources:
         mem_mb=memory("tuning"),
         runtime=duration("tuning"),
-    params:
-        settings=settings("tuning"),
-        runs=[study.run_for(case).model_dump(mode="json") for case in TUNED],
-        code=code("tuning"),
     message:
         "{wildcards.study}: figures of the tuning"
     shell:

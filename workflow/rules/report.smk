@@ -1,15 +1,6 @@
 rule report:
     input:
-        begin,
-        tables=expand("results/{{study}}/tables/{name}", name=TABLES),
-        figures=expand("results/{{study}}/figures/{name}", name=figure_names(study)),
-        cards=expand(
-            "results/{{study}}/data/{problem}/{name}",
-            problem=study.problems,
-            name=["card.md", "pairs.png"],
-        ),
-        models=model_files("model.json"),
-        denoising=prior_files("denoising.csv"),
+        reads("report"),
     output:
         "results/{study}/report.html",
     log:
@@ -22,10 +13,6 @@ rule report:
     resources:
         mem_mb=memory("report"),
         runtime=duration("report"),
-    params:
-        settings=settings("report"),
-        code=code("report"),
-        template=file_digest(PACKAGE / "evaluation" / "templates" / "report.html"),
     message:
         "{wildcards.study}: report"
     shell:

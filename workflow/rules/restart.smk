@@ -13,15 +13,14 @@ CLOCK_SECONDS = 60  # what the clocks of a shared disk and of this machine may d
 CANCEL_SECONDS = 60  # Slurm gives a job 30 s to end in order
 
 
-def begin(wildcards):
-    """An input of every rule, no file: what must be done before Snakemake looks at files, if this call is to run jobs.
+def begin():
+    """What must be done before Snakemake looks at files, if this call is to run jobs.
 
-    Input functions are called while the graph is built. Only then is it known whether the call works or looks (`--dry-run`,
+    Input functions call it, while the graph is built. Only then is it known whether the call works or looks (`--dry-run`,
     `--unlock`, `--summary`); what only looks changes nothing.
     """
     if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
         prepare()
-    return []
 
 
 @cache

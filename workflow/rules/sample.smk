@@ -1,9 +1,6 @@
 rule sample:
     input:
-        begin,
-        train="results/{study}/data/{problem}/train.h5",
-        test="results/{study}/data/{problem}/test.h5",
-        networks=networks,
+        reads("sample"),
         drawn=shards,
     output:
         "results/{study}/samples/{problem}/{observation}/{run}-{percent}.h5",
@@ -19,9 +16,6 @@ rule sample:
         runtime=duration("sample"),
         gpu=GPU,
         local_gpu=LOCAL_GPU,
-    params:
-        settings=settings("sample"),
-        code=run_code("sample"),
     message:
         "{wildcards.problem}, {wildcards.observation}: sample {wildcards.run}, {wildcards.percent} %"
     shell:
@@ -32,10 +26,7 @@ rule sample:
 # A part of a run's test fields. The mark says that its batches are in the study's work folder; `sample` draws what is missing there.
 rule draw:
     input:
-        begin,
-        train="results/{study}/data/{problem}/train.h5",
-        test="results/{study}/data/{problem}/test.h5",
-        networks=networks,
+        reads("draw"),
     output:
         temp(
             touch(
@@ -54,9 +45,6 @@ rule draw:
         runtime=duration("draw"),
         gpu=GPU,
         local_gpu=LOCAL_GPU,
-    params:
-        settings=settings("draw"),
-        code=run_code("sample"),
     message:
         "{wildcards.problem}, {wildcards.observation}: draw part {wildcards.shard} of {wildcards.run}, {wildcards.percent} %"
     shell:
@@ -66,10 +54,7 @@ rule draw:
 
 rule tune_run:
     input:
-        begin,
-        train="results/{study}/data/{problem}/train.h5",
-        validation="results/{study}/data/{problem}/validation.h5",
-        networks=networks,
+        reads("tune"),
     output:
         "results/{study}/tuning/{problem}/{observation}/{run}-{percent}.csv",
     log:
@@ -84,9 +69,6 @@ rule tune_run:
         runtime=duration("tune"),
         gpu=GPU,
         local_gpu=LOCAL_GPU,
-    params:
-        settings=settings("tune"),
-        code=run_code("tune"),
     message:
         "{wildcards.problem}, {wildcards.observation}: tune {wildcards.run}, {wildcards.percent} %"
     shell:

@@ -1,9 +1,7 @@
 # Checkpoints are no outputs: Snakemake would delete them before a training that was interrupted goes on.
 rule train_prior:
     input:
-        begin,
-        train="results/{study}/data/{problem}/train.h5",
-        validation="results/{study}/data/{problem}/validation.h5",
+        reads("train", model="prior"),
     output:
         "results/{study}/models/{problem}/prior/weights.safetensors",
         "results/{study}/models/{problem}/prior/model.json",
@@ -22,9 +20,6 @@ rule train_prior:
         gpu=GPU * PROCESSES,
         nodes=1,
         local_gpu=LOCAL_GPU,
-    params:
-        settings=settings("train", model="prior"),
-        code=problem_code("train"),
     message:
         "{wildcards.problem}: train the prior"
     shell:
@@ -34,12 +29,7 @@ rule train_prior:
 
 rule train_on_pairs:
     input:
-        begin,
-        train="results/{study}/data/{problem}/train.h5",
-        validation="results/{study}/data/{problem}/validation.h5",
-        pairs=lambda w: "results/{study}/data/{problem}/pairs-{percent}.csv".format(
-            study=w.study, problem=w.problem, percent=w.model.rpartition("-")[2]
-        ),
+        reads("train"),
     output:
         "results/{study}/models/{problem}/{model}/weights.safetensors",
         "results/{study}/models/{problem}/{model}/model.json",
@@ -57,9 +47,6 @@ rule train_on_pairs:
         gpu=GPU * PROCESSES,
         nodes=1,
         local_gpu=LOCAL_GPU,
-    params:
-        settings=settings("train"),
-        code=problem_code("train"),
     message:
         "{wildcards.problem}: train {wildcards.model}"
     shell:

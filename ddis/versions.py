@@ -1,0 +1,29 @@
+"""The version of each kind of result: a number, raised by hand when what an unchanged configuration gives has changed.
+
+It stands in the record of every result; one of another version is made again, with all that depends on it. Code that gives what
+it gave keeps its number, however it is written. tests/test_versions.py holds small results of every kind.
+"""
+
+import inspect
+from collections.abc import Mapping
+
+from ddis.provenance import file_digest
+
+STAGES = {
+    **{"generate": 1, "import": 1, "card": 1, "pairs": 1, "train": 1, "sample": 1, "tune": 1},
+    **{"tables": 1, "figures": 1, "tuning": 1, "report": 1},
+}
+PROBLEMS = {
+    **{"poisson": 1, "helmholtz": 1, "darcy": 1, "navier-stokes": 1},
+    **{"burgers": 1, "darcy-source": 1, "poisson-l-shape": 1},
+}
+NETWORKS = {"denoiser": 1, "fno": 1}
+METHODS = {
+    **{"ddis": 1, "ddis-gn": 1, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
+    **{"exact": 1, "prior-mean": 1, "tikhonov": 1},
+}
+
+
+def version(table: Mapping[str, int], name: str, made: type) -> int | str:
+    """The number of what is in the table; of a class that is not, such as a user's own, 16 hexadecimal digits of its file."""
+    return table[name] if name in table else file_digest(inspect.getfile(made))[:16]

@@ -1,0 +1,140 @@
+"""Small results of every kind, against stored ones: what moved must have another version.
+
+`python tests/test_versions.py` stores those of today, with today's versions, in versions.json.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from outside import Screened
+
+from ddis import versions
+from ddis.config import Case, Study
+from ddis.data.store import read_pairs, read_samples
+from ddis.data.subsets import paired_subset
+from ddis.models.checkpoint import load_tensors
+from ddis.pde import PROBLEMS, make_problem
+from ddis.sampling.methods import METHODS
+from ddis.stages import generate, sample, tables, train
+from ddis.stages.layout import data_path, model_folder, models, samples_path
+
+STORED = Path(__file__).with_name("versions.json")
+NETWORK = {"backbone": {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}, "training": {"steps": 4, "batch": 8}}
+RUNS = {
+    "ddis": {"steps": 3, "langevin_steps": 2, "weight": 1},
+    "ddis-gn": {"samples": 2, "steps": 3},
+    "ddis-dps": {"steps": 3, "weight": 1},
+    "fundps": {"steps": 4, "weight": 10},
+    "diffusionpde": {"steps": 4, "weight": 1},
+    "joint-daps": {"steps": 3, "langevin_steps": 2, "weight": 1},
+    "exact": {"samples": 2},
+    "prior-mean": {"samples": 1},
+    "tikhonov": {"samples": 1},
+}
+STUDY = {
+    "study": "versions",
+    "device": "cpu",
+    "problems": {"poisson": {"pde": "poisson"}},
+    "data": {"resolution": 16, "train": 32, "validation": 8, "test": 2},
+    "fractions": [1.0],
+    "observations": {"sparse": {"count": 20, "noise": 0.01}},
+    "prior": NETWORK,
+    "joint": NETWORK,
+    "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": {"steps": 4, "batch": 8}},
+    "runs": RUNS,
+}
+# Of the norm of an array. float32 rounds to 6e-8, and solvers and transforms of 16 x 16 nodes add some tens of that. Adam divides
+# by the size of a gradient, and samplers iterate, which makes round-off larger; a change of the method moves results by percents.
+TOLERANCE = {"problem": 2e-5, "generate": 2e-5, "pairs": 0, "train": 1e-3, "sample": 5e-3, "tables": 5e-3}
+SCORES = ["l2_sample", "l2_mean", "spectral", "crps", "misfit", "coverage90"]
+
+
+def numbers(*arrays: Any) -> list[float]:
+    """Of each array its norm and three of its values, away from boundaries."""
+    flat = [np.asarray(array, np.float64).ravel() for array in arrays]
+    return [float(v) for a in flat for v in (np.linalg.norm(a), *(a[int(part * len(a))] for part in (0.214, 0.468, 0.837)))]
+
+
+def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
+    """Name, versions and numbers of each small result; written into the working directory."""
+    study = Study.load(STUDY)
+    for problem, number in versions.PROBLEMS.items():
+        solver = make_problem(problem, {})
+        coefficient = solver.sample_coefficients(range(4), 16, seed=0)
+        yield f"problem {problem}", {problem: number}, numbers(coefficient, solver.solve(coefficient))
+    for split in ("train", "validation", "test"):
+        generate.run(study, "poisson", split)
+    pairs = read_pairs(data_path(study, "poisson", "train"))
+    made = study.versions("generate", problem="poisson", split="train")
+    yield "generate", made, numbers(pairs.coefficient, pairs.solution)
+    yield "pairs", study.versions("pairs"), numbers(paired_subset(0.1, 1000, 0))
+    for model in models(study, "poisson"):
+        train.run(study, "poisson", model)
+        tensors, _ = load_tensors(model_folder(study, "poisson", model) / "weights.safetensors")
+        weights = np.concatenate([np.ravel(value).view(np.float32) for _, value in sorted(tensors.items())])  # some are complex
+        yield f"train {model}", study.versions("train", problem="poisson", model=model), numbers(weights)
+    for run in RUNS:
+        case = Case("poisson", "sparse", run, "100")
+        sample.run(study, **vars(case))
+        drawn = read_samples(samples_path(study, **vars(case)))
+        yield f"sample {run}", study.versions("sample", **vars(case)), numbers(drawn.coefficient, drawn.mean)
+    tables.run(study)
+    errors = pd.read_csv(study.folder / "tables" / "errors.csv", index_col="run")
+    scores = [numbers(errors.loc[run, SCORES].dropna()) for run in RUNS]
+    yield "tables", study.versions("tables"), [value for four in scores for value in four]
+
+
+@pytest.fixture(scope="module")
+def today(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], list[float]]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("versions"))
+        patch.setenv("DDIS_TRACKING", "off")
+        return {name: (made, found) for name, made, found in results()}
+
+
+def moved(name: str, before: list[float], now: list[float]) -> bool:
+    """Whether results differ by more than the tolerance; each four numbers are a norm and three values."""
+    blocks = np.array(before).reshape(-1, 4), np.array(now).reshape(-1, 4)
+    if blocks[0].shape != blocks[1].shape:
+        return True
+    tolerance = TOLERANCE[name.split()[0]]
+    return bool((np.abs(blocks[0] - blocks[1]) > tolerance * np.abs(blocks[0][:, :1])).any())
+
+
+def test_what_moved_has_another_version(today):
+    stored = json.loads(STORED.read_text())
+    assert set(stored) == set(today)
+    for name, (made, found) in today.items():
+        if moved(name, stored[name]["numbers"], found):
+            assert made != stored[name]["version"], f"results of {name} moved: raise one of {list(made)} in ddis/versions.py"
+            raise AssertionError(f"results of {name} moved, and so did its version: python {Path(__file__).name} stores them")
+        assert made == stored[name]["version"], f"the version of {name} was raised: python {Path(__file__).name} stores it"
+
+
+def test_a_moved_result_is_seen(today):
+    made, found = today["train prior"]
+    assert not moved("train prior", found, [value * (1 + 1e-4) for value in found])
+    assert moved("train prior", found, [value * (1 + 3e-3) for value in found]), made
+
+
+def test_what_has_a_version_is_in_the_package():
+    """What has none counts by the content of its file."""
+    assert set(versions.PROBLEMS) <= set(PROBLEMS.builtin) and set(versions.METHODS) == set(RUNS) <= set(METHODS.builtin)
+    assert set(versions.STAGES) - {"import"} <= {path.stem for path in Path(generate.__file__).parent.glob("*.py")}
+    own = versions.version(versions.PROBLEMS, "outside:Screened", Screened)
+    assert own == versions.version({}, "another:Name", Screened) and len(str(own)) == 16
+
+
+if __name__ == "__main__":
+    os.environ["DDIS_TRACKING"] = "off"
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        content = {name: {"version": made, "numbers": found} for name, made, found in results()}
+    STORED.write_text(json.dumps(content, indent=1) + "\n")
