@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddis.sampling.observation import error_covariance, error_growth, operator_error_model
 from posterior_gap import Setting, draw, make_setting
 from test_gauss_newton import SIZE, make_task
 
