@@ -24,11 +24,11 @@ from ddis.config import Case, Study
 from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 from ddis.evaluation.figures.style import TRUTH, drawing, plain_ticks, run_colours, to_png
-from ddis.evaluation.text import pipe_table
 from ddis.files import atomic_path, write_json, write_text
 from ddis.provenance import collect
 from ddis.stages.common import settle
 from ddis.stages.sampler import Observed, Sampler, observe
+from ddis.text import pipe_table
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "budget.json", ROOT / "docs" / "samplers" / "budget.md"

@@ -24,7 +24,6 @@ from ddis.config import Case, Study
 from ddis.data.normalisation import Normalisation
 from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
-from ddis.evaluation.text import pipe_table
 from ddis.files import write_json, write_text
 from ddis.priors import gaussian
 from ddis.provenance import collect
@@ -35,6 +34,7 @@ from ddis.sampling.gauss_newton import GaussNewtonStep, gaussian_update, jacobia
 from ddis.sampling.schedules import karras_schedule
 from ddis.stages.common import settle
 from ddis.stages.sampler import Sampler, observe
+from ddis.text import pipe_table
 
 RESULT = Path(__file__).parent / "results" / "gauss_newton.json"
 PROBLEM, PERCENT, FIELDS, SAMPLES = "navier-stokes", "10", 16, 2

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ddis.text import pipe_table
+
 RESULT = Path(__file__).parent / "results" / "generation.json"
 RESOLUTION, COUNTS, WORKERS, ALL = 128, (512, 2048), (1, 2), 50_000
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -74,16 +76,15 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The summary as a table."""
-    memory = " | ".join(f"memory, {count} fields" for count in COUNTS)
-    head = f"| problem | workers | fields/s | fields per CPU second | 50,000 fields | CPU time of 50,000 | load | {memory} |"
-    lines = [head, "|---" * 9 + "|"]
+    head = ["problem", "workers", "fields/s", "fields per CPU second", "50,000 fields", "CPU time of 50,000", "load"]
+    body = []
     for row in rows:
         small, large = row["peak_memory_mb"]
         times = (row[key] / 60 for key in ("seconds_for_50000", "cpu_seconds_for_50000"))
         rates = (row[key] for key in ("fields_per_second", "fields_per_cpu_second"))
         cells = [f"{rate:.0f}" for rate in rates] + [f"{minutes:.1f} min" for minutes in times] + [f"{row['load']:.1f}"]
-        lines.append(f"| {row['pde']} | {row['workers']} | {' | '.join(cells)} | {small:.0f} MiB | {large:.0f} MiB |")
-    return "\n".join(lines)
+        body.append([row["pde"], str(row["workers"]), *cells, f"{small:.0f} MiB", f"{large:.0f} MiB"])
+    return pipe_table([*head, *(f"memory, {count} fields" for count in COUNTS)], body)
 
 
 def main() -> None:

@@ -36,7 +36,6 @@ from ddis.data.store import failed_fields
 from ddis.evaluation.calibration import calibration
 from ddis.evaluation.figures.style import LIMIT, drawing, plain_ticks, to_png
 from ddis.evaluation.metrics import relative_l2
-from ddis.evaluation.text import pipe_table
 from ddis.fields.bases import Basis, basis
 from ddis.files import atomic_path, write_json, write_text
 from ddis.grid import square
@@ -53,6 +52,7 @@ from ddis.stages.common import keep_freed_memory, load_pairs, training_share, va
 from ddis.stages.networks import Trained, load_network
 from ddis.stages.sampler import Observed, Sampler
 from ddis.stages.train import operator_job
+from ddis.text import pipe_table
 from ddis.training.distributed import Ranks
 
 ROOT = Path(__file__).parents[1]

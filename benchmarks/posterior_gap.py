@@ -40,6 +40,7 @@ from ddis.priors import gaussian
 from ddis.randomness import generator
 from ddis.sampling.base import Batch
 from ddis.sampling.methods import load_method, run_settings
+from ddis.text import pipe_table
 
 SIZE, OBSERVED, NOISE, SEED = 16, 20, 0.01, 7
 FIELDS, TUNING_CHAINS, CHAINS = 4, 8, 64
@@ -205,8 +206,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         [row["problem"], f"`{row['method']}`", *("" if row[name] is None else f"{row[name]:.3g}" for name in COLUMNS)]
         for row in rows
     ]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *body)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+    return pipe_table(head, body)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from ddis.evaluation.figures.fields import pairs
 from ddis.evaluation.figures.style import to_png
 from ddis.pde import make_problem
 from ddis.pde.darcy import solve_flux
+from ddis.text import pipe_table
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURES, RESULTS = ROOT / "docs" / "problems.md", ROOT / "docs" / "problems", ROOT / "benchmarks" / "results"
@@ -226,12 +227,6 @@ def read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is the head."""
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
-
-
 def orders_table(curves: Sequence[Curve]) -> str:
     """Errors at every step, and the orders between them."""
     rows = [["case", "step", "relative l2 errors", "observed orders"]]
@@ -239,7 +234,7 @@ def orders_table(curves: Sequence[Curve]) -> str:
         steps = f"{c['step']} = " + ", ".join(f"1/{round(1 / step)}" for step in c["steps"])
         errors, between = ", ".join(f"{e:.1e}" for e in c["errors"]), ", ".join(f"{o:.2f}" for o in orders(c))
         rows.append([c["case"], steps, errors, between])
-    return markdown(rows)
+    return pipe_table(rows[0], rows[1:])
 
 
 def threads(count: int) -> str:
@@ -258,7 +253,7 @@ def sparse_speed(result: dict[str, Any]) -> str:
         ratios = [f"**{row['ratio']:.3g}**", f"{row['target']}", "" if kept is None else f"{kept:.0f}"]
         rest = [f"{row['largest_difference']:.0e}", f"{row['minutes_for_50000']:.1f} min"]
         rows.append([row["pde"], *rates, *ratios, *rest])
-    return f"{head}\n\n{markdown(rows)}"
+    return f"{head}\n\n{pipe_table(rows[0], rows[1:])}"
 
 
 def fixed_step_speed(result: dict[str, Any]) -> str:
@@ -277,7 +272,8 @@ def fixed_step_speed(result: dict[str, Any]) -> str:
             seconds = [f"{row['seconds_forward']:.2f}", f"{row['seconds_backward']:.2f}"]
             kept.append([size, str(row["fields"]), f"{row['steps_mean']:.1f}", f"{row['megabytes']:.0f}", *seconds])
     head = f"navier-stokes, ν = 1e-3, T = 1, {threads(result['threads'])}, {result['processor']}:"
-    return f"{head}\n\n{markdown(rows)}\n\nMemory and time of a gradient with respect to w(0):\n\n{markdown(kept)}"
+    errors, gradients = pipe_table(rows[0], rows[1:]), pipe_table(kept[0], kept[1:])
+    return f"{head}\n\n{errors}\n\nMemory and time of a gradient with respect to w(0):\n\n{gradients}"
 
 
 def replacement(content: str, match: re.Match[str]) -> str:

@@ -1,7 +1,6 @@
 """Text files are read with one clear error, and files written so that a half-written one never stands under its final name."""
 
 import codecs
-import csv
 import errno
 import glob
 import json
@@ -16,6 +15,7 @@ from typing import Any
 
 from ddis.errors import DamagedError, InputError
 from ddis.reading import cannot_read, file_kind
+from ddis.text import csv_text
 
 _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter one",
@@ -146,7 +146,4 @@ def write_json(path: Path | str, value: Any) -> None:
 
 def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: list[str]) -> None:
     """Writes rows as CSV with the given columns to `path` atomically; floats keep all their digits."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_text(path, csv_text(rows, columns))

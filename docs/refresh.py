@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from ddis.config import Study
-from ddis.evaluation.text import pipe_table
 from ddis.stages.layout import tuning_path
 from ddis.stages.tuning import chosen_weight
+from ddis.text import pipe_table
 
 STUDY = Path("results/quickstart")
 FIGURES = Path("docs/quickstart")

@@ -7,7 +7,7 @@ from test_evaluation import FIELDS, make_samples
 from ddis.evaluation import claims, limit
 from ddis.evaluation.bootstrap import estimate
 from ddis.evaluation.scores import common, field_scores, find
-from ddis.evaluation.text import csv_text, pipe_table
+from ddis.text import csv_text, pipe_table
 
 SOLVER = {"operator": "solver", "pairs": None}
 
@@ -56,6 +56,13 @@ def test_intervals_of_ratios_cover_the_truth():
     assert 0.89 < hits / 300 < 0.98
 
 
+def test_an_interval_of_few_fields_covers_as_often_as_it_says():
+    """Means of 5 normal values, 2,000 studies: 95 % ± 1.5 % (3 standard errors); plain percentiles cover 83 %."""
+    values = np.random.default_rng(3).standard_normal((2000, 5))
+    hits = [low <= 0 <= high for _, low, high in (estimate(lambda mean: mean, row) for row in values)]
+    assert np.mean(hits) > 0.9
+
+
 def test_pairing_makes_the_interval_narrower():
     rng = np.random.default_rng(2)
     difficulty = np.exp(0.5 * rng.standard_normal(64))
@@ -95,7 +102,6 @@ def test_a_run_whose_fields_all_failed_does_not_end_the_tables(study):
     limit.to_markdown(limit.ratio_rows(scores), limit.split_rows(scores))
     verdicts = {row["claim"]: row["verdict"] for row in claims.claim_rows(scores)}
     assert verdicts["poisson, sparse: ddis does not diverge"] == "no"
-    assert verdicts["poisson, sparse: samples of ddis at 25.8 % or better"] == "inconclusive"
 
 
 def test_runs_on_other_fields_are_refused(study):
@@ -201,7 +207,6 @@ def test_claims_are_computed_from_the_runs(scores):
     assert row["ours"] == pytest.approx(0.02) and row["low"] is None and row["verdict"] == "yes"
     row = ours["poisson, sparse: ddis-gn takes at most 1/20 of the evaluations of ddis"]
     assert row["ours"] == pytest.approx(20 / 2010)
-    assert ours["poisson, sparse: spectra of ddis at 0.081 or better"]["ours"] == pytest.approx(ddis.spectral.mean())
     assert ours["poisson, sparse: ddis does not diverge"]["ours"] == max(
         s.l2_sample.max() for s in scores if s.attributes["method"] == "ddis"
     )

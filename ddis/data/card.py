@@ -10,6 +10,7 @@ import numpy as np
 from ddis.data.store import blocks
 from ddis.grid import Grid
 from ddis.pde.base import Problem
+from ddis.text import pipe_table
 
 _HEADINGS = ("equation", "domain", "boundary", "grid", "axes", "units", "distribution", "solver")
 
@@ -122,12 +123,13 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         lines.append(f"- **error of the solver**: {value}")
     parameters = ", ".join(f"{key} = {value}" for key, value in card["parameters"].items())
     lines.append(f"- **parameters**: {parameters or 'none'}")
-    lines += ["", "| split | fields | mean a | std a | min a | max a | mean u | std u | min u | max u | largest residual |"]
-    lines.append("|---" * 11 + "|")
+    statistics = ("mean", "std", "min", "max")
+    head = ["split", "fields", *(f"{key} {symbol}" for symbol in ("a", "u") for key in statistics), "largest residual"]
+    body = []
     for split, info in card["splits"].items():
-        values = [f"{info[field][key]:.4g}" for field in ("coefficient", "solution") for key in ("mean", "std", "min", "max")]
-        residual = "" if info["residual"] is None else f"{info['residual']:.1e}"
-        lines.append(f"| {split} | {info['count']} | {' | '.join(values)} | {residual} |")
+        values = [f"{info[field][key]:.4g}" for field in ("coefficient", "solution") for key in statistics]
+        body.append([split, str(info["count"]), *values, "" if info["residual"] is None else f"{info['residual']:.1e}"])
+    lines += ["", pipe_table(head, body)]
     lines += [
         "",
         "The residual of a field is ||r(a, u)|| / ||r(a, 0)||, before the fields are rounded to float32 if generated.",

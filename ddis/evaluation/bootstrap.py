@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 SEED, DRAWS, LEVEL = 0, 5000, 0.95
-HOW = f"{100 * LEVEL:g} % percentile interval of a bootstrap over the test fields, {DRAWS} draws, seed {SEED}"
+HOW = f"{100 * LEVEL:g} % expanded percentile interval of a bootstrap over the test fields, {DRAWS} draws, seed {SEED}"
 
 Estimate = tuple[float, float | None, float | None]
 """Value, lower and upper end of its interval; no ends where they cannot be known."""
@@ -20,15 +21,18 @@ def estimate(function: Callable[..., Any], *values: ArrayLike) -> Estimate:
     """`function` of the means over the fields of each of the `values` [n], and its interval under resampling of the fields.
 
     Values of the same number of fields are resampled together: where entry i of all belongs to field i, the comparison is
-    paired. `function` must work on arrays as on numbers. No interval is given for fewer than two fields. Percentile method:
-    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    paired. `function` must work on arrays as on numbers. No interval is given for fewer than two fields. Percentiles of n fields
+    are too narrow, by (1 - 1/n)^½ and by normal quantiles in place of Student's: they are taken further out by both (Hesterberg,
+    What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015: expanded percentiles).
     """
     arrays = [np.asarray(value, np.float64) for value in values]
     value = float(function(*(array.mean() for array in arrays)))
-    if min(array.size for array in arrays) < 2:
+    n = min(array.size for array in arrays)
+    if n < 2:
         return value, None, None
     draws = function(*(_weights(array.size) @ array for array in arrays))
-    low, high = np.quantile(draws, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    tail = stats.norm.cdf(stats.t.ppf(0.5 - LEVEL / 2, n - 1) * (n / (n - 1)) ** 0.5)
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return value, float(low), float(high)
 
 

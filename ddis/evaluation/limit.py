@@ -23,8 +23,8 @@ import numpy as np
 from ddis.data.subsets import percent_name
 from ddis.evaluation.bootstrap import HOW, estimate
 from ddis.evaluation.scores import Scores, common, find
-from ddis.evaluation.text import pipe_table, with_interval
 from ddis.sampling.methods import load_method
+from ddis.text import pipe_table, with_interval
 
 _CASE = ["problem", "observation", "run", "percent", "n_fields", "n_samples"]
 RATIO_COLUMNS = [

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from ddis.data.subsets import percent_name
 from ddis.evaluation.table import to_html
 from ddis.yaml_text import yaml_text
 
@@ -45,6 +46,9 @@ def render_report(
     config: Mapping[str, Any],
     table: pd.DataFrame,
     caption: str,
+    lead: Sequence[Picture],
+    claims: pd.DataFrame,
+    claims_text: str,
     comparisons: Mapping[str, str],
     results: Sequence[Picture],
     cards: Mapping[str, str],
@@ -56,9 +60,10 @@ def render_report(
     """The page as text.
 
     study: its name. config: the resolved configuration. table, caption: the table of errors and `table.caption` of it.
-    comparisons: title -> further tables, in Markdown. results, data, training: figures of the sections on results, data sets and
-    models. cards: problem -> dataset card in Markdown. models: one entry per trained model. provenance: versions, commit,
-    device, command ...; a mapping among its values becomes a table of its own.
+    lead: the figures that the page opens with. claims, claims_text: table of `claims.claim_rows`, and its Markdown. comparisons:
+    title -> further tables, in Markdown. results, data, training: figures of the sections on results, data sets and models.
+    cards: problem -> dataset card in Markdown. models: one entry per trained model. provenance: versions, commit, device,
+    command ...; a mapping among its values becomes a table of its own.
     """
     environment = Environment(
         loader=PackageLoader("ddis.evaluation", "templates"),
@@ -74,6 +79,10 @@ def render_report(
         setting=_setting(table),
         table=Markup(to_html(table)),
         caption=caption,
+        best=best_sentences(table),
+        lead=lead,
+        verdicts=verdict_sentences(claims),
+        claims=Markup(_markdown(claims_text)),
         comparisons={title: Markup(_markdown(text)) for title, text in comparisons.items()},
         has=table.notna().any().to_dict(),
         results=results,
@@ -84,6 +93,44 @@ def render_report(
         provenance={key: value for key, value in provenance.items() if not isinstance(value, Mapping)},
         provenance_tables={key: value for key, value in provenance.items() if isinstance(value, Mapping)},
     )
+
+
+def best_sentences(table: pd.DataFrame) -> list[str]:
+    """Per problem, observation and percent: the method with the smallest error of a sample, and what exact samples reach."""
+    sentences = []
+    for (problem, observation), group in table.dropna(subset=["l2_sample"]).groupby(["problem", "observation"], sort=False):
+        learnt = group[(group["operator"].fillna("") != "solver") & ~group["method"].isin(["exact", "prior-mean"])]
+        parts = []
+        for percent in sorted(set(learnt["percent"].astype(float))):
+            best = learnt[learnt["percent"] == percent].nsmallest(1, "l2_sample").iloc[0]
+            parts.append(f"with {percent_name(percent)} % of the pairs {best['run']} is nearest to the truth ({_error(best)})")
+        exact = group[group["method"] == "exact"]
+        if len(exact):
+            parts.append(f"samples of the exact posterior, which no method can beat, are at {_error(exact.iloc[0])}")
+        if parts:
+            sentences.append(f"{problem}, {observation}: {'; '.join(parts)}.")
+    return sentences
+
+
+def _error(row: pd.Series) -> str:
+    error = "" if pd.isna(row["l2_sample_se"]) else f" ± {row['l2_sample_se']:.1f}"
+    return f"{row['l2_sample']:.1f}{error} %"
+
+
+def verdict_sentences(claims: pd.DataFrame) -> list[tuple[str, str]]:
+    """Verdict and sentence of every claim that the study has a figure for: what holds, what does not, what is open."""
+    known = claims.dropna(subset=["ours"])
+    words = {"yes": "Holds", "no": "Does not hold", "inconclusive": "Undecided"}
+    sentences = []
+    for verdict, word in words.items():
+        for row in known[known["verdict"] == verdict].to_dict("records"):
+            interval = "" if pd.isna(row["low"]) else f", between {row['low']:.3g} and {row['high']:.3g}"
+            sentences.append((word, f"{row['claim']} (found {row['ours']:.3g}{interval})."))
+    if missing := len(claims) - len(known):
+        are = "is" if missing == 1 else "are"
+        about = "about runs, problems or shares of pairs that this study lacks."
+        sentences.append(("Open", f"{missing} of {len(claims)} claims {are} {about}"))
+    return sentences
 
 
 def _setting(table: pd.DataFrame) -> list[dict[str, Any]]:

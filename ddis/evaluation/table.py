@@ -20,6 +20,7 @@ from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
 from ddis.evaluation.calibration import calibration
 from ddis.evaluation.text import read_table
+from ddis.text import csv_text, latex_table, pipe_table, tex
 
 COLUMNS: dict[str, str] = {
     "problem": "string",
@@ -129,7 +130,7 @@ def to_csv(table: pd.DataFrame) -> str:
     """All columns, numbers with every digit that tells them apart, so that the same numbers always give the same text."""
     text = table.astype(object).where(table.notna(), "")
     text["percent"] = [percent_name(percent) for percent in table["percent"]]
-    return str(text.to_csv(index=False, lineterminator="\n"))
+    return csv_text(({str(name): value for name, value in row.items()} for row in text.to_dict("records")), list(COLUMNS))
 
 
 def from_csv(path: Path | str) -> pd.DataFrame:
@@ -162,39 +163,20 @@ def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = (
 def to_markdown(table: pd.DataFrame, caption: str) -> str:
     """A pipe table of the columns that are read most, under its caption."""
     columns, rows = _readable(table)
-    lines = [[column.title for column in columns], ["---:" if column.number else "---" for column in columns]]
-    lines += [[f"**{cell.text}**" if cell.best else cell.text.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join([caption, "", *("| " + " | ".join(line) + " |" for line in lines), ""])
+    body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in rows]
+    return "\n".join([caption, "", pipe_table([c.title for c in columns], body, [c.number for c in columns]), ""])
 
 
 def to_latex(table: pd.DataFrame, caption: str, label: str = "tab:errors") -> str:
     """A table environment (packages booktabs, graphicx) of the columns that are read most."""
     columns, rows = _readable(table)
-    body = [" & ".join(rf"\textbf{{{_tex(c.text)}}}" if c.best else _tex(c.text) for c in row) + r" \\" for row in rows]
-    return "\n".join(
-        [
-            "% Needs \\usepackage{booktabs,graphicx}.",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{_tex(caption)}}}",
-            rf"\label{{{label}}}",
-            r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{{''.join('r' if column.number else 'l' for column in columns)}}}",
-            r"\toprule",
-            " & ".join(_tex(column.title) for column in columns) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    body = [[rf"\textbf{{{tex(cell.text)}}}" if cell.best else tex(cell.text) for cell in row] for row in rows]
+    return latex_table([c.title for c in columns], body, caption, label, [c.number for c in columns])
 
 
 def to_html(table: pd.DataFrame) -> str:
-    """A table element of the columns that are read most; the caption is the page's."""
-    columns, rows = _readable(table)
+    """A table element of the columns that fit on a page; the caption is the page's."""
+    columns, rows = _readable(table, page=True)
     head = "".join(f'<th scope="col"{_css(column)}>{html.escape(column.title)}</th>' for column in columns)
     body = "".join("<tr>" + "".join(_td(*pair) for pair in zip(row, columns, strict=True)) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -213,6 +195,8 @@ class _Column:
     number: bool = True
     best: str | None = None
     """Column of the data frame whose smallest value among competitors is set in bold."""
+    page: bool = True
+    """Whether it is also in the report."""
 
 
 def _decimals(value: float, digits: int) -> str:
@@ -245,7 +229,7 @@ _READABLE = (
     _Column("problem", _plain("problem"), number=False),
     _Column("observation", _plain("observation"), number=False),
     _Column("% pairs", lambda row: percent_name(row["percent"])),
-    _Column("pairs", _plain("pairs")),
+    _Column("pairs", _plain("pairs"), page=False),
     _Column("run", _plain("run"), number=False),
     _Column("K", _plain("n_samples")),
     _Column("l2 sample, %", _with_error("l2_sample", 2), best="l2_sample"),
@@ -253,24 +237,24 @@ _READABLE = (
     _Column("limit, %", _number("l2_limit", 2)),
     _Column("error rate, %", _number("error_rate", 2), best="error_rate"),
     _Column("E_s", _with_error("spectral", 3), best="spectral"),
-    _Column("cover 50", _number("coverage50", 2)),
+    _Column("cover 50", _number("coverage50", 2), page=False),
     _Column("cover 90", _number("coverage90", 2)),
-    _Column("CRPS", _significant("crps")),
-    _Column("spread / skill", _number("spread_skill", 2)),
+    _Column("CRPS", _significant("crps"), page=False),
+    _Column("spread / skill", _number("spread_skill", 2), page=False),
     _Column("s / field", _significant("seconds_per_field")),
-    _Column("published l2, %", _number("l2_paper", 2)),
-    _Column("published E_s", _number("spectral_paper", 3)),
+    _Column("published l2, %", _number("l2_paper", 2), page=False),
+    _Column("published E_s", _number("spectral_paper", 3), page=False),
 )
 
 
-def _readable(table: pd.DataFrame) -> tuple[list[_Column], list[list[_Cell]]]:
-    """The columns that hold anything, and their cells row by row."""
+def _readable(table: pd.DataFrame, page: bool = False) -> tuple[list[_Column], list[list[_Cell]]]:
+    """The columns that hold anything, and their cells row by row; for the report fewer (`page`)."""
     rows = [row for _, row in table.iterrows()]
     contestants = table[(table["method"] != "exact") & (table["operator"] != "solver")]
     columns, cells = [], []
     for column in _READABLE:
         texts = [column.cell(row) for row in rows]
-        if not any(texts):
+        if not any(texts) or (page and not column.page):
             continue
         best = np.zeros(len(rows), bool)
         if column.best:
@@ -333,15 +317,6 @@ def _sizes(table: pd.DataFrame) -> list[str]:
             f"{row['observations']} observations, {level}, {row['n_fields']} test fields."
         )
     return sentences
-
-
-_TEX = {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
-_TEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-
-
-def _tex(text: str) -> str:
-    plain = "".join(_TEX.get(character, character) for character in text)
-    return plain.replace("+-", r"$\pm$").replace(r"E\_s", "$E_s$").replace(" x ", r" $\times$ ")
 
 
 def _css(column: _Column) -> str:

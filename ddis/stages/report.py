@@ -4,12 +4,13 @@ from typing import Any
 
 from ddis import provenance
 from ddis.config import Study
+from ddis.evaluation import claims
 from ddis.evaluation import table as tables
 from ddis.evaluation.report import Model, Picture, render_report
 from ddis.evaluation.text import read_table
 from ddis.files import read_bytes, read_json, read_text, write_text
 from ddis.stages.common import stage
-from ddis.stages.layout import figure_names, model_folder, models
+from ddis.stages.layout import figure_names, groups, has_limit, model_folder, models
 from ddis.stages.tables import notes
 
 TITLES = {
@@ -50,16 +51,17 @@ def run(study: Study) -> None:
         table = tables.from_csv(study.folder / "tables" / "errors.csv")
         pictures = {name: picture(study, name) for name in figure_names(study)}
         training = [p for name, p in pictures.items() if name.startswith(("training", "prior"))]
+        lead = [pictures[name] for name in leading(study)]
         html = render_report(
             study=study.study,
             config=study.resolved(),
             table=table,
             caption=tables.caption(table, study.study, study.seed, notes(study)),
-            comparisons={
-                title: read_text(study.folder / "tables" / name)
-                for title, name in (("Distance to the limit", "limit.md"), ("Claims", "claims.md"))
-            },
-            results=[p for p in pictures.values() if p not in training],
+            lead=lead,
+            claims=read_table(study.folder / "tables" / "claims.csv", claims.TYPES),
+            claims_text=read_text(study.folder / "tables" / "claims.md"),
+            comparisons={"Distance to the limit": read_text(study.folder / "tables" / "limit.md")},
+            results=[p for p in pictures.values() if p not in [*lead, *training]],
             cards={p: read_text(study.folder / "data" / p / "card.md") for p in study.problems},
             data=[
                 Picture(f"Pairs of {p}", read_bytes(study.folder / "data" / p / "pairs.png"), "Coefficients and their solutions.")
@@ -73,6 +75,13 @@ def run(study: Study) -> None:
         write_text(path, html)
         tracker.artifact(path)
         tracker.metrics({"peak_memory_mb": provenance.peak_memory_mb()})
+
+
+def leading(study: Study) -> list[str]:
+    """Names of the figures that tell most: estimates beside the truth, and errors beside the limit or the share of the pairs."""
+    problem, observation = groups(study)[0]
+    compared = "limit" if has_limit(study, problem, observation) else "fractions"
+    return [f"{kind}-{problem}-{observation}.png" for kind in ("gallery", compared)]
 
 
 def picture(study: Study, name: str) -> Picture:

@@ -11,11 +11,11 @@ from ddis.errors import InputError
 from ddis.evaluation import claims, limit
 from ddis.evaluation import table as tables
 from ddis.evaluation.scores import Scores, field_scores
-from ddis.evaluation.text import csv_text
 from ddis.files import write_together
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
 from ddis.stages.layout import TABLES, samples_path
+from ddis.text import csv_text
 
 
 def read_case(study: Study, case: Case) -> Samples:
