@@ -10,6 +10,7 @@ from ddis.errors import InputError
 from ddis.evaluation.text import read_table
 from ddis.files import read_json, read_text, write_text
 from ddis.stages import card, figures, generate, report, sample, tables
+from ddis.stages.records import read_record
 from ddis.yaml_text import parse_yaml
 
 NOT_TEXT = [
@@ -52,6 +53,12 @@ def test_json_that_is_none_is_refused(tmp_path):
         write_text(tmp_path / "x.json", content)
         with pytest.raises(InputError, match=r"x\.json is not JSON"):
             read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"inputs": "Ger\xe4t"}', b"[]", b"", b"3"])
+def test_a_record_that_is_none_counts_as_missing(tmp_path, content):
+    (tmp_path / "record.json").write_bytes(content)
+    assert read_record(tmp_path / "record.json") is None and read_record(tmp_path / "none.json") is None
 
 
 def test_a_message_is_one_line_that_every_terminal_can_show():

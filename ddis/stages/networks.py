@@ -1,6 +1,5 @@
 """Trained networks: how they are built from the configuration, and loaded from a study's files."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,14 @@ from ddis.data.normalisation import Normalisation
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
+from ddis.files import read_json
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
 from ddis.priors.base import Prior
-from ddis.reading import REPAIR, cannot_read
+from ddis.reading import REPAIR
 from ddis.stages.layout import model_folder
 
 
@@ -75,15 +75,15 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
     path = folder / "model.json"
     tensors, _ = load_tensors(folder / "weights.safetensors", digest)
     try:
-        information = json.loads(path.read_text(encoding="utf-8"))
+        information = read_json(path)
         if information["configuration"] != digest:
             raise InputError(f"{path} is of another configuration than the weights beside it; {REPAIR}")
         normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
         spectrum, gain, rest = (as_tensor(information.get(name)) for name in ("spectrum", "error_gain", "error_spectrum"))
+    except DamagedError as error:
+        raise DamagedError(f"{error}; {REPAIR}") from error
     except InputError:
         raise
-    except OSError as error:
-        raise cannot_read(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged, or not of ddis ({error!r}); {REPAIR}") from error
     kind, _ = kind_and_percent(model)

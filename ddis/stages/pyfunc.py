@@ -4,7 +4,6 @@ An operator takes `coefficient` [N, *shape] and gives `solution` [N, *shape], bo
 the noisy normalised field `x_t` [N, C, *nodes] and its noise levels `sigma` [N], and gives the denoised `x0_hat` [N, C, *nodes].
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import nn
 
 from ddis.config import Study, kind_and_percent
 from ddis.data.normalisation import Normalisation
+from ddis.files import read_json
 from ddis.models.checkpoint import load_tensors
 from ddis.stages.networks import build_denoiser, build_operator
 
@@ -36,7 +36,7 @@ def _load_pyfunc(path: str) -> Network:
     """Called by MLflow, with a folder that holds config.yaml and models/<problem>/<model>/."""
     [folder] = Path(path).glob("models/*/*")
     study, problem, (kind, _) = Study.load(Path(path) / "config.yaml"), folder.parent.name, kind_and_percent(folder.name)
-    information = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    information = read_json(folder / "model.json")
     normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
     is_operator = kind == "operator"
     network = build_operator(study, problem, **normalisation) if is_operator else build_denoiser(study, problem, kind)

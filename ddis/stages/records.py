@@ -5,7 +5,6 @@ commit, device, command), the resolved configuration, and the SHA-256 of the sta
 outputs. Files inside the study are named from its folder, others as the configuration names them.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -15,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ddis.config import SPLITS, Study
-from ddis.errors import InputError
-from ddis.files import write_error, write_json
+from ddis.errors import DamagedError, InputError
+from ddis.files import read_json, write_error, write_json
 from ddis.provenance import input_digest
-from ddis.reading import cannot_read
 from ddis.stages.layout import TABLES, data_path, figure_names, model_folder, models, samples_path, tuning_path
 
 RECORDS = "provenance"
@@ -171,13 +169,9 @@ def write_record(study: Study, step: Step, made: dict[str, Any], read: dict[str,
 def read_record(path: Path) -> dict[str, Any] | None:
     """A stage's record; None if there is none, or what is there is none. Raises InputError where it cannot be read."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path) if path.exists() else {}
         parts = [record[key] for key in ("inputs", "outputs")]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except (ValueError, KeyError, TypeError):
+    except (DamagedError, KeyError, TypeError):
         return None
     return record if all(isinstance(part, dict) for part in parts) else None
 

@@ -11,7 +11,7 @@ Only damaged files that a record tells to be a stage's are named with `rm`; the 
 """
 
 import csv
-import json
+import io
 import os
 import shlex
 import time
@@ -24,6 +24,7 @@ from typing import Any
 from ddis.config import Study
 from ddis.data.store import PAIRS, SAMPLES, read_attributes
 from ddis.errors import DamagedError, InputError
+from ddis.files import read_json, read_text
 from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
@@ -166,8 +167,7 @@ def _check_hdf5(path: Path) -> None:
 
 
 def _check_csv(path: Path) -> None:
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file, strict=True)
+    header, *rows = csv.reader(io.StringIO(read_text(path)), strict=True)
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a row has not as many cells as the header")
 
@@ -179,7 +179,7 @@ def _check_png(path: Path) -> None:
 
 
 def _check_text(path: Path) -> None:
-    if not path.read_text(encoding="utf-8").strip():
+    if not read_text(path).strip():
         raise ValueError("it is empty")
 
 
@@ -188,7 +188,7 @@ _CHECKS = {
     ".safetensors": check_header,
     ".csv": _check_csv,
     ".png": _check_png,
-    ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
+    ".json": read_json,
     ".yaml": read_yaml,
     **dict.fromkeys((".md", ".tex", ".html"), _check_text),
 }
