@@ -121,7 +121,7 @@ class StageRun:
             return
         self._number += 1
         line = {"id": f"{self._attempt}-{self._number}", "kind": kind, "time": time.time_ns() // 10**6, **content}
-        data = json.dumps(line, default=json_value).encode() + b"\n"
+        data = json.dumps(line).encode() + b"\n"
         try:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -182,8 +182,3 @@ def attempt_of(line: Line) -> str:
 def json_number(value: float) -> float | str:
     """JSON knows no infinity; float() reads the text back."""
     return value if math.isfinite(value) else str(value)
-
-
-def json_value(value: Any) -> Any:
-    """What JSON writes for a value that it does not know: numpy's and torch's scalars as numbers, the rest as text."""
-    return value.item() if hasattr(value, "item") else str(value)

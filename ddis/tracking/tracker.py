@@ -29,9 +29,6 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 FILE_LIMIT_BYTES = 64 * 2**20
-# What MLflow accepts in one request, and the longest names and values.
-_METRICS_PER_REQUEST, _OTHERS_PER_REQUEST = 1000, 100
-_NAME_LENGTH, _PARAMETER_LENGTH, _TAG_LENGTH, _DIGEST_LENGTH = 250, 6000, 8000, 36
 # Left to itself MLflow tries for minutes, prints addresses, and reports its use to its makers. A request is not repeated: one
 # whose answer was lost may have created a run.
 ENVIRONMENT = {
@@ -40,7 +37,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-# Makes MLflow open the experiment in its view of trainings, not in that of language models.
+# MLflow's word for an experiment with trainings, not with language models.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -117,15 +114,15 @@ class Tracker:
         """Metrics are name, value, time (ms since 1970) and step."""
         from mlflow.entities import Metric, Param, RunTag
 
-        numbers = [Metric(_name(name), float(value), time, step) for name, value, time, step in metrics]
-        for part in _chunks(numbers, _METRICS_PER_REQUEST):
-            self.client.log_batch(run_id, metrics=part)
-        settings = {_name(key): cut(value, _PARAMETER_LENGTH) for key, value in (parameters or {}).items()}
-        for part in _chunks([Param(*item) for item in settings.items()], _OTHERS_PER_REQUEST):
-            self.client.log_batch(run_id, params=part)
-        words = {_name(key): cut(value, _TAG_LENGTH) for key, value in (tags or {}).items()}
-        for part in _chunks([RunTag(*item) for item in words.items()], _OTHERS_PER_REQUEST):
-            self.client.log_batch(run_id, tags=part)
+        batches: list[tuple[str, list[Any], int]] = [
+            ("metrics", [Metric(_name(name), float(value), time, step) for name, value, time, step in metrics], 1000),
+            ("params", [Param(_name(key), cut(value, 6000)) for key, value in (parameters or {}).items()], 100),
+            ("tags", [RunTag(_name(key), cut(value, 8000)) for key, value in (tags or {}).items()], 100),
+        ]  # with the longest values, and the most of them in one request, that MLflow accepts
+        for kind, items, size in batches:
+            for begin in range(0, len(items), size):
+                part: dict[str, Any] = {kind: items[begin : begin + size]}
+                self.client.log_batch(run_id, **part)
 
     def set_state(self, run_id: str, status: str, end: int | None, error: str = "") -> None:
         """How a run ended, and when (ms since 1970); or that it is at work (again)."""
@@ -152,7 +149,7 @@ class Tracker:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source, profile = json.dumps({"uri": str(path)}), json.dumps(line["profile"])
-        data = Dataset(line["name"], line["digest"][:_DIGEST_LENGTH], "local", source, profile=profile)
+        data = Dataset(line["name"], line["digest"][:36], "local", source, profile=profile)
         self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
     def add_network(self, run_id: str, study: Path, line: Line) -> None:
@@ -223,13 +220,9 @@ def _relocate(database: Path) -> None:
                     connection.execute(moved, (new, len(old) + 1, number, f"{old}%"))
 
 
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[begin : begin + size] for begin in range(0, len(items), size))
-
-
 def _name(text: str) -> str:
     """`text` as a name that MLflow accepts."""
-    return re.sub(r"[^\w.\-/: ]", "_", text)[:_NAME_LENGTH]
+    return re.sub(r"[^\w.\-/: ]", "_", text)[:250]
 
 
 def cut(text: str, length: int) -> str:
@@ -243,6 +236,7 @@ def tracking_uri() -> str:
 
 
 def shown_uri() -> str:
+    """The address without its password."""
     return _without_password(tracking_uri())
 
 
