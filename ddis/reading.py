@@ -70,6 +70,12 @@ def hdf5_damage(path: Path) -> str | None:
     return f"is truncated: it has {size} bytes, and {stored} by its HDF5 header" if stored > size else None
 
 
+def is_hdf5(path: Path) -> bool:
+    """Whether a file has the signature of HDF5, whoever has it open. Raises OSError."""
+    with path.open("rb") as file:
+        return _seek_signature(file, path.stat().st_size)
+
+
 def _seek_signature(file: BinaryIO, size: int) -> bool:
     """Moves behind the signature, which is at 0 or, after a block of the user's, at 512, 1024, 2048 ... bytes."""
     start = 0

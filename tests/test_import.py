@@ -1,7 +1,10 @@
 """`ddis import`: files laid out like the public ones give the fields that were put in; every bad input is one clear error."""
 
+import fcntl
+import gzip
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -11,6 +14,7 @@ import scipy.io
 import torch
 
 from ddis.cli import main
+from ddis.data.axes import advice
 from ddis.data.residual import relative_residual, rounding_residual
 from ddis.data.store import PAIRS, read_attributes, read_pairs, write_pairs
 from ddis.pde import make_problem
@@ -194,7 +198,72 @@ def test_both_transposed_is_found_where_the_equation_is_not_symmetric(tmp_path, 
 def test_misplaced_sample_axis(tmp_path, capsys, axis, save):
     a, u = (np.moveaxis(x, 0, axis) for x in solved("poisson"))
     error = refused(tmp_path, capsys, "poisson", save(tmp_path / "x.mat", public("poisson", a, u)))
-    assert f"f_data has shape {a.shape}; accepted: [N, S, S]; its sample axis seems to be axis {axis}: move it to axis 0" in error
+    layout, order = {1: ("[S, N, S]", "[2 1 3]"), 2: ("[S, S, N]", "[3 1 2]")}[axis]
+    hint = f"it looks like {layout} (10 fields, 16 x 16 nodes): permute(f_data, {order}) turns it"
+    assert f"f_data has shape {a.shape}; accepted: [N, S, S]; {hint}" in error
+
+
+@pytest.mark.parametrize("save", [save_npz, save_npy, save_plain_hdf5])
+@pytest.mark.parametrize(
+    ("order", "layout", "turn"),
+    [
+        ((0, 3, 1, 2), "[N, T, S, S]", "numpy.transpose({name}, (0, 2, 3, 1))"),
+        ((3, 0, 1, 2), "[T, N, S, S]", "numpy.transpose({name}, (1, 2, 3, 0))"),
+        ((1, 2, 3, 0), "[S, S, T, N]", "numpy.transpose({name}, (3, 0, 1, 2))"),
+    ],
+)
+def test_every_axis_of_snapshots_is_named(tmp_path, capsys, save, order, layout, turn):
+    a, u = (np.asarray(x) for x in solved("navier-stokes"))
+    snapshots = np.stack([u * k for k in range(4)], axis=-1).transpose(order)
+    error = refused(tmp_path, capsys, "navier-stokes", *save(tmp_path, a, snapshots))
+    assert f" has shape {snapshots.shape}; accepted: [N, S, S] or [N, S, S, T], of which the last snapshot is taken; " in error
+    assert f"it looks like {layout} (10 fields, 4 snapshots, 16 x 16 nodes): {turn.format(name='solution')} turns it" in error
+
+
+def test_snapshots_are_read_from_npy_too(tmp_path):
+    a, u = (np.asarray(x) for x in solved("navier-stokes"))
+    assert run(tmp_path, "navier-stokes", *save_npy(tmp_path, a, np.stack([u * 0, u], axis=-1))) == 0
+    assert np.array_equal(read_pairs(tmp_path / "out/pairs.h5").solution, u)
+
+
+@pytest.mark.parametrize("layout", ["SSN", "SNS", "N1SS", "NSS1", "1NSS", "SSN1", "NTSS", "TNSS", "NSST", "SSTN", "STSN"])
+@pytest.mark.parametrize("snapshots", [True, False])
+def test_the_expression_turns_the_array(layout, snapshots):
+    sizes = {"N": 5, "S": 7, "T": 3, "1": 1}
+    letters = [letter + "xy"[layout[:place].count("S")] if letter == "S" else letter for place, letter in enumerate(layout)]
+    wanted = ["N", "Sx", "Sy", *({"1", "T"} & set(layout))]
+    fields = np.random.default_rng(0).standard_normal([sizes[name[0]] for name in wanted])
+    array = fields.transpose([wanted.index(name) for name in letters])
+    text = advice("array", array.shape, snapshots, (5, 7))
+    assert f"it looks like [{', '.join(layout)}] (5 fields, " in text
+    turned = eval(text.split("): ")[1].removesuffix(" turns it"), {"numpy": np, "array": array})
+    expected = fields if fields.ndim == 3 or ("T" in wanted and snapshots) else fields[..., -1]
+    assert np.array_equal(turned, expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((16, 16), "it looks like [S, S], one field of 16 x 16 nodes: f_data[None] turns it"),
+        ((10, 256), "it looks like [N, S S] (10 fields, 16 x 16 nodes in one row): f_data.reshape(10, 16, 16) turns it"),
+        ((10, 16, 15), "the fields must be square"),
+        ((10, 255), "the fields must be square"),
+        ((2, 3, 4, 5, 6), "the fields must be square"),
+        ((256,), "the fields must be square"),
+    ],
+)
+def test_other_shapes_are_told_whole(tmp_path, capsys, shape, hint):
+    fields = np.ones(shape)
+    np.savez(tmp_path / "x.npz", f_data=fields, phi_data=fields)
+    error = refused(tmp_path, capsys, "poisson", tmp_path / "x.npz")
+    assert f"x.npz: f_data has shape {shape}; accepted: [N, S, S]; {hint}" in error
+
+
+@pytest.mark.parametrize("pde", list(KEYS))
+def test_swapped_arrays(tmp_path, capsys, pde):
+    a, u = (np.asarray(x) for x in solved(pde))
+    error = refused(tmp_path, capsys, pde, *save_npy(tmp_path, u, a))
+    assert "coefficient and solution are swapped; put it right and import again" in error
 
 
 @pytest.mark.parametrize("axis", [1, 2])
@@ -275,12 +344,65 @@ def test_files_of_different_sizes(tmp_path, capsys):
 
 
 def test_other_files(tmp_path, capsys):
-    (tmp_path / "text.mat").write_text("nothing")
-    assert "text.mat is truncated or of unknown format" in refused(tmp_path, capsys, "poisson", tmp_path / "text.mat")
+    (tmp_path / "text.mat").write_text("nothing at all, and nothing more")
+    assert "text.mat is of unknown format; accepted: .mat of version 5 or 7.3" in refused(
+        tmp_path, capsys, "poisson", tmp_path / "text.mat"
+    )
     assert "none.mat cannot be read: No such file" in refused(tmp_path, capsys, "poisson", tmp_path / "none.mat")
     assert "cannot be read: Is a directory" in refused(tmp_path, capsys, "poisson", tmp_path)
     one, _ = save_npy(tmp_path, *solved("poisson"))
     assert "coefficient.npy is one array; give two .npy files" in refused(tmp_path, capsys, "poisson", one)
+
+
+def packed(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"x"))
+
+
+def encrypted(path: Path) -> None:
+    """The flag of the first member of an archive is set in both of its headers."""
+    np.savez(path.open("wb"), coefficient=np.ones((3, 4, 4)), solution=np.ones((3, 4, 4)))
+    content = bytearray(path.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
+def zip_of_a_mac(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pairs.mat", b"MATLAB")
+        archive.writestr("__MACOSX/._pairs.mat", b"\0")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "is empty; accepted: .mat"),
+        (packed, "is gzip; accepted: .mat of version 5"),
+        (lambda path: path.write_bytes(b"%PDF-1.7"), "is PDF; accepted"),
+        (encrypted, "is encrypted, password required"),
+        (zip_of_a_mac, "lacks arrays of poisson: wanted f_data and phi_data, or coefficient and solution; it holds __MACOSX"),
+        (lambda path: scipy.io.savemat(path, {"f_data": np.ones((4, 4))}, format="4"), "is a MATLAB file of version 4, which"),
+        (lambda path: path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(200)), "is not an HDF5 file: the signature"),
+        (lambda path: np.savez(path.open("wb"), coefficient="text", solution=np.ones(3)), "coefficient is not an array of real"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, capsys, make, message):
+    make(tmp_path / "x.mat")
+    error = refused(tmp_path, capsys, "poisson", tmp_path / "x.mat")
+    assert "x.mat" in error and message in error
+
+
+@pytest.mark.parametrize("save", [save_npz, save_plain_hdf5, save_npy])
+def test_a_file_of_arrays_that_another_program_has_open_or_that_is_cut_off(tmp_path, capsys, save):
+    files = save(tmp_path, *solved("poisson"))
+    if save is save_plain_hdf5:
+        with files[0].open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            error = refused(tmp_path, capsys, "poisson", *files)
+        assert "cannot be read: Resource temporarily unavailable (another program has it open" in error
+    os.truncate(files[0], files[0].stat().st_size - 10)
+    error = refused(tmp_path, capsys, "poisson", *files)
+    assert "is truncated: it has" in error if save is save_plain_hdf5 else "cannot be read: " in error
 
 
 class Trap:

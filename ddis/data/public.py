@@ -15,9 +15,11 @@ import h5py
 import numpy as np
 import scipy.io
 
+from ddis.data.axes import advice
 from ddis.data.store import check_self_contained
 from ddis.errors import InputError
 from ddis.pde.base import Problem
+from ddis.reading import cannot_read, file_kind, hdf5_damage, is_hdf5
 
 OWN_KEYS = ("coefficient", "solution")
 PUBLIC_KEYS = {
@@ -30,11 +32,19 @@ PUBLIC_KEYS = {
 
 @dataclass(frozen=True)
 class Field:
-    """One array of a file, [N, S, S] in the order it is meant in; `rows(start, stop)` reads a part of it."""
+    """One array of a file, [N, S, S] in the order it is meant in; `rows(start, stop)` reads a part of it.
+
+    given: its shape with all its axes; snapshots: whether the last of them may be time; name, matlab: how a user calls it, and
+    in which language.
+    """
 
     label: str
     shape: tuple[int, ...]
     rows: Callable[[int, int], np.ndarray]
+    given: tuple[int, ...]
+    snapshots: bool
+    name: str
+    matlab: bool
 
 
 @dataclass(frozen=True)
@@ -51,19 +61,19 @@ class Input:
         """(coefficient, solution). Raises InputError for what is no such file, or lacks an array."""
         kind = _kind(self.files[0])
         with ExitStack() as stack:
-            with _readable(str(self), kind):
+            with _readable(self.files[0], kind):
                 fields = stack.enter_context(_READERS[kind](self.files, pde))
             yield fields
 
 
 @contextmanager
-def _readable(label: str, kind: str = "array") -> Iterator[None]:
+def _readable(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # a damaged file can fail anywhere in its parser
-        raise InputError(f"{label} cannot be read as {kind}: {error}; it may be truncated") from error
+        raise cannot_read(path, error, hdf5_damage if kind == "HDF5" else None) from error
 
 
 def group_inputs(paths: Sequence[Path]) -> list[Input]:
@@ -85,17 +95,19 @@ def _kind(path: Path) -> str:
     try:
         with path.open("rb") as file:
             head = file.read(128)
+        kind = file_kind(head)
+        if kind == "zip":
+            return ".npz"
+        if kind in (".npy", "MATLAB file of version 5"):
+            return kind
+        if kind in ("HDF5", "MATLAB file of version 7.3") or is_hdf5(path):
+            return "HDF5"
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if head.startswith(b"\x93NUMPY"):
-        return ".npy"
-    if head.startswith(b"PK\x03\x04"):
-        return ".npz"
-    if head.startswith(b"MATLAB 5.0 MAT-file"):
-        return "MATLAB file of version 5"
-    if h5py.is_hdf5(path):
-        return "HDF5"
-    raise InputError(f"{path} is truncated or of unknown format; accepted: .mat of version 5 or 7.3, HDF5, .npz, two .npy")
+        raise cannot_read(path, error) from error
+    found = kind or ("empty" if not head else "of unknown format")
+    if path.suffix.lower() == ".mat" and len(head) > 20 and 0 <= int.from_bytes(head[:4], "little") < 5000:
+        found = "a MATLAB file of version 4, which holds no arrays of three axes"
+    raise InputError(f"{path} is {found}; accepted: .mat of version 5 or 7.3, HDF5, .npz, two .npy")
 
 
 def _choose(path: Path, pde: str, names: Sequence[str]) -> tuple[str, str]:
@@ -108,22 +120,24 @@ def _choose(path: Path, pde: str, names: Sequence[str]) -> tuple[str, str]:
     raise InputError(f"{path} lacks arrays of {pde}: wanted {wanted}; it holds {', '.join(sorted(names)) or 'nothing'}")
 
 
-def _field(path: Path, key: str, array: Any, pde: str, reverse: bool = False) -> Field:
+def _field(path: Path, key: str, array: Any, kind: str, with_time: bool, reverse: bool = False) -> Field:
     """A view of an array or data set, in the order it is meant in."""
     label = f"{path}: {key}" if key else str(path)
-    if not hasattr(array, "dtype") or array.dtype.kind not in "fiu":
+    if not hasattr(array, "dtype") or array.dtype.kind not in "fiu" or not array.shape:
         raise InputError(f"{label} is not an array of real numbers")
     shape = tuple(int(n) for n in (array.shape[::-1] if reverse else array.shape))
-    snapshots = pde == "navier-stokes" and key in ("u", "solution") and len(shape) == 4
+    snapshots = with_time and len(shape) == 4
 
     def rows(start: int, stop: int) -> np.ndarray:
-        with _readable(label):
+        with _readable(path, kind):
             if reverse:
                 part = array[-1, ..., start:stop] if snapshots else array[..., start:stop]
                 return np.ascontiguousarray(part.T)
             return np.ascontiguousarray(array[start:stop, ..., -1] if snapshots else array[start:stop])
 
-    return Field(label, shape[:3] if snapshots else shape, rows)
+    return Field(
+        label, shape[:3] if snapshots else shape, rows, shape, with_time, key or path.stem, reverse or kind.startswith("MATLAB")
+    )
 
 
 @contextmanager
@@ -131,8 +145,7 @@ def _open_matlab(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Fie
     path = files[0]
     keys = _choose(path, pde, [name for name, _, _ in scipy.io.whosmat(path)])
     arrays = scipy.io.loadmat(path, variable_names=keys)
-    a, u = (_field(path, key, arrays[key], pde) for key in keys)
-    yield a, u
+    yield _pair(pde, "MATLAB file of version 5", [(path, key, arrays[key]) for key in keys])
 
 
 @contextmanager
@@ -141,9 +154,8 @@ def _open_hdf5(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Field
     with h5py.File(path, "r") as file:
         check_self_contained(path, file)
         keys = _choose(path, pde, [name for name, item in file.items() if isinstance(item, h5py.Dataset)])
-        matlab = file.userblock_size >= 512
-        a, u = (_field(path, key, file[key], pde, matlab or "MATLAB_class" in file[key].attrs) for key in keys)
-        yield a, u
+        matlab = file.userblock_size >= 512 or any("MATLAB_class" in file[key].attrs for key in keys)
+        yield _pair(pde, "HDF5", [(path, key, file[key]) for key in keys], matlab)
 
 
 @contextmanager
@@ -151,14 +163,22 @@ def _open_npz(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Field]
     path = files[0]
     with np.load(path, allow_pickle=False) as archive:
         keys = _choose(path, pde, archive.files)
-        a, u = (_field(path, key, archive[key], pde) for key in keys)
-        yield a, u
+        yield _pair(pde, ".npz", [(path, key, archive[key]) for key in keys])
 
 
 @contextmanager
 def _open_npy(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Field]]:
-    a, u = (_field(path, "", np.load(path, mmap_mode="r", allow_pickle=False), pde) for path in files)
-    yield a, u
+    arrays = []
+    for path in files:
+        with _readable(path, ".npy"):
+            arrays.append((path, "", np.load(path, mmap_mode="r", allow_pickle=False)))
+    yield _pair(pde, ".npy", arrays)
+
+
+def _pair(pde: str, kind: str, arrays: Sequence[tuple[Path, str, Any]], reverse: bool = False) -> tuple[Field, Field]:
+    """(coefficient, solution); the last axis of a solution may be time in navier-stokes."""
+    (a, u), timed = arrays, pde == "navier-stokes"
+    return _field(*a, kind, False, reverse), _field(*u, kind, timed, reverse)
 
 
 _READERS = {"MATLAB file of version 5": _open_matlab, "HDF5": _open_hdf5, ".npz": _open_npz, ".npy": _open_npy}
@@ -166,19 +186,13 @@ _READERS = {"MATLAB file of version 5": _open_matlab, "HDF5": _open_hdf5, ".npz"
 
 def check_shapes(coefficient: Field, solution: Field, problem: Problem) -> int:
     """The resolution S, the size of a coefficient's last axis. Raises InputError unless both are [N, *shape] of the problem."""
-    for field in (coefficient, solution):
-        shape = field.shape
-        axes = 1 + len(problem.shapes(problem.minimum_resolution)[0 if field is coefficient else 1])
-        if len(shape) != axes:
-            raise InputError(f"{field.label} has shape {shape}; accepted: {_expected(axes)}, one field after the other")
-        if problem.shapes(shape[-1])[0] == (shape[-1],) * 2 and shape[1] != shape[2]:
-            axis = {shape[1]: 2, shape[2]: 1}.get(shape[0])
-            hint = "the fields must be square" if axis is None else f"its sample axis seems to be axis {axis}: move it to axis 0"
-            raise InputError(f"{field.label} has shape {shape}; accepted: [N, S, S]; {hint}")
+    for which, (field, partner) in enumerate(((coefficient, solution), (solution, coefficient))):
+        if not _fits(field, problem, which):
+            raise InputError(_about(field, partner, problem, which))
     size, count = coefficient.shape[-1], coefficient.shape[0]
     wanted = [(count, *shape) for shape in problem.shapes(max(size, 1))]
     if coefficient.shape != wanted[0] or solution.shape != wanted[1]:
-        names = f"{coefficient.label} has shape {coefficient.shape}, {solution.label} {solution.shape}"
+        names = f"{coefficient.label} has shape {coefficient.given}, {solution.label} {solution.given}"
         same = "they must agree" if wanted[0] == wanted[1] else f"accepted for {size} nodes: {wanted[0]} and {wanted[1]}"
         raise InputError(f"{names}; {same}")
     if 0 in coefficient.shape:
@@ -186,5 +200,27 @@ def check_shapes(coefficient: Field, solution: Field, problem: Problem) -> int:
     return size
 
 
-def _expected(axes: int) -> str:
-    return "[N, S, S]" if axes == 3 else f"{axes} axes"
+def _fits(field: Field, problem: Problem, which: int) -> bool:
+    """Whether a field alone could be [N, *shape] of the problem's coefficient (0) or solution (1)."""
+    wanted = problem.shapes(problem.minimum_resolution)[which]
+    return len(field.shape) == 1 + len(wanted) and (field.shape[1] == field.shape[2] or not _square(problem, which))
+
+
+def _square(problem: Problem, which: int) -> bool:
+    """Whether the fields have S x S nodes."""
+    size = problem.minimum_resolution
+    return problem.shapes(size)[which] == (size, size)
+
+
+def _about(field: Field, partner: Field, problem: Problem, which: int) -> str:
+    """What a field with the wrong axes is, and how to turn it."""
+    if not _square(problem, which):
+        axes = 1 + len(problem.shapes(problem.minimum_resolution)[which])
+        return f"{field.label} has shape {field.given}; accepted: {axes} axes, one field after the other"
+    accepted = "[N, S, S]"
+    if field.snapshots:
+        accepted += " or [N, S, S, T], of which the last snapshot is taken"
+    known = (partner.shape[0], partner.shape[1]) if len(partner.shape) == 3 and partner.shape[1] == partner.shape[2] else None
+    hint = advice(field.name, field.given, field.snapshots, known, field.matlab)
+    hint = hint or advice(field.name, field.given, field.snapshots, None, field.matlab) or "the fields must be square"
+    return f"{field.label} has shape {field.given}; accepted: {accepted}; {hint}"

@@ -111,6 +111,16 @@ def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str |
     return _better_order(problem, (coefficient, solution), orders)
 
 
+def swapped(problem: Problem, coefficient: Tensor, solution: Tensor) -> str | None:
+    """Whether arrays of one shape stand in each other's place, judged by the solver; None if that does not fit clearly better."""
+    if coefficient.shape != solution.shape or inadmissible(problem, solution) is not None:
+        return None
+    other = float(np.median(solver_difference(problem, solution, coefficient)))
+    fits = inadmissible(problem, coefficient) is None
+    given = float(np.median(solver_difference(problem, coefficient, solution))) if fits else np.inf
+    return "coefficient and solution are swapped" if other * _CLEARLY_BETTER < min(given, 1.0) else None
+
+
 def moved_sample_axis(problem: Problem, coefficient: Tensor, solution: Tensor, fields: Sequence[int]) -> str | None:
     """Where the sample axis of arrays with as many fields as nodes per side is, if not in front; judged by some fields."""
     if not _square(coefficient, solution):

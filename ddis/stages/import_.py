@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddis.data.public import Field, Input, check_shapes, group_inputs
-from ddis.data.residual import Figures, figures, inadmissible, moved_sample_axis, transposed
+from ddis.data.residual import Figures, figures, inadmissible, moved_sample_axis, swapped, transposed
 from ddis.data.store import PAIRS, pairs_writer, read_attributes
 from ddis.errors import InputError
 from ddis.pde import make_problem
@@ -110,10 +110,12 @@ def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> Figure
     count, size = a.shape[:2]
     chosen = np.unique(np.linspace(0, count - 1, CHECKED_FIELDS).astype(int))
     fields = _read(a, chosen), _read(u, chosen)
+    if inadmissible(problem, fields[0]) is not None and (wrong := swapped(problem, *fields)):
+        raise InputError(f"{item}: {wrong}; put it right and import again; nothing was written")
     _check_admissible(problem, a.label, fields[0], chosen.tolist())
     try:
         result = figures(problem, *fields)
-        wrong = None if result.small else transposed(problem, *fields)
+        wrong = None if result.small else swapped(problem, *fields) or transposed(problem, *fields)
         if not (result.small or wrong) and count == size:
             everything = np.arange(count)
             wrong = moved_sample_axis(problem, _read(a, everything), _read(u, everything), chosen.tolist())
