@@ -2,7 +2,7 @@
 
 `benchmarks/posterior_gap.py` defines the setting (16 x 16 nodes, 20 observations with 1 % noise, four fields, seed 7) and the
 measures, and writes the full table of docs/samplers.md; here fewer chains, at weights near its optima. The bounds hold what each
-sampler misses, from both sides: the samplers are no exact ones, and a change that makes one better or worse is to be noticed.
+sampler misses, from both sides where so few chains tell it from nothing: a change that makes one better or worse is to be noticed.
 """
 
 import math
@@ -68,26 +68,26 @@ def test_what_stationary_noise_costs_gauss_newton(poisson, length, spread):
 # for helmholtz, is narrower along observed directions: `NARROWER` has its bounds.
 HELMHOLTZ = {"loss": "rms", "sigma_max": 80.0, "sigma_min": 0.002, "weight": 64}
 GAPS = {
-    "ddis": ({"weight": 0.1}, {}, (0.14, 0.25), (0.75, 1.1), (1.08, 1.2), (0.89, 0.97), (1.1, 1.3)),
-    "ddis-dps": ({"weight": 128}, HELMHOLTZ, (0.1, 0.2), (0.95, 1.3), (0.95, 1.08), (0.85, 0.92), (1.05, 1.18)),
-    "fundps": ({"weight": 256}, HELMHOLTZ, (0.05, 0.14), (0.35, 0.55), (0.95, 1.05), (0.84, 0.92), (1.02, 1.1)),
-    "diffusionpde": ({"weight": 256, "steps": 500}, {}, (0.01, 0.1), (0.3, 0.6), (0.94, 1.03), (0.83, 0.91), (1.0, 1.05)),
+    "ddis": ({"weight": 0.1}, {}, (0.06, 0.3), (0.7, 1.3), (1.08, 1.22), (0.88, 0.98), (1.02, 1.36)),
+    "ddis-dps": ({"weight": 128}, HELMHOLTZ, (-1, 0.24), (0.8, 1.45), (0.95, 1.1), (0.84, 0.95), (0.99, 1.22)),
+    "fundps": ({"weight": 256}, HELMHOLTZ, (-1, 0.18), (0.35, 0.6), (0.95, 1.06), (0.83, 0.95), (0.99, 1.13)),
+    "diffusionpde": ({"weight": 256, "steps": 500}, {}, (-1, 0.15), (0.2, 0.75), (0.94, 1.03), (0.83, 0.93), (0.99, 1.12)),
     "joint-daps": (
         {"weight": 0.1, "steps": 50, "ode_steps": 1},
         {},
-        (0.35, 0.5),
-        (10, 20),
-        (0.65, 0.78),
-        (0.74, 0.85),
-        (1.5, 1.9),
+        (0.33, 0.55),
+        (10, 21),
+        (0.65, 0.79),
+        (0.75, 0.88),
+        (1.4, 2.05),
     ),
 }
-NARROWER = {"ddis-dps": (0.38, 0.58), "fundps": (0.08, 0.16)}
+NARROWER = {"ddis-dps": (0.3, 0.62), "fundps": (0.08, 0.16)}
 
 
 @pytest.mark.parametrize("method", list(GAPS))
 def test_what_a_sampler_misses_has_the_stated_size(setting, method):
-    """32 chains: standard errors 3 % of the spreads, 0.02 of coverage and bias; two methods with fewer steps than published."""
+    """32 chains; bounds are three standard deviations about the mean of five seeds of the chains. Fewer steps than published."""
     common, changes, *bounds = GAPS[method]
     if not isinstance(setting.task.problem, Helmholtz):
         changes = {}
