@@ -28,6 +28,7 @@ from ddis.files import write_json, write_text
 from ddis.priors import gaussian
 from ddis.provenance import collect
 from ddis.sampling.base import Batch, Method, State
+from ddis.sampling.covariance import AverageSpectrum
 from ddis.sampling.daps import anneal
 from ddis.sampling.ddis_gn import DDISGN
 from ddis.sampling.gauss_newton import GaussNewtonStep, gaussian_update, jacobian_rows
@@ -67,7 +68,7 @@ class RowsOfEveryChain(DDISGN):
 
     def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s, task = self.settings, batch
-        likelihood = GaussNewtonStep(task, OwnJacobian(task), s.iterations)  # type: ignore[arg-type]
+        likelihood = GaussNewtonStep(task, OwnJacobian(task), AverageSpectrum(task), s.iterations)  # type: ignore[arg-type]
         yield from anneal(task, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps)
 
 

@@ -222,8 +222,8 @@ class Posterior:
             raise InputError(f"method {name}: needs gradients of the operator, which has none; accepted: {without_gradients()}")
         if method.closed_form and not (self.problem.linear and isinstance(self.operator, Solver)):
             raise InputError(f"method {name}: needs a linear problem and its own solver")
-        if method.closed_form and not isinstance(self.prior.denoise, GaussianDenoiser | None):
-            raise InputError(f"method {name}: needs a Gaussian prior, ddis.prior.gaussian")
+        if method.closed_form and self.prior.mixture is None and not isinstance(self.prior.denoise, GaussianDenoiser | None):
+            raise InputError(f"method {name}: needs a prior in closed form, ddis.prior.gaussian or mixture")
         method.check(self.problem, self.grid.shape[0])
 
     def batch(self, method: Method[Any], fields: slice, generators: Generators, cost: Cost | None = None) -> Batch:
@@ -245,6 +245,7 @@ class Posterior:
             prior=None if self.prior.denoise is None else cost.count_prior(self.prior.denoise),
             mean=self.prior.mean,
             spectrum=self.prior.spectrum,
+            mixture=self.prior.mixture,
             units=(self.coefficient.std / SIGMA_DATA, self.solution.std / SIGMA_DATA),
             cost=cost,
         )

@@ -18,6 +18,7 @@ from ddis.pde import make_problem
 from ddis.priors import gaussian
 from ddis.randomness import generator
 from ddis.sampling.base import Batch
+from ddis.sampling.covariance import AverageSpectrum, conditional_spectrum
 from ddis.sampling.daps import anneal
 from ddis.sampling.ddis_gn import DDISGNSettings, dense_is_cheaper
 from ddis.sampling.gauss_newton import (
@@ -26,7 +27,6 @@ from ddis.sampling.gauss_newton import (
     LeadingModes,
     MatrixFreeUpdate,
     SharedJacobian,
-    conditional_spectrum,
 )
 from ddis.sampling.linearisation import Linearisation, conjugate_gradients
 from ddis.sampling.schedules import karras_schedule
@@ -184,7 +184,7 @@ def test_preconditioner_saves_iterations():
         task = make_task(fields=1)
         update = MatrixFreeUpdate(task, LeadingModes(task, count), tolerance=0.1)
         task.cost.operator = 0
-        *_, last = anneal(task, GaussNewtonStep(task, update), karras_schedule(10.0, 0.01, 4), 1)
+        *_, last = anneal(task, GaussNewtonStep(task, update, AverageSpectrum(task)), karras_schedule(10.0, 0.01, 4), 1)
         assert bool(last.x0.isfinite().all())
         costs.append(task.cost.operator)
     assert costs[1] <= costs[0] / 2
@@ -212,8 +212,8 @@ def test_a_failed_chain_is_not_finite_and_leaves_the_others_alone():
     for made, solve in ((task, failing), (whole, whole.operator)):
         leading = LeadingModes(made, 10)
         made.operator = solve
-        step = GaussNewtonStep(made, MatrixFreeUpdate(made, leading, 0.1))
-        finals.append(step(torch.zeros(4, SIZE, SIZE), 1.0, 0.0))
+        step = GaussNewtonStep(made, MatrixFreeUpdate(made, leading, 0.1), AverageSpectrum(made))
+        finals.append(step(torch.zeros(4, SIZE, SIZE), torch.zeros(4, 1, SIZE, SIZE), 1.0, 0.0))
     assert not bool(finals[0][1].isfinite().any())
     keep = [0, 2, 3]
     assert torch.allclose(finals[0][keep], finals[1][keep], atol=1e-6)
@@ -229,9 +229,10 @@ def test_a_matrix_free_update_costs_four_evaluations_and_two_per_iteration(monke
     """What the cost model takes for a chain and level: value, transposed product's graph, one product, c pairs, the last pull."""
     monkeypatch.setattr("ddis.sampling.gauss_newton.MOST_ITERATIONS", iterations or 1)
     task = make_task()
-    step = GaussNewtonStep(task, MatrixFreeUpdate(task, LeadingModes(task, 4), tolerance))
+    step = GaussNewtonStep(task, MatrixFreeUpdate(task, LeadingModes(task, 4), tolerance), AverageSpectrum(task))
     before = task.cost.operator
-    step(torch.zeros(len(task.generators), SIZE, SIZE), 1.0, 0.0)
+    x = torch.zeros(len(task.generators), SIZE, SIZE)
+    step(x, x[:, None], 1.0, 0.0)
     assert task.cost.operator - before == (4 + 2 * iterations) * len(task.generators)
 
 

@@ -81,7 +81,7 @@ def test_langevin_on_the_joint_prior_pulls_at_the_observed_nodes_of_the_solution
     task = setting.of("joint-daps", 2)
     step = LangevinStep(task, 1.0, 1.0, 3, 1e-3, 0.0, predict=task.predict_joint)
     x0_hat = torch.randn(4, 2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    moved = (step(x0_hat, 1.0, 0.0) - x0_hat).flatten(2) != 0
+    moved = (step(x0_hat, x0_hat, 1.0, 0.0) - x0_hat).flatten(2) != 0
     expected = torch.zeros(4, SIZE**2, dtype=torch.bool)
     expected.scatter_(1, task.observation.index.repeat_interleave(2, dim=0), True)
     assert not moved[:, 0].any() and torch.equal(moved[:, 1], expected)

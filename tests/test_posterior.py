@@ -24,7 +24,7 @@ from ddis.operators.solver import Solver
 from ddis.pde import make_problem
 from ddis.priors import gaussian
 from ddis.randomness import generator
-from ddis.sampling import ddis_gn, gauss_newton
+from ddis.sampling import covariance, ddis_gn
 from ddis.sampling.base import Batch
 from ddis.sampling.daps import anneal
 
@@ -163,7 +163,7 @@ def test_helmholtz_with_a_covariance_taken_as_diagonal_is_rejected():
 
 
 def test_isotropic_covariance_is_rejected(setting, monkeypatch):
-    monkeypatch.setattr(gauss_newton, "conditional_spectrum", lambda spectrum, noise, sigma: torch.full_like(spectrum, sigma**2))
+    monkeypatch.setattr(covariance, "conditional_spectrum", lambda spectrum, noise, sigma: torch.full_like(spectrum, sigma**2))
     assert not agrees(chains(make_setting()), setting)
 
 

@@ -187,7 +187,7 @@ def test_langevin_without_observations_has_the_variance_of_its_discretisation():
     task = make_task(chains=500)
     rate, sigma, steps = 0.02, 0.3, 8
     step = LangevinStep(task, weight=0.0, tau=1.0, steps=steps, learning_rate=rate, temperature=1.0)
-    x = step(torch.zeros(500, SIZE, SIZE), sigma, progress=0.0)
+    x = step(torch.zeros(500, SIZE, SIZE), torch.zeros(500, 1, SIZE, SIZE), sigma, progress=0.0)
     q = 1 - rate / sigma**2
     expected = 2 * rate * (1 - q ** (2 * steps)) / (1 - q**2)
     assert float(x.var()) == pytest.approx(expected, rel=5 * np.sqrt(2 / 32000))
@@ -196,7 +196,8 @@ def test_langevin_without_observations_has_the_variance_of_its_discretisation():
 def test_langevin_rate_falls_to_one_percent():
     task = make_task()
     step = LangevinStep(task, weight=0.0, tau=1.0, steps=1, learning_rate=0.01, temperature=1.0)
-    first, last = (float(step(torch.zeros(2, SIZE, SIZE), 1e6, progress).std()) for progress in (0.0, 1.0))
+    zero = torch.zeros(2, SIZE, SIZE)
+    first, last = (float(step(zero, zero, 1e6, progress).std()) for progress in (0.0, 1.0))
     assert first / last == pytest.approx(10, rel=0.3)
 
 
@@ -254,7 +255,8 @@ def test_fundps_guidance_is_multiplied_by_sigma_below_one_and_has_the_residual_o
 
 def test_costs_count_forward_and_vector_jacobian_products():
     task = make_task()
-    LangevinStep(task, 1.0, 1.0, steps=3, learning_rate=1e-3, temperature=0.1)(torch.zeros(2, SIZE, SIZE), 1.0, 0.0)
+    zero = torch.zeros(2, SIZE, SIZE)
+    LangevinStep(task, 1.0, 1.0, steps=3, learning_rate=1e-3, temperature=0.1)(zero, zero, 1.0, 0.0)
     assert task.cost.operator == 2 * 3 * 2
 
 

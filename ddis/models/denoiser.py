@@ -6,9 +6,11 @@ and table 1; with noise of another spectrum than white as in FunDPS, arXiv 2505.
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ddis.fields.bases import Basis
+from ddis.fields.mixture import Mixture
 
 SIGMA_DATA = 0.5  # standard deviation of normalised fields
 
@@ -57,3 +59,32 @@ class GaussianDenoiser:
             return self.basis.inverse(gain * self.basis.forward(x_t))
         mean = self.mean.to(x_t)
         return mean + self.basis.inverse(gain * self.basis.forward(x_t - mean))
+
+
+class MixtureDenoiser:
+    """The optimal denoiser of a mixture of Gaussian fields: that of each component, with its probability given x_t.
+
+    Args:
+        basis: basis in which fields and noise have independent coefficients.
+        mixture: of the (normalised) field; noise_spectrum: variance K [*shape] of the noise's coefficients.
+    """
+
+    def __init__(self, basis: Basis, mixture: Mixture, noise_spectrum: Tensor):
+        self.basis, self.mixture, self.noise_spectrum = basis, mixture, noise_spectrum
+
+    def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        levels = sigma.unique()
+        if len(levels) == 1:
+            return self._at(x_t, float(levels))
+        chains = [self._at(x, float(s)) for x, s in zip(x_t.split(1), sigma, strict=True)]
+        return torch.cat(chains)
+
+    def _at(self, x_t: Tensor, sigma: float) -> Tensor:
+        """x0_hat of fields that are all at the level sigma."""
+        known, noise = self.mixture.to(x_t.device), sigma**2 * self.noise_spectrum.to(x_t.device).flatten()
+        x = self.basis.forward(x_t.double()).flatten(1)
+        prior = known.spectra.flatten(1)
+        total = prior + noise
+        likelihood = -0.5 * (x.square() @ total.reciprocal().T + total.log().sum(dim=1))
+        probability = (likelihood + known.weights.log()).softmax(dim=1)
+        return self.basis.inverse(((probability @ (prior / total)) * x).reshape(x_t.shape)).to(x_t)

@@ -1,14 +1,17 @@
 """What a problem is: the one interface between an equation and everything else."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from torch import Tensor
 
 from ddis.errors import InputError
-from ddis.grid import Nodes, Space, square
+from ddis.fields.mixture import Drawn, Mixture, neumann_mixture, sample_neumann_mixture
+from ddis.grid import Grid, Nodes, Space, square
 
 
 class ProblemParameters(BaseModel):
@@ -22,6 +25,43 @@ class RandomFieldParameters(ProblemParameters):
 
     alpha: float = Field(2.0, gt=1)
     tau: float = Field(3.0, gt=0)
+
+
+def number_or_range(above: float) -> PlainValidator:
+    """Accepts a finite number above `above`, or the two ends [low, high] of a range of such."""
+
+    def check(value: Any) -> Drawn:
+        ends = list(value) if isinstance(value, list | tuple) else [value]
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) and above < end < math.inf for end in ends)
+        if not numbers or ends != sorted(set(ends)) or len(ends) != (2 if isinstance(value, list | tuple) else 1):
+            raise ValueError(f"{value!r}; accepted: a number above {above:g}, or [low, high] of two")
+        return float(ends[0]) if len(ends) == 1 else (float(ends[0]), float(ends[1]))
+
+    return PlainValidator(check, json_schema_input_type=float | tuple[float, float])
+
+
+class MixtureParameters(ProblemParameters):
+    """alpha, tau: as of a random field, or a range [low, high] of which every field draws its own."""
+
+    alpha: Annotated[Drawn, number_or_range(above=1)] = 2.0
+    tau: Annotated[Drawn, number_or_range(above=0)] = 3.0
+
+    @property
+    def drawn(self) -> bool:
+        """Whether fields differ in alpha or tau."""
+        return isinstance(self.alpha, tuple) or isinstance(self.tau, tuple)
+
+    def sample(self, indices: Sequence[int], grid: Grid, seed: int) -> Tensor:
+        """The benchmark's random fields [N, *shape] on a bounded grid, float64."""
+        return sample_neumann_mixture(indices, grid, seed, self.alpha, self.tau)
+
+    def mixture(self, grid: Grid) -> Mixture:
+        """Their distribution."""
+        return neumann_mixture(grid, self.alpha, self.tau)
+
+    def spectrum(self, grid: Grid) -> Tensor | None:
+        """Variance [*shape] of their modes, if all fields have the same; else None."""
+        return None if self.drawn else self.mixture(grid).spectra[0]
 
 
 class Problem(ABC):
@@ -105,6 +145,11 @@ class Problem(ABC):
         """Variance [*shape] of the free field's modes in its grid's basis, if it is Gaussian and diagonal there; else None."""
         return None
 
+    def prior_mixture(self, resolution: int) -> Mixture | None:
+        """The free field as a mixture of Gaussian fields with independent modes, if it is one; else None."""
+        spectrum = self.prior_spectrum(resolution)
+        return None if spectrum is None else Mixture(torch.ones(1, dtype=torch.float64), spectrum[None])
+
     @property
     def is_gaussian(self) -> bool:
         """Whether the free coefficient is a Gaussian field of known spectrum."""
@@ -112,5 +157,5 @@ class Problem(ABC):
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether the exact posterior is known: G linear, P a mask of nodes (or the identity), and b Gaussian."""
-        return self.linear and self.is_gaussian
+        """Whether the exact posterior is known: G linear, P a mask of nodes (or the identity), b (a mixture of) Gaussian."""
+        return self.linear and self.prior_mixture(self.minimum_resolution) is not None

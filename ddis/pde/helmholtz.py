@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from ddis.errors import InputError
-from ddis.fields.gaussian import neumann_spectrum, sample_neumann
-from ddis.pde.base import Problem, RandomFieldParameters
+from ddis.fields.mixture import Mixture
+from ddis.pde.base import MixtureParameters, Problem
 from ddis.pde.dirichlet import extend_interior, laplacian, laplacian_eigenvalues, solve_dirichlet, zero_boundary
 
 RESONANCE = 1e-3
 
 
-class HelmholtzParameters(RandomFieldParameters):
+class HelmholtzParameters(MixtureParameters):
     """k: wave number."""
 
     k: float = Field(1.0, ge=0)
@@ -63,7 +63,7 @@ class Helmholtz(Problem):
         check_resonance(resolution, k)
 
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
-        return zero_boundary(sample_neumann(indices, resolution, seed, self.parameters.alpha, self.parameters.tau))
+        return zero_boundary(self.parameters.sample(indices, self.coefficient_space(resolution).grid, seed))
 
     def solve(self, coefficient: Tensor) -> Tensor:
         check_resonance(coefficient.shape[-1], self.parameters.k)
@@ -78,8 +78,13 @@ class Helmholtz(Problem):
     def relax(self, coefficient: Tensor) -> Tensor:
         return extend_interior(coefficient)
 
-    def prior_spectrum(self, resolution: int) -> Tensor:
-        return torch.from_numpy(neumann_spectrum(resolution, self.parameters.alpha, self.parameters.tau))
+    def prior_spectrum(self, resolution: int) -> Tensor | None:
+        return self.parameters.spectrum(self.coefficient_space(resolution).grid)
+
+    def prior_mixture(self, resolution: int) -> Mixture | None:
+        if self.parameters.drawn:
+            return self.parameters.mixture(self.coefficient_space(resolution).grid)
+        return super().prior_mixture(resolution)
 
 
 @lru_cache(maxsize=64)

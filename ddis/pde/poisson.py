@@ -5,18 +5,17 @@
 
 from collections.abc import Sequence
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from ddis.errors import InputError
-from ddis.fields.gaussian import neumann_spectrum, sample_neumann
+from ddis.fields.mixture import Mixture
 from ddis.grid import Grid, Space
-from ddis.pde.base import Problem, RandomFieldParameters
+from ddis.pde.base import MixtureParameters, Problem
 from ddis.pde.dirichlet import Lengths, laplacian, solve_dirichlet
 
 
-class PoissonParameters(RandomFieldParameters):
+class PoissonParameters(MixtureParameters):
     """aspect: L, the length of the domain along x."""
 
     # Left out where it is 1, so that data sets of the square keep the parameters that stand in their files.
@@ -30,7 +29,8 @@ class Poisson(Problem):
     5-point stencil, second order in h for smooth a, solved directly in the sine basis (residual at round-off). Everything is
     dimensionless.
 
-    Parameters: alpha (α > 1) and tau (τ > 0), smoothness and inverse length scale of the random field; aspect, L.
+    Parameters: alpha (α > 1) and tau (τ > 0), smoothness and inverse length scale of the random field, or ranges [low, high] of
+    which every field draws its own, so that the coefficient is a mixture of Gaussian fields; aspect, L.
     It fails for S < 4 only; at α near 1 the field is rough at every scale, and the order of convergence drops.
     Good values: S from 16 to 256; α = 2, τ = 3 (benchmark) gives std(a) = 0.292 and std(u) = 0.0042 on the square.
     """
@@ -64,8 +64,7 @@ class Poisson(Problem):
             raise InputError(f"aspect {self.parameters.aspect:g} at resolution {resolution}: fewer than 4 nodes along x")
 
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
-        grid = self.coefficient_space(resolution).grid
-        return sample_neumann(indices, grid, seed, self.parameters.alpha, self.parameters.tau)
+        return self.parameters.sample(indices, self.coefficient_space(resolution).grid, seed)
 
     def solve(self, coefficient: Tensor) -> Tensor:
         return solve_dirichlet(coefficient, lengths=self.lengths)
@@ -73,6 +72,10 @@ class Poisson(Problem):
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         return laplacian(solution, self.lengths) - coefficient[..., 1:-1, 1:-1]
 
-    def prior_spectrum(self, resolution: int) -> Tensor:
-        grid = self.coefficient_space(resolution).grid
-        return torch.from_numpy(neumann_spectrum(grid, self.parameters.alpha, self.parameters.tau))
+    def prior_spectrum(self, resolution: int) -> Tensor | None:
+        return self.parameters.spectrum(self.coefficient_space(resolution).grid)
+
+    def prior_mixture(self, resolution: int) -> Mixture | None:
+        if self.parameters.drawn:
+            return self.parameters.mixture(self.coefficient_space(resolution).grid)
+        return super().prior_mixture(resolution)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ddis.data.normalisation import Normalisation
+from ddis.fields.mixture import Mixture
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import Denoiser
 
@@ -18,6 +19,7 @@ class Prior:
     coefficient      normalisation of b
     mean, spectrum   [*shape] of b, and variance of its modes in the problem's basis; spectrum 0: not known
     solution         normalisation of the solution, the second channel of a joint prior; None: a prior of b alone
+    mixture          the closed form of b, where it is a mixture of Gaussian fields; None: it is not, or not known
     examples         solutions [N, *shape] that a joint prior was trained on; None: not at hand
     """
 
@@ -27,6 +29,7 @@ class Prior:
     mean: Tensor
     spectrum: Tensor
     solution: Normalisation | None = None
+    mixture: Mixture | None = None
     examples: Tensor | None = None
 
     @property

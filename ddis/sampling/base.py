@@ -12,6 +12,7 @@ from torch import Tensor
 from ddis.data.subsets import percent_keys
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
+from ddis.fields.mixture import Mixture
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import Denoiser
 from ddis.observe.observation import Observation
@@ -157,6 +158,7 @@ class Batch:
     residual     residual of the equation, of (free field, solution) [B, 2, *shape], in units of std(a)
     prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods
     mean         [*shape] of the coefficient; spectrum: variance [*shape] of its modes in `basis`
+    mixture      closed form of the coefficient, where it is a mixture of Gaussian fields
     units        what 1 is worth in physical units, of the coefficient and of the solution
     """
 
@@ -172,6 +174,7 @@ class Batch:
     mean: Tensor
     spectrum: Tensor
     units: tuple[float, float]
+    mixture: Mixture | None = None
     cost: Cost = field(default_factory=Cost)
 
     @property

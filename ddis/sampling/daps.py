@@ -12,8 +12,8 @@ from torch import Tensor
 from ddis.sampling.base import Batch, State
 from ddis.sampling.schedules import solve_ode
 
-# (x0_hat [B, S, S], or [B, C, S, S] of C > 1 channels; sigma; progress in [0, 1]) -> x0 of the same shape
-LikelihoodStep = Callable[[Tensor, float, float], Tensor]
+# (x0_hat [B, S, S], or [B, C, S, S] of C > 1 channels; x_t [B, C, S, S]; sigma; progress in [0, 1]) -> x0 of the shape of x0_hat
+LikelihoodStep = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 def anneal(
@@ -37,5 +37,5 @@ def anneal(
         noise = batch.draw_noise(channels)
         x_t = sigma * noise if x0 is None else x0 + sigma * noise
         x0_hat = solve_ode(batch.prior, x_t, sigma, ode_steps)
-        x0 = likelihood(x0_hat.squeeze(1), sigma, step / max(1, steps - 1)).reshape(x_t.shape)
+        x0 = likelihood(x0_hat.squeeze(1), x_t, sigma, step / max(1, steps - 1)).reshape(x_t.shape)
         yield State(step + 1, steps, sigma, x0[:, 0])

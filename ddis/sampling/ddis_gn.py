@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import Field
 
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
+from ddis.sampling.covariance import AverageSpectrum, RingCovariance
 from ddis.sampling.daps import anneal
 from ddis.sampling.gauss_newton import (
     LEADING_MODES,
@@ -41,6 +42,8 @@ class DDISGNSettings(RunSettings):
                  null: the cheaper one for linear problems (see `dense_is_cheaper`), else matrix-free
     iterations   Gauss-Newton iterations per level
     tolerance    of the matrix-free solver, in standard deviations of R
+    covariance   of x0 given x_t: spectrum, one for all fields, which is right for a Gaussian prior only; denoiser, each chain's
+                 own, from `probes` products with the denoiser's Jacobian per level
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     """
 
@@ -51,6 +54,8 @@ class DDISGNSettings(RunSettings):
     solver: Literal["dense", "matrix-free"] | None = None
     iterations: int = Field(1, ge=1)
     tolerance: float = Field(0.3, gt=0)
+    covariance: Literal["spectrum", "denoiser"] = "spectrum"
+    probes: int = Field(2, ge=1)
     error_model: ErrorChoice = "spectral"
 
 
@@ -83,7 +88,7 @@ class DDISGN(Method[DDISGNSettings]):
         s = self.settings
         levels = (s.steps + 1) * s.iterations
         return gauss_newton_cost(size, levels, self.dense(size.linear, size.observed), s).with_prior(
-            s.steps * (2 * s.ode_steps - 1)
+            s.steps * (2 * s.ode_steps - 1 + (1 + 2 * s.probes) * (s.covariance == "denoiser"))
         )
 
     def prepare(self, batch: Batch) -> Prepared:
@@ -92,7 +97,8 @@ class DDISGN(Method[DDISGNSettings]):
 
     def sample(self, batch: Batch, prepared: Prepared) -> Iterator[State]:
         s = self.settings
-        likelihood = GaussNewtonStep(batch, make_update(batch, prepared, s.tolerance), s.iterations)
+        covariance = AverageSpectrum(batch) if s.covariance == "spectrum" else RingCovariance(batch, s.probes)
+        likelihood = GaussNewtonStep(batch, make_update(batch, prepared, s.tolerance), covariance, s.iterations)
         mean = batch.prior_mean.float().expand(len(batch.generators), -1, -1)
-        start = likelihood(mean, math.inf, 0.0)[:, None]
+        start = likelihood(mean, mean[:, None], math.inf, 0.0)[:, None]
         yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, x0=start)

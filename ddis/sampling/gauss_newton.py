@@ -1,35 +1,27 @@
 """Spectral Gauss-Newton likelihood step: draws x0 ~ p(x0 | x_t, y) exactly for a Gaussian prior and a linear operator.
 
-With prior spectrum C and noise spectrum K in the problem's basis, p(x0 | x_t) = N(x0_hat, Σ), Σ = C σ² K / (C + σ² K) per mode.
-For y = M G(x) + e, e ~ N(0, R), linearised at x_0 (J the Jacobian of M G there), Matheron's rule gives
+With p(x0 | x_t) = N(x0_hat, Σ), Σ diagonal in the problem's basis (see `ddis.sampling.covariance`), and y = M G(x) + e,
+e ~ N(0, R), linearised at x_0 (J the Jacobian of M G there), Matheron's rule gives
 
     x0 = x~ + Σ Jᵀ (J Σ Jᵀ + R)⁻¹ (y + e - M G(x_0) - J (x~ - x_0)),    x~ ~ N(x0_hat, Σ),  e ~ N(0, R),
 
 repeated from x_0 <- x0 where G is not linear, with the same x~ and e. There are two ways to the correction:
 
-- `DenseUpdate`: J once, at x = 0, for all fields, and an m x m factorisation per field and level. Exact for linear G. Masks
+- `DenseUpdate`: J once, at x = 0, for all fields, and an m x m factorisation per Σ and level. Exact for linear G. Masks
   may differ from field to field: rows are computed once for the union of their nodes, at most S² of them.
 - `MatrixFreeUpdate`: J at every chain's own point, through products alone; it never asks for a row, whatever the masks.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
 from ddis.sampling.base import Batch, Evaluations, RunSettings, Size
+from ddis.sampling.covariance import Covariance
 from ddis.sampling.linearisation import Linearisation, conjugate_gradients
 
 LEADING_MODES = 256
+MOST_NUMBERS = 2**25  # of the rows of chains that are updated together, 256 MB
 MOST_ITERATIONS, TYPICAL_ITERATIONS = 200, 6
-
-
-def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:
-    """Σ = C σ² K / (C + σ² K), the variance of each mode of x0 given x_t; 0 where C is, and C for σ = ∞."""
-    if math.isinf(sigma):
-        return spectrum
-    noise = sigma**2 * noise_spectrum
-    return spectrum * noise / (spectrum + noise)
 
 
 def jacobian_rows(batch: Batch, x: Tensor, index: Tensor, chunk: int = 128) -> tuple[Tensor, Tensor]:
@@ -75,7 +67,8 @@ def gaussian_update(rows: Tensor, variance: Tensor, covariance: Tensor, residual
     """Σ Jᵀ (J Σ Jᵀ + R)⁻¹ r, the correction of Matheron's rule.
 
     Args:
-        rows: J [G, m, P] in the basis; variance: diagonal of Σ [P]; covariance: R [G, m, m]; residual: r [G, K, m].
+        rows: J [G, m, P] in the basis; variance: diagonal of Σ [P], or [G, 1, P] of every group; covariance: R [G, m, m];
+        residual: r [G, K, m].
 
     Returns:
         corrections [G, K, P] of the coefficients in the basis; NaN for a chain whose J is, which leaves the others alone.
@@ -84,6 +77,20 @@ def gaussian_update(rows: Tensor, variance: Tensor, covariance: Tensor, residual
     root, failed = torch.linalg.cholesky_ex(weighted @ rows.transpose(1, 2) + covariance)
     root = root.masked_fill(failed.bool()[:, None, None], torch.nan)
     return torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2) @ weighted
+
+
+def chain_updates(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
+    """`gaussian_update` of n fields with K chains, with one Σ [*shape] for all chains or each chain's own [n K, *shape]."""
+    n, samples, m = residual.shape
+    if variance.numel() == rows.shape[-1]:
+        return gaussian_update(rows, variance.flatten(), covariance, residual)
+    chains, own = residual.reshape(-1, 1, m), variance.flatten(1)[:, None]
+    number = torch.arange(len(chains), device=chains.device)
+    updates = [
+        gaussian_update(rows[part // samples], own[part], covariance[part // samples], chains[part])
+        for part in number.split(max(1, MOST_NUMBERS // rows[0].numel()))
+    ]
+    return torch.cat(updates).reshape(n, samples, -1)
 
 
 def draw_observation_noise(batch: Batch) -> Tensor:
@@ -102,13 +109,16 @@ class DenseUpdate:
         self.rows = shared(batch.observation.index)
 
     def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
-        """Σ Jᵀ z [n, K, S²] in the basis, from `point` [B, S, S]; x_tilde [B, S, S] in the basis, target [n, K, m]."""
+        """Σ Jᵀ z [n, K, S²] in the basis, from `point` [B, S, S]; x_tilde [B, S, S] in the basis, target [n, K, m].
+
+        variance: diagonal of Σ [S, S] of all chains, or [B, S, S] of each.
+        """
         n, m, modes = self.rows.shape
         with torch.no_grad():
             predicted = self.batch.predict(point).double()
         shift = (x_tilde - self.basis.forward(point.double())).reshape(n, -1, modes)
         residual = target - predicted.reshape(n, -1, m) - shift @ self.rows.transpose(1, 2)
-        return gaussian_update(self.rows, variance.flatten(), self.covariance, residual)
+        return chain_updates(self.rows, variance, self.covariance, residual)
 
 
 class LeadingModes:
@@ -166,16 +176,24 @@ class MatrixFreeUpdate:
         def apply(z: Tensor) -> Tensor:
             return z + self._whiten(linear.push(self.basis.inverse(weighted(z))).reshape(z.shape))
 
-        columns = self.columns * variance.flatten()[self.modes].sqrt()
+        columns = self._scaled_columns(variance)
         gram = columns.transpose(1, 2) @ columns
         inner = torch.linalg.cholesky(torch.eye(len(self.modes), dtype=gram.dtype, device=gram.device) + gram)
 
         def precondition(z: Tensor) -> Tensor:
-            known = torch.cholesky_solve((z @ columns).transpose(1, 2), inner).transpose(1, 2)
-            return z - known @ columns.transpose(1, 2)
+            grouped = z.reshape(len(columns), -1, z.shape[-1])
+            known = torch.cholesky_solve((grouped @ columns).transpose(1, 2), inner).transpose(1, 2)
+            return (grouped - known @ columns.transpose(1, 2)).reshape(z.shape)
 
         z = conjugate_gradients(apply, self._whiten(residual), precondition, self.tolerance, MOST_ITERATIONS)
         return weighted(z).reshape(*target.shape[:2], -1)
+
+    def _scaled_columns(self, variance: Tensor) -> Tensor:
+        """The leading columns of W Σ^(1/2): [n, m, r], or [B, m, r] where each chain has its own Σ."""
+        if variance.shape == self.basis.shape:
+            return self.columns * variance.flatten()[self.modes].sqrt()
+        each = self.columns.repeat_interleave(len(variance) // len(self.columns), dim=0)
+        return each * variance.flatten(1)[:, None, self.modes].sqrt()
 
     def _whiten(self, z: Tensor, transposed: bool = False) -> Tensor:
         """L⁻¹ z, or L⁻ᵀ z, of z [n, K, m]."""
@@ -209,16 +227,16 @@ class GaussNewtonStep:
 
     Args:
         update: the way to the correction.
+        covariance: Σ.
         iterations: Gauss-Newton iterations (1 is exact for linear operators).
     """
 
-    def __init__(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, iterations: int = 1):
+    def __init__(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, covariance: Covariance, iterations: int = 1):
         self.batch, self.basis, self.update, self.iterations = batch, batch.basis, update, iterations
-        self.spectrum = batch.spectrum.to(batch.device).double()
-        self.noise_spectrum = batch.noise.spectrum(batch.basis).to(batch.device).double()
+        self.covariance = covariance
 
-    def __call__(self, x0_hat: Tensor, sigma: float, progress: float) -> Tensor:
-        variance = conditional_spectrum(self.spectrum, self.noise_spectrum, sigma)
+    def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
+        variance = self.covariance(x_t, sigma)
         white = self.batch.draw_white(*self.batch.shape)
         x_tilde = self.basis.forward(x0_hat.double()) + variance.sqrt() * white
         target = self.batch.observation.values.double()[:, None] + draw_observation_noise(self.batch)

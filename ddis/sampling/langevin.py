@@ -88,7 +88,7 @@ class LangevinStep:
             loss = (inside * (size - inside / 2) / variance).sum()
         return torch.autograd.grad(loss, x)[0]
 
-    def __call__(self, x0_hat: Tensor, sigma: float, progress: float) -> Tensor:
+    def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
         rate = self.learning_rate * (1 - 0.99 * progress)
         x, channels = x0_hat.clone(), 1 if x0_hat.ndim == 3 else x0_hat.shape[1]
         for _ in range(self.steps):

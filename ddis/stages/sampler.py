@@ -24,7 +24,7 @@ from ddis.operators.base import Operator
 from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
 from ddis.posterior import NOISELESS_VARIANCE, Posterior, grid_of
-from ddis.priors import Prior, empirical, gaussian
+from ddis.priors import Prior, empirical, gaussian, mixture
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
 from ddis.randomness import generator
@@ -123,7 +123,7 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
         fields = train().coefficient
         coefficient = scale_of(problem.relax(torch.from_numpy(fields)).numpy())
         if method.closed_form:
-            prior = gaussian(problem, noise, coefficient)
+            prior = (gaussian if problem.is_gaussian else mixture)(problem, noise, coefficient)
         else:
             prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
     if "operator" in models:

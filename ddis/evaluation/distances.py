@@ -1,0 +1,119 @@
+"""Five distances between samples and a weighted reference sample of the same posterior, as PosteriorBench defines them.
+
+Samples have equal weights. Source: arXiv 2609.20794; NumPy, float64. Two sets of samples of one posterior are not at distance 0:
+what independent draws of the reference itself reach is the floor that a method is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from ddis.fields.gaussian import sample_neumann
+
+Array = NDArray[np.float64]
+
+BANDWIDTHS = (0.2, 0.5, 1.0, 2.0, 5.0)
+DIRECTIONS = 128
+DIRECTION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Distances:
+    """mean, std      relative l2 error of the point-wise mean and of the point-wise standard deviation
+    mmd            maximum mean discrepancy, a mixture of Gaussian kernels
+    swd            sliced Wasserstein distance of z-scored fields along random fields
+    spectrum       geometric mean over wavenumbers of the relative error of the mean power spectrum
+    """
+
+    mean: float
+    std: float
+    mmd: float
+    swd: float
+    spectrum: float
+
+
+def distances(samples: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None, scale: float = 1.0) -> Distances:
+    """Of samples [K, S, S] to a reference [L, S, S].
+
+    Args:
+        weights: of the reference [L], of any sum; None: equal.
+        scale: standard deviation of the coefficient over the training split, the unit of `swd`. Its mean does not matter.
+    """
+    x, y = np.asarray(samples, np.float64), np.asarray(reference, np.float64)
+    if x.shape[1:] != y.shape[1:] or not (len(x) and len(y)):
+        raise ValueError(f"samples of shape {x.shape}, reference of shape {y.shape}: expected [K, S, S] and [L, S, S]")
+    v = np.full(len(x), 1 / len(x))
+    w = np.full(len(y), 1 / len(y)) if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
+    (mean, std), (mean_ref, std_ref) = _moments(x, v), _moments(y, w)
+    return Distances(
+        mean=_relative(mean, mean_ref),
+        std=_relative(std, std_ref),
+        mmd=maximum_mean_discrepancy(x, y, w),
+        swd=slicedwasserstein(x / scale, y / scale, w),
+        spectrum=_spectrum_error(x, y, w),
+    )
+
+
+def maximum_mean_discrepancy(x: Array, y: Array, weights: Array) -> float:
+    """Root of the V-statistic with the kernel (1/5) Σ_s exp(-d² / (s h)), h the median squared distance of all pairs."""
+    points = np.concatenate([x.reshape(len(x), -1), y.reshape(len(y), -1)])
+    squared = cdist(points, points, "sqeuclidean")
+    width = float(np.median(squared[np.triu_indices(len(points), 1)]))
+    kernel = sum(np.exp(-squared / (s * width)) for s in BANDWIDTHS) / len(BANDWIDTHS)
+    signed = np.concatenate([np.full(len(x), 1 / len(x)), -weights])
+    return float(np.sqrt(max(0.0, signed @ kernel @ signed)))
+
+
+def slicedwasserstein(x: Array, y: Array, weights: Array) -> float:
+    """Mean over directions of the 1-D Wasserstein distance; directions are Gaussian fields (α = 2, τ = 3) of norm 1."""
+    size = x.shape[-1]
+    along = sample_neumann(range(DIRECTIONS), size, DIRECTION_SEED).numpy().reshape(DIRECTIONS, -1)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    pairs = zip(x.reshape(len(x), -1).dot(along.T).T, y.reshape(len(y), -1).dot(along.T).T, strict=True)
+    return float(np.mean([wasserstein(a, b, weights) for a, b in pairs]))
+
+
+def wasserstein(a: Array, b: Array, weights: Array) -> float:
+    """∫ |F_a - F_b| of equal-weight values a and weighted values b."""
+    order = np.argsort(b)
+    values = np.concatenate([a, b])
+    steps = np.sort(values)
+    below_a = np.searchsorted(np.sort(a), steps[:-1], side="right") / len(a)
+    cumulated = np.concatenate([[0.0], np.cumsum(weights[order])])
+    below_b = cumulated[np.searchsorted(b[order], steps[:-1], side="right")]
+    return float(np.abs(below_a - below_b) @ np.diff(steps))
+
+
+def radial_power(fields: Array) -> Array:
+    """|FFT2|² [N, S, S] averaged over rings of |k| of width 1/S up to 0.5 cycles per pixel: [N, S // 2]."""
+    size = fields.shape[-1]
+    k = np.fft.fftfreq(size)
+    ring = np.rint(np.hypot(k[:, None], k) * size).astype(int).ravel()
+    power = np.abs(np.fft.fft2(fields)).reshape(len(fields), -1) ** 2
+    keep = (ring >= 1) & (ring <= size // 2)
+    counts = np.bincount(ring[keep])[1:]
+    return np.stack([np.bincount(ring[keep], weights=row[keep])[1:] / counts for row in power])
+
+
+def _spectrum_error(x: Array, y: Array, weights: Array) -> float:
+    power, expected = radial_power(x).mean(axis=0), weights @ radial_power(y)
+    return float(np.exp(np.log(np.abs(power - expected) / (expected + 1e-10) + 1e-10).mean()))
+
+
+def _moments(fields: Array, weights: Array) -> tuple[Array, Array]:
+    mean = np.tensordot(weights, fields, 1)
+    return mean, np.sqrt(np.tensordot(weights, (fields - mean) ** 2, 1))
+
+
+def _relative(estimate: Array, truth: Array) -> float:
+    return float(np.linalg.norm(estimate - truth) / np.linalg.norm(truth))
+
+
+def average(parts: Sequence[Distances]) -> Distances:
+    """Mean over fields."""
+    return Distances(*(float(np.mean([getattr(part, name) for part in parts])) for name in Distances.__dataclass_fields__))

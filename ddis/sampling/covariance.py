@@ -1,0 +1,83 @@
+"""What a denoiser leaves uncertain: the covariance Σ of x0 given x_t, diagonal in the basis.
+
+With x_t = x0 + σ n, n ~ N(0, K), Tweedie's formulas give mean and covariance of x0 given x_t:
+
+    E[x0 | x_t] = D(x_t; σ),     Cov[x0 | x_t] = σ² (∂D/∂x) K.
+
+For a Gaussian prior of spectrum C that is Σ = C σ² K / (C + σ² K), mode by mode and the same for all fields: `AverageSpectrum`.
+Any other prior has another one at every x_t: `RingCovariance` takes the diagonal of ∂D/∂x in the basis, averaged over rings of
+equal wavenumber, from a few products with random signs. The full Jacobian of a trained network is not safe: it is not quite
+symmetric nor positive, and a draw adds up its errors, where the average over a ring takes them out.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddis.operators.error import rings
+from ddis.randomness import white_noise
+from ddis.sampling.base import Batch
+
+# (x_t [B, 1, *shape], sigma) -> Σ [*shape], or [B, *shape] of each chain
+Covariance = Callable[[Tensor, float], Tensor]
+
+
+def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:
+    """Σ = C σ² K / (C + σ² K), the variance of each mode of x0 given x_t; 0 where C is, and C for σ = ∞."""
+    if math.isinf(sigma):
+        return spectrum
+    noise = sigma**2 * noise_spectrum
+    return spectrum * noise / (spectrum + noise)
+
+
+class AverageSpectrum:
+    """Σ [*shape] of a Gaussian prior with the spectrum of all coefficients."""
+
+    def __init__(self, batch: Batch):
+        self.spectrum = batch.spectrum.to(batch.device).double()
+        self.noise_spectrum = batch.noise.spectrum(batch.basis).to(batch.device).double()
+
+    def __call__(self, x_t: Tensor, sigma: float) -> Tensor:
+        return conditional_spectrum(self.spectrum, self.noise_spectrum, sigma)
+
+
+class RingCovariance:
+    """Σ_k = σ² K_k d(|k|) of each chain, with d the mean over a ring of the diagonal of ∂D/∂x, between 0 and 1.
+
+    Hutchinson's estimate, with v random signs of the modes: the mean over the ring of v_k [(∂D/∂x)ᵀ v]_k, whose expectation is
+    that of the diagonal. A ring of n modes and p products average n p numbers.
+
+    For σ = ∞, where there is nothing to denoise, it is the average spectrum.
+
+    Args:
+        probes: products p per level, each of which counts as one evaluation of the prior.
+    """
+
+    def __init__(self, batch: Batch, probes: int):
+        self.batch, self.basis, self.average, self.probes = batch, batch.basis, AverageSpectrum(batch), probes
+        self.ring, self.members = (part.to(batch.device) for part in rings(batch.basis))
+
+    def __call__(self, x_t: Tensor, sigma: float) -> Tensor:
+        if math.isinf(sigma):
+            return self.average(x_t, sigma)
+        total = sum(self._products(x_t, sigma))
+        share = (total / (self.probes * self.members)).clamp(0, 1)[:, self.ring].reshape(-1, *self.batch.shape)
+        # A mode that the prior does not have, such as the mean of the benchmark's fields, has no uncertainty either.
+        return torch.where(self.average.spectrum > 0, sigma**2 * self.average.noise_spectrum * share, 0.0)
+
+    def _products(self, x_t: Tensor, sigma: float) -> Iterator[Tensor]:
+        """Sums over the rings [B, rings] of v ⊙ (∂D/∂x)ᵀ v, for each of the probes."""
+        assert self.batch.prior is not None
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            x0_hat = self.batch.prior(x, torch.full((len(x),), sigma, device=x.device))
+        for _ in range(self.probes):
+            white = white_noise(self.batch.shape, self.batch.generators)
+            v = torch.from_numpy(np.where(white < 0, -1.0, 1.0)).to(x.device)
+            (pulled,) = torch.autograd.grad(x0_hat, x, self.basis.inverse(v)[:, None].to(x0_hat), retain_graph=True)
+            self.batch.cost.prior += len(x)
+            products = (v * self.basis.forward(pulled[:, 0].double())).flatten(1)
+            yield torch.zeros(len(x), len(self.members), dtype=v.dtype, device=x.device).index_add_(1, self.ring, products)
