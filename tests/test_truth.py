@@ -2,7 +2,7 @@
 
 `benchmarks/posterior_gap.py` defines the setting (16 x 16 nodes, 20 observations with 1 % noise, four fields, seed 7) and the
 measures, and writes the full table of docs/samplers.md; here fewer chains, at weights near its optima. The bounds hold what each
-sampler misses, from both sides where so few chains tell it from nothing: a change that makes one better or worse is to be noticed.
+sampler misses, from both sides where so few chains tell it from nothing, so that a change for better or worse is noticed.
 """
 
 import math
