@@ -35,10 +35,6 @@ def run(study: Study) -> None:
         write_together(texts)
         for path in texts:
             tracker.artifact(path)
-        for case, row in zip(study.cases(), rows, strict=True):
-            label = f"{case.problem}/{case.observation}/{case.run}-{case.percent}"
-            names = ("l2_sample", "l2_mean", "spectral")
-            tracker.metrics({f"{label}/{name}": row[name] for name in names if row[name] is not None})
 
 
 def read_all(study: Study) -> tuple[list[dict[str, Any]], list[Scores]]:
