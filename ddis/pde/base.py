@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from torch import Tensor
 
 from ddis.errors import InputError
+from ddis.fields.gaussian import sample_neumann
 from ddis.fields.mixture import Drawn, Mixture, neumann_mixture, sample_neumann_mixture
 from ddis.grid import Grid, Nodes, Space, square
 
@@ -53,7 +54,9 @@ class MixtureParameters(ProblemParameters):
 
     def sample(self, indices: Sequence[int], grid: Grid, seed: int) -> Tensor:
         """The benchmark's random fields [N, *shape] on a bounded grid, float64."""
-        return sample_neumann_mixture(indices, grid, seed, self.alpha, self.tau)
+        if isinstance(self.alpha, tuple) or isinstance(self.tau, tuple):
+            return sample_neumann_mixture(indices, grid, seed, self.alpha, self.tau)
+        return sample_neumann(indices, grid, seed, self.alpha, self.tau)
 
     def mixture(self, grid: Grid) -> Mixture:
         """Their distribution."""
