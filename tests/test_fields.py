@@ -108,7 +108,7 @@ def test_noise_is_the_same_from_any_number_of_threads(dtype):
 
 
 def test_published_kernel_is_nearly_white_on_coarse_grids():
-    """Correlation of neighbours with length 0.005: 0.21 at 128, 0.04 at 64, 0.002 at 32 (REFERENCE of the method)."""
+    """Correlation of neighbours with length 0.005: 0.21 at 128, 0.04 at 64, 0.002 at 32 by its formula."""
     for size, expected in ((128, 0.21), (64, 0.04), (32, 0.002)):
         noise = RandomFieldNoise(square(size), "exponential", 0.005, 1e-4)
         assert float(noise.covariance(np.array(0.0), np.array(1.0))) == pytest.approx(expected, rel=0.25)

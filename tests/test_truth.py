@@ -110,7 +110,7 @@ def test_joint_denoiser_of_independent_channels_is_the_denoiser_of_each(poisson)
 
 
 def guidance_by_formula(setting: Setting, method: str, x0_hat: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Weighted losses [B] as REFERENCE has them, with weight 3, residual weight 0.7 and σ <= 1, in the late phase."""
+    """Weighted losses [B] as the methods were published, with weight 3, residual weight 0.7 and σ <= 1, in the late phase."""
     task = setting.task
     solution = task.operator(x0_hat[:, 0]) if method == "ddis-dps" else x0_hat[:, 1]
     index, values = task.observation.index.repeat_interleave(2, dim=0), task.observation.values.repeat_interleave(2, dim=0)
