@@ -93,7 +93,7 @@ def measure_all(study: Study) -> dict[str, Any]:
         "study": study.study,
         "problem": problem,
         "resolution": study.data.resolution,
-        "observations": study.observations[observation].count,
+        "observations": study.observed(problem, observation),
         "fields": FIELDS,
         "threads": study.threads,
         **machine,

@@ -134,7 +134,7 @@ class Stress:
         self.observation = next(iter(study.observations))
         self.coefficient = self.problem.sample_coefficients(range(SCORED), self.size, study.seed + FRESH).float()
         self.solution = self.problem.solve(self.coefficient)
-        grid, count = square(self.size, self.problem.basis == "fourier"), study.observations[self.observation].count
+        grid, count = square(self.size, self.problem.basis == "fourier"), study.observed(self.name, self.observation)
         self.index = np.stack([draw_nodes(grid, count, study.seed + FRESH, f) for f in range(SCORED)])
         self.scale = float(load_pairs(study, self.name, "train").solution.std(dtype=np.float64))
         self.variance = NOISELESS_VARIANCE * self.scale**2

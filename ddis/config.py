@@ -29,8 +29,7 @@ from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_c
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import make_noise
-from ddis.grid import square
-from ddis.observe.nodes import available_nodes
+from ddis.observe import KINDS, Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.sampling.base import RunSettings
@@ -39,7 +38,6 @@ from ddis.settings import (
     DataSettings,
     Name,
     NoiseSettings,
-    ObservationSettings,
     OperatorConfig,
     PriorSettings,
     ProblemSettings,
@@ -84,7 +82,7 @@ class Study(Settings):
     problems: dict[Name, ProblemSettings] = Field(min_length=1)
     data: DataSettings
     fractions: tuple[Fraction, ...] = Field(min_length=1)
-    observations: dict[Name, ObservationSettings] = Field(min_length=1)
+    observations: dict[Name, SerializeAsAny[SensorSettings] | tuple[SerializeAsAny[SensorSettings], ...]] = Field(min_length=1)
     noise: NoiseSettings = NoiseSettings()
     prior: PriorSettings = PriorSettings()
     joint: PriorSettings = PriorSettings()
@@ -102,6 +100,20 @@ class Study(Settings):
             if not isinstance(run, Mapping | RunSettings | None):
                 raise InputError(f"runs.{name}: {run!r}; accepted: settings such as {{method: ddis, samples: 4}}, or nothing")
         return {name: run_settings(name, dict(run or {})) for name, run in value.items()}
+
+    @field_validator("observations", mode="before")
+    @classmethod
+    def _typed_observations(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        made: dict[Any, Any] = {}
+        for name, given in value.items():
+            parts = list(given) if isinstance(given, list | tuple) else [given]
+            typed = [_sensor_settings(f"observations.{name}", part) for part in parts]
+            if not typed:
+                raise InputError(f"observations.{name}: empty; accepted: settings such as {{count: 100}}, or a list of them")
+            made[name] = tuple(typed) if isinstance(given, list | tuple) else typed[0]
+        return made
 
     @model_validator(mode="after")
     def _check(self) -> "Study":
@@ -152,13 +164,11 @@ class Study(Settings):
                 raise InputError("fields other than one channel on S x S nodes; accepted in a study: such problems only")
         except InputError as error:
             raise InputError(f"problems.{name}: {error} (data.resolution is {size})") from error
-        nodes = len(available_nodes(square(size, problem.basis == "fourier")))
-        for label, observation in self.observations.items():
-            if observation.count > nodes:
-                raise InputError(
-                    f"observations.{label}.count {observation.count}: more observations than nodes; "
-                    f"accepted: 1 to {nodes} at resolution {size}"
-                )
+        for label in self.observations:
+            try:
+                self.observed(name, label)
+            except InputError as error:
+                raise InputError(f"observations.{label}.{error} at resolution {size}") from error
         for label, run in self.runs.items():
             wanted = run.problems is None or name in run.problems
             if wanted and load_method(run.method).closed_form and not problem.has_closed_form:
@@ -294,6 +304,15 @@ class Study(Settings):
         made.resolution = self.data.resolution
         return made
 
+    def placed(self, problem: str, observation: str) -> Placed:
+        """The observation operator on the grids of a problem."""
+        coefficient, solution = self.make_problem(problem).spaces(self.data.resolution)
+        return Placed(sensors_of(self.observations[observation]), solution.grid, coefficient.grid)
+
+    def observed(self, problem: str, observation: str) -> int:
+        """Number of observed values of a field. Raises InputError for what is not on the grid."""
+        return len(self.placed(problem, observation).draw(0, 0)[0])
+
     def training(self, part: str, percent: str | None) -> TrainingSettings:
         """Training settings of `prior`, `joint` or `operator` at a percent of the pairs."""
         settings = getattr(self, part)
@@ -415,7 +434,7 @@ class Study(Settings):
         return {
             "data": {s: self.inputs("generate", problem=problem, split=s) for s in ("train", split)},
             "models": {m: self.digest("train", problem=problem, model=m) for m in self.models_of(run, percent)},
-            "observe": self.observations[observation].model_dump(mode="json"),
+            "observe": _observation_inputs(self.observations[observation]),
             "settings": settings.model_dump(mode="json", exclude={"fractions", "problems"}),
             "noise": self.noise.model_dump(mode="json"),
             "seed": self.seed,
@@ -451,6 +470,23 @@ class Study(Settings):
     def _tuning_inputs(self) -> dict[str, Any]:
         cases = [case for case in self.cases() if case.run in self.tuning.candidates]
         return {"curves": {"/".join(vars(c).values()): self.digest("tune", **vars(c)) for c in cases}}
+
+
+def _sensor_settings(key: str, given: Any) -> SensorSettings:
+    """The settings of one observation operator. Raises InputError."""
+    if isinstance(given, SensorSettings):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(f"{key}: {_shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
+    made = load_kind(given.get("kind", "nodes")).Settings
+    try:
+        return made.model_validate(dict(given))
+    except ValidationError as error:
+        raise InputError("; ".join(f"{key}.{_explain(made, each)}" for each in error.errors())) from error
+
+
+def _observation_inputs(settings: SensorSettings | tuple[SensorSettings, ...]) -> Any:
+    return settings.inputs() if isinstance(settings, SensorSettings) else [part.inputs() for part in settings]
 
 
 def operator_of(settings: RunSettings) -> str | None:
@@ -545,6 +581,13 @@ def json_schema() -> dict[str, Any]:
         part.pop("required", None)
         schema["$defs"][part["title"]] = part
         options.append({"$ref": f"#/$defs/{part['title']}"})
+    observations = schema["properties"]["observations"]["patternProperties"]
+    kinds = []
+    for name in KINDS.builtin:
+        part = load_kind(name).Settings.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"][part["title"]] = part
+        kinds.append({"$ref": f"#/$defs/{part['title']}"})
+    observations[next(iter(observations))] = {"anyOf": [*kinds, {"type": "array", "items": {"anyOf": kinds}}]}
     unique = [option for i, option in enumerate(options) if option not in options[:i]]
     runs = schema["properties"]["runs"]["patternProperties"]
     runs[next(iter(runs))] = {"anyOf": [*unique, {"type": "null"}]}

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
+from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.grid import Grid
@@ -36,7 +37,7 @@ from ddis.sampling.methods import METHODS, load_method, run_settings
 _log = logging.getLogger(__name__)
 
 NOISELESS_VARIANCE = 1e-6  # of the observed field's variance: the floor of R, for observations without noise too
-INTERPOLATION_DRAWS = 32
+INTERPOLATION_DRAWS, TYPICAL = 32, 8
 LARGEST = 1e6  # value, in standard deviations of typical fields
 PLAUSIBLE = 0.999  # probability of a chi-square below the limit
 
@@ -110,7 +111,7 @@ class Posterior:
         sensors: what is observed, one or a sum of observation operators.
         values: observed values [m], or [n, m] of n fields, in physical units.
         chosen: which of what might be observed each field shows, [n, m]; None: as the sensors say.
-        variance: of the values' independent errors, in place of the sensors' assumed noise.
+        variance: of the values' independent errors [m], in place of the sensors' assumed noise.
         seed: of the draws that the error of interpolation is estimated on.
 
     Raises InputError for whatever does not fit together.
@@ -125,7 +126,7 @@ class Posterior:
         values: ArrayLike,
         *,
         chosen: NDArray[np.int64] | None = None,
-        variance: float | None = None,
+        variance: ArrayLike | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
@@ -137,7 +138,8 @@ class Posterior:
             raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.grid.shape}")
         self.basis = basis(problem.basis, self.grid.shape[0])
         self.operator = operator or Solver(problem, prior.solution)
-        self.coefficient, self.solution = prior.coefficient, prior.solution or self.operator.solution
+        self.coefficient = prior.coefficient
+        self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed)
         self.placed = Placed(sensors, self.grid, self.grid)
         self.functionals = self.placed.functionals.to(self.device)
         given = np.asarray(values)
@@ -155,7 +157,7 @@ class Posterior:
         self._normalise(torch.from_numpy(given).double().to(self.device), variance)
         self._interpolation: dict[str, Tensor | None] = {}
 
-    def _normalise(self, values: Tensor, variance: float | None) -> None:
+    def _normalise(self, values: Tensor, variance: ArrayLike | None) -> None:
         """Sets values and variance of their independent errors, both normalised."""
         owner, pair = self.functionals.of_coefficient.long(), (self.solution, self.coefficient)
         mean = torch.tensor([n.mean for n in pair], dtype=torch.float64, device=self.device)[owner]
@@ -177,7 +179,7 @@ class Posterior:
             floor = NOISELESS_VARIANCE * (SIGMA_DATA / unit[self.index]) ** 2
             self.variance = torch.maximum(assumed, floor) * unit[self.index] ** 2
         else:
-            self.variance = variance * unit[self.index] ** 2
+            self.variance = torch.as_tensor(np.asarray(variance, dtype=np.float64), device=self.device) * unit[self.index] ** 2
 
     def _where(self, place: int) -> str:
         for part, count in self._counts():
@@ -293,7 +295,7 @@ class Posterior:
     def draw(self, method: Method[Any], chains: Generators, each_step: Callable[[int], None] | None = None) -> Drawn:
         """Chains of the only field, one per generator, `settings.batch` of them at once; each_step: called with those done."""
         prepared, cost = self.prepare(method)
-        states, size = [], method.settings.batch
+        states, size = [], len(chains) if method.ensemble else method.settings.batch
         for start in range(0, len(chains), size):
             batch = self.batch(method, slice(None), chains[start : start + size], cost)
             state: State | None = None
@@ -363,6 +365,16 @@ def grid_of(problem: Problem) -> Grid:
     if problem.resolution is None:
         raise InputError("the problem has no resolution; make it with ddis.problem(name, resolution=...)")
     return problem.coefficient_space(problem.resolution).grid
+
+
+def solution_unit(problem: Problem, operator: Operator, seed: int) -> Normalisation:
+    """Mean 0 and the standard deviation of the operator's solutions of typical coefficients. Raises InputError if it has none."""
+    assert problem.resolution is not None
+    u = operator(problem.sample_coefficients(range(TYPICAL), problem.resolution, seed).float())
+    finite = u[u.flatten(1).isfinite().all(dim=1)]
+    if not len(finite) or not float(finite.std()) > 0:
+        raise InputError(f"operator: no solution of {TYPICAL} typical coefficients is finite and not constant, see the warnings")
+    return Normalisation(0.0, float(finite.std()))
 
 
 def without_gradients() -> str:

@@ -52,14 +52,6 @@ class DataSettings(Settings):
     files: dict[Name, SplitFiles] = {}
 
 
-class ObservationSettings(Settings):
-    """count nodes of the solution, drawn per field; noise: standard deviation / std(u) of the training split."""
-
-    count: int = Field(ge=1)
-    noise: float = Field(0.0, ge=0)
-    placement: Literal["random"] = "random"
-
-
 class NoiseSettings(Settings):
     """Noise of the diffusion: kernel, its length in units of the domain, nugget on the diagonal.
 

@@ -1,9 +1,10 @@
-"""A problem and a sampler that live outside the package, each one class; used by test_extension.py."""
+"""A problem, a sampler and an observation operator that live outside the package, each one class; used by test_extension.py."""
 
 from collections.abc import Iterator
 
 import torch
 
+from ddis.observe.base import Functionals, Sensors
 from ddis.pde.dirichlet import laplacian, solve_dirichlet
 from ddis.pde.poisson import Poisson, PoissonParameters
 from ddis.sampling.base import Batch, Method, RunSettings, State
@@ -43,3 +44,15 @@ class PriorDraw(Method[DrawSettings]):
     def sample(self, batch: Batch, prepared: None) -> Iterator[State]:
         draw = batch.basis.inverse(batch.spectrum.sqrt() * batch.draw_white(*batch.shape)) * self.settings.scale
         yield State(1, 1, 0.0, draw.to(torch.float32))
+
+
+class Diagonal(Sensors):
+    """Values at the nodes (i, i)."""
+
+    @classmethod
+    def of_settings(cls, settings):
+        return cls(settings.noise, settings.assumed_noise)
+
+    def functionals(self, grid):
+        size = grid.shape[0]
+        return Functionals(torch.arange(size)[:, None] * (size + 1), None, size**2)

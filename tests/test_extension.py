@@ -1,4 +1,4 @@
-"""A problem and a sampler from outside the package run through the stages, by `module:Class` in the configuration."""
+"""A problem, a sampler and observation operator from outside run through the stages by `module:Class` in the configuration."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ CONFIGURATION = {
     "problems": {"screened": {"pde": "outside:Screened", "screening": 40.0}},
     "data": {"resolution": 12, "train": 64, "validation": 2, "test": 16},
     "fractions": [1.0],
-    "observations": {"sparse": {"count": 30, "noise": 0.01}},
+    "observations": {"sparse": {"count": 30, "noise": 0.01}, "diagonal": {"kind": "outside:Diagonal", "noise": 0.01}},
     "runs": {"draw": {"method": "outside:PriorDraw", "samples": 4, "scale": 0.5}, "exact": {"samples": 8}},
 }
 
@@ -32,6 +32,8 @@ def test_problem_and_sampler_from_outside(tmp_path, monkeypatch):
     assert float(residual.abs().max()) < 1e-3  # float32 storage of a solution of order 1e-3, times 4/h² = 484
     for case in study.cases():
         sample.run(study, **vars(case))
+    diagonal = read_samples(study.folder / "samples" / "screened" / "diagonal" / "exact-100.h5")
+    assert np.array_equal(diagonal.mask, np.broadcast_to(np.eye(12, dtype=bool), diagonal.mask.shape))
     draw, exact = (read_samples(study.folder / "samples" / "screened" / "sparse" / f"{run}-100.h5") for run in ("draw", "exact"))
     expected = 0.5 * float(problem.prior_spectrum(12).mean().sqrt())
     assert draw.coefficient.std() == pytest.approx(expected, rel=0.15)  # 64 draws, some four modes that matter: 3 standard errors

@@ -38,6 +38,7 @@ RUNS = {
     "exact": {"samples": 2},
     "prior-mean": {"samples": 1},
     "tikhonov": {"samples": 1},
+    "es-mda": {"samples": 8},
 }
 STUDY = {
     "study": "versions",

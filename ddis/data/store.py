@@ -50,6 +50,27 @@ class Pairs:
     attributes: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Observed values that are not of nodes of the solution: weighted sums over nodes.
+
+    values [n, m]; places [n, m, q]: flat nodes of the solution, the coefficient's counted on from its last; weights [n, m, q];
+    units [m]: standard deviation of the field that each is of
+    """
+
+    values: np.ndarray
+    places: np.ndarray
+    weights: np.ndarray
+    units: np.ndarray
+
+    def misfit(self, solution: np.ndarray, coefficient: np.ndarray) -> np.ndarray:
+        """Root mean square of predictions minus values, in the units [n, K], of fields [n, K, *shape]."""
+        fields = np.concatenate([f.reshape(*f.shape[:2], -1) for f in (solution, coefficient)], axis=2).astype(np.float64)
+        taken = np.stack([each[:, places] for each, places in zip(fields, self.places, strict=True)])
+        difference = (taken * self.weights[:, None]).sum(axis=-1) - self.values[:, None]
+        return np.asarray(np.sqrt(np.square(difference / self.units).mean(axis=-1)))
+
+
 @dataclass
 class Samples:
     """Posterior samples of n test fields, and what they were drawn from.
@@ -57,6 +78,7 @@ class Samples:
     coefficient [n, K, *shape]; mean, std, coefficient_true [n, *shape] of a coefficient; solution_true, mask (bool), observation
     (0 where there is none) [n, *shape] of a solution; solution [n, K, *shape] or None: the problem's own solution of each sample;
     domain [*nodes] or None: the nodes of both grids that belong to the domain, where not all do.
+    seen: where not all values are of nodes.
     """
 
     coefficient: np.ndarray
@@ -68,6 +90,7 @@ class Samples:
     observation: np.ndarray
     solution: np.ndarray | None = None
     domain: np.ndarray | None = None
+    seen: Seen | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -81,6 +104,11 @@ class Samples:
             return coefficient, solution
         whole = Space(square(self.mask.shape[-1], bool(self.mask[:, 0].any() or self.mask[:, :, 0].any())))
         return whole, whole
+
+    @property
+    def observations(self) -> int:
+        """Number of observed values of a field."""
+        return int(self.mask[0].sum()) if self.seen is None else self.seen.values.shape[1]
 
     @property
     def failed(self) -> np.ndarray:
@@ -422,14 +450,18 @@ def write_samples(path: Path | str, samples: Samples) -> str:
     arrays |= {name: values for name in _OPTIONAL if (values := getattr(samples, name)) is not None}
     _check_sample_shapes(path, arrays)
     typed = {name: a if a.dtype == bool else a.astype(np.float32) for name, a in arrays.items()}
+    if samples.seen is not None:
+        typed |= {f"seen_{name}": array for name, array in vars(samples.seen).items()}
     return write_arrays(path, SAMPLES, typed, samples.attributes)
 
 
 def read_samples(path: Path | str) -> Samples:
     """Reads posterior samples. Samples themselves may be non-finite: such a field counts as failed."""
-    arrays, attributes = read_arrays(path, SAMPLES, _SAMPLE_FIELDS, optional=_OPTIONAL, finite=False)
+    parts = [f"seen_{name}" for name in Seen.__dataclass_fields__]
+    arrays, attributes = read_arrays(path, SAMPLES, _SAMPLE_FIELDS, optional=[*_OPTIONAL, *parts], finite=False)
+    seen = {name: arrays.pop(name) for name in parts if name in arrays}
     _check_sample_shapes(path, arrays)
-    return Samples(**arrays, attributes=attributes)
+    return Samples(**arrays, seen=Seen(*seen.values()) if len(seen) == len(parts) else None, attributes=attributes)
 
 
 def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:

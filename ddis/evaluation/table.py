@@ -107,7 +107,7 @@ def error_row(samples: Samples, limits: np.ndarray | None) -> dict[str, Any]:
     kept = ~samples.failed
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: samples.attributes.get(name) for name in _FROM_ATTRIBUTES}
-    row |= {"observations": int(samples.mask[0].sum()), "resolution": resolution, "n_fields": count, "n_samples": size}
+    row |= {"observations": samples.observations, "resolution": resolution, "n_fields": count, "n_samples": size}
     row["n_failed"] = int(count - kept.sum())
     if kept.any():
         row["l2_limit"] = None if limits is None else float(limits[kept].mean())
@@ -278,7 +278,10 @@ def _errors(samples: Samples, kept: np.ndarray) -> dict[str, Any]:
         row["error_rate"] = 100 * float(metrics.error_rate(members, target, values).mean())
     if samples.solution is not None:
         scale = samples.attributes.get("solution_std") or float(samples.solution_true.std(dtype=np.float64))
-        fit = metrics.misfit(samples.solution[kept], samples.observation[kept], samples.mask[kept], scale)
+        if samples.seen is None:
+            fit = metrics.misfit(samples.solution[kept], samples.observation[kept], samples.mask[kept], scale)
+        else:
+            fit = samples.seen.misfit(samples.solution, samples.coefficient)[kept]
         row["misfit"] = float(fit.mean())
     return row
 

@@ -3,17 +3,41 @@
 `ddis.observe.points(xy, noise=1e-4)` and so on make them in Python; sums of them are one observation.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from ddis.errors import InputError
+from ddis.grid import square
 from ddis.observe.base import Joined, Placed, Sensors, SensorSettings
+from ddis.observe.blocks import Blocks as blocks
+from ddis.observe.coefficient import Coefficient as coefficient
+from ddis.observe.columns import Columns as columns
+from ddis.observe.lines import Lines as lines
 from ddis.observe.nodes import Nodes as nodes
 from ddis.observe.points import Points as points
+from ddis.randomness import generator
 from ddis.registry import Registry
 
-__all__ = ["KINDS", "Joined", "Placed", "SensorSettings", "Sensors", "nodes", "points", "sensor_settings"]
+__all__ = [
+    "KINDS",
+    "Joined",
+    "Placed",
+    "SensorSettings",
+    "Sensors",
+    "blocks",
+    "coefficient",
+    "columns",
+    "lines",
+    "load_kind",
+    "nodes",
+    "points",
+    "sensors_of",
+    "simulate",
+]
 
 KINDS = Registry(
     "kind",
@@ -21,19 +45,40 @@ KINDS = Registry(
     {
         "nodes": "ddis.observe.nodes:Nodes",
         "points": "ddis.observe.points:Points",
+        "blocks": "ddis.observe.blocks:Blocks",
+        "columns": "ddis.observe.columns:Columns",
+        "lines": "ddis.observe.lines:Lines",
+        "coefficient": "ddis.observe.coefficient:Coefficient",
     },
 )
 
 
-def sensor_settings(values: dict[str, Any]) -> SensorSettings:
-    """Validated settings of one observation operator. Raises InputError."""
-    kind = load_kind(values.get("kind", "nodes"))
-    try:
-        return kind.Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key, known = ".".join(map(str, first["loc"])), ", ".join(kind.Settings.model_fields)
-        raise InputError(f"{key}: {first['msg']} (got {first['input']!r}); settings of this kind: {known}") from error
+def sensors_of(settings: SensorSettings | Sequence[SensorSettings]) -> Sensors | Joined:
+    """The observation operator of settings of a study, or the sum of several. Raises InputError."""
+    parts = [settings] if isinstance(settings, SensorSettings) else settings
+    made = [load_kind(part.kind).of_settings(part) for part in parts]
+    return made[0] if len(made) == 1 else Joined(tuple(made))
+
+
+def simulate(
+    sensors: Sensors | Joined, solution: Any, coefficient: Any = None, seed: int = 0, **grid: Any
+) -> NDArray[np.float64]:
+    """Values [m] that the sensors would give of one field [*shape], with their noise; for trying things out.
+
+    grid: `problem`, which says where the nodes are; without it they are those of the unit square, boundary included.
+    """
+    u = torch.as_tensor(solution, dtype=torch.float64)
+    a = u if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
+    problem = grid.get("problem")
+    spaces = (square(len(u)),) * 2 if problem is None else [space.grid for space in problem.spaces(problem.resolution)][::-1]
+    placed = Placed(sensors, *spaces)
+    seen = placed.functionals.seen
+    fields = placed.functionals.stack(u[None] if seen[0] else None, a[None] if seen[1] else None)
+    index, owner = placed.draw(seed, 0)
+    values = placed.functionals(fields, torch.from_numpy(index)[None])[0].numpy()
+    noise = np.concatenate([np.broadcast_to(p.noise, int((owner == k).sum())) for k, p in enumerate(sensors.parts)])
+    noisy: NDArray[np.float64] = values + noise * generator(seed, "observation", 0).standard_normal(len(values))
+    return noisy
 
 
 def load_kind(name: str) -> type[Sensors]:

@@ -115,6 +115,11 @@ class SensorSettings(BaseModel):
     noise: float = Field(0.0, ge=0)
     assumed_noise: float | None = Field(None, ge=0)
 
+    def inputs(self) -> dict[str, Any]:
+        """What an observation depends on, without what is as it always was."""
+        content = self.model_dump(mode="json")
+        return {key: value for key, value in content.items() if (key, value) not in (("kind", "nodes"), ("assumed_noise", None))}
+
 
 class Sensors(ABC):
     """An observation operator. A kind says which functionals it takes; noise: standard deviation(s) of the values, in their unit.

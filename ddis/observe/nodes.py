@@ -25,14 +25,15 @@ def draw_nodes(grid: Grid, count: int, seed: int, *field: int) -> NDArray[np.int
     """
     nodes = available_nodes(grid)
     if not 1 <= count <= len(nodes):
-        raise InputError(f"observation count {count} on {grid} nodes; accepted: 1 to {len(nodes)}")
+        raise InputError(
+            f"count {count}: {'more observations than nodes' if count > 0 else 'no observation'}; accepted: 1 to {len(nodes)}"
+        )
     return np.sort(generator(seed, "mask", *field).choice(nodes, size=count, replace=False))
 
 
 class NodesSettings(SensorSettings):
     """count nodes, drawn per field."""
 
-    kind: str = "nodes"
     count: int = Field(ge=1)
     placement: Literal["random"] = "random"
 

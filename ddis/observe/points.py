@@ -5,6 +5,7 @@ This error of the interpolation, estimated on typical solutions, is a part of R.
 """
 
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -67,12 +68,11 @@ def interpolation_variance(points: NDArray[np.float64], grid: Grid, fields: Tens
 
 
 class PointsSettings(SensorSettings):
-    """at: coordinates of each point, the same for all fields; or count of them, drawn for all fields from the study's seed.
+    """at: coordinates of each point; or count of them at random in the unit square. They are the same for all fields.
 
     Simulated values are interpolated from the nodes, so that no error of interpolation is assumed in a study.
     """
 
-    kind: str = "points"
     at: tuple[tuple[float, ...], ...] | None = None
     count: int | None = Field(None, ge=1)
 
@@ -80,7 +80,7 @@ class PointsSettings(SensorSettings):
 class Points(Sensors):
     """points: [m, d], in units of the domain; between_nodes: whether the values are of more than the nodes' interpolation."""
 
-    Settings = PointsSettings
+    Settings: ClassVar[type[SensorSettings]] = PointsSettings
 
     def __init__(
         self,

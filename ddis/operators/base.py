@@ -13,12 +13,12 @@ class Operator(ABC):
     """u = G(a), physical fields [B, *shape] on the problem's grids.
 
     differentiable  whether gradients go through it
-    solution        normalisation of its solutions
+    solution        normalisation of its solutions; None: not known
     error           how it errs; None: not at all, as far as is known
     """
 
     differentiable: ClassVar[bool] = True
-    solution: Normalisation
+    solution: Normalisation | None = None
     error: OperatorError | None = None
 
     @abstractmethod

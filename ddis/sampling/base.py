@@ -245,6 +245,7 @@ class Method(ABC, Generic[S]):
     uses_operator  whether an operator takes part in the guidance
     gradients      whether it differentiates through the operator
     closed_form    whether it exists for linear Gaussian problems only
+    ensemble       whether the samples of a field are drawn together, whatever their number
     tuned          name of the setting that `ddis tune` varies, or None
     """
 
@@ -254,6 +255,7 @@ class Method(ABC, Generic[S]):
     uses_operator: ClassVar[bool] = False
     gradients: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
+    ensemble: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None
 
     def __init__(self, settings: S):

@@ -22,6 +22,7 @@ METHODS = Registry(
         "exact": "ddis.sampling.exact:Exact",
         "prior-mean": "ddis.sampling.prior_mean:PriorMean",
         "tikhonov": "ddis.sampling.tikhonov:Tikhonov",
+        "es-mda": "ddis.sampling.es_mda:ESMDA",
     },
 )
 

@@ -77,7 +77,7 @@ def operator_flops(settings: OperatorSettings, resolution: int) -> float:
 def evaluations(study: Study, case: Case) -> Evaluations:
     """What a run costs, by its method."""
     settings, problem = study.run_for(case), study.make_problem(case.problem)
-    size = Size(study.observations[case.observation].count, study.data.resolution**2, study.data.test, problem.linear)
+    size = Size(study.observed(case.problem, case.observation), study.data.resolution**2, study.data.test, problem.linear)
     return load_method(settings.method)(settings).cost(size)
 
 

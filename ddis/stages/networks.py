@@ -1,6 +1,7 @@
 """Trained networks: how they are built from the configuration, and loaded from a study's files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ from ddis.config import Study, kind_and_percent
 from ddis.data.normalisation import Normalisation
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import Basis
-from ddis.fields.noise import Noise
+from ddis.fields.noise import Noise, WhiteNoise, make_noise
 from ddis.files import read_json
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
+from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 from ddis.reading import REPAIR
 from ddis.stages.layout import model_folder
@@ -98,3 +100,32 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
 
 def as_tensor(values: list[list[float]] | None) -> Tensor | None:
     return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
+def of_folder(folder: Path) -> tuple[Study, Problem, Trained]:
+    """Study, problem and network of a folder results/<study>/models/<problem>/<model>. Raises InputError."""
+    path = folder.absolute()
+    home = path.parents[2] if len(path.parts) > 3 else path
+    if path.parents[1].name != "models" or not (home / "config.yaml").is_file():
+        raise InputError(f"{folder}; accepted: results/<study>/models/<problem>/<model>, with config.yaml in results/<study>")
+    study, name = Study.in_folder(home), path.parent.name
+    return study, study.make_problem(name), load_network(study, name, path.name, torch.device("cpu"))
+
+
+def load_prior(folder: Path) -> Prior:
+    """See `ddis.prior.load`."""
+    study, problem, trained = of_folder(folder)
+    if folder.name.startswith("operator"):
+        raise InputError(f"{folder}: an operator; accepted: prior, joint-<percent>, joint-white-<percent>")
+    grid = problem.coefficient_space(study.data.resolution).grid
+    white = folder.name.startswith("joint-white")
+    noise = WhiteNoise() if white else make_noise(study.data.resolution, grid.basis, **study.noise.model_dump())
+    return trained.as_prior(noise, grid.shape)
+
+
+def load_operator(folder: Path) -> Network:
+    """See `ddis.operator.load`."""
+    study, problem, trained = of_folder(folder)
+    if not folder.name.startswith("operator"):
+        raise InputError(f"{folder}: no operator; accepted: operator-<percent>")
+    return trained.as_operator(problem.solution_space(study.data.resolution).grid.basis)

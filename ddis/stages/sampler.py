@@ -15,11 +15,11 @@ import torch
 
 from ddis.config import Case, Study, models_of
 from ddis.data.normalisation import Normalisation
-from ddis.data.store import blocks
+from ddis.data.store import Seen, blocks
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
-from ddis.observe.nodes import Nodes, draw_nodes
+from ddis.observe import Placed
 from ddis.operators.base import Operator
 from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
@@ -39,25 +39,52 @@ SPLIT_STREAM = {"test": 0, "validation": 1}
 
 @dataclass(frozen=True)
 class Observed:
-    """Truth and observation of n fields, in physical units: coefficient, solution [n, S, S]; index, values [n, m].
+    """Truth and observation of n fields, in physical units: coefficient, solution [n, *shape]; values [n, m].
 
-    variance: of the noise, at least the floor of R; scale: std(u) of the training split.
+    placed: the observation operator; index [n, m]: which of its functionals each field shows; unit, variance [m]: standard
+    deviation of the observed field over the training split, and variance of the noise, at least the floor of R.
     """
 
     coefficient: np.ndarray
     solution: np.ndarray
+    placed: Placed
     index: np.ndarray
     values: np.ndarray
-    variance: float
+    unit: np.ndarray
+    variance: np.ndarray
     scale: float
 
+    @property
+    def of_nodes(self) -> bool:
+        """Whether all values are of nodes of the solution."""
+        functionals = self.placed.functionals
+        return functionals.weights is None and not functionals.seen[1]
+
     def picture(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mask and observation [n, S, S]; the observation is 0 where there is none."""
-        mask = np.zeros(self.solution.shape, dtype=bool)
-        values = np.zeros(self.solution.shape, dtype=np.float32)
-        np.put_along_axis(mask.reshape(len(mask), -1), self.index, True, axis=1)
-        np.put_along_axis(values.reshape(len(mask), -1), self.index, self.values, axis=1)
+        """Mask and observation [n, *shape] of the solution's nodes; the observation is 0 where there is none.
+
+        What is not of a node stands at the node that weighs most, what is of the coefficient nowhere.
+        """
+        mask, values = np.zeros(self.solution.shape, dtype=bool), np.zeros(self.solution.shape, dtype=np.float32)
+        functionals = self.placed.functionals
+        heaviest = torch.zeros(len(functionals.index), 1, dtype=torch.long)
+        if functionals.weights is not None:
+            heaviest = functionals.weights.argmax(dim=1, keepdim=True)
+        nodes = functionals.index.gather(1, heaviest)[:, 0].numpy()[self.index]
+        for field, (row, found) in enumerate(zip(nodes, self.values, strict=True)):
+            inside = row < functionals.nodes
+            mask[field].reshape(-1)[row[inside]] = True
+            values[field].reshape(-1)[row[inside]] = found[inside]
         return mask, values
+
+    def seen(self) -> Seen | None:
+        """What a samples file needs to compute the values again; None where mask and observation say it."""
+        if self.of_nodes:
+            return None
+        functionals = self.placed.functionals
+        weights = torch.ones(functionals.index.shape) if functionals.weights is None else functionals.weights
+        places = functionals.index.numpy()[self.index]
+        return Seen(self.values, places, weights.numpy()[self.index].astype(np.float32), self.unit.astype(np.float32))
 
 
 @dataclass
@@ -78,19 +105,25 @@ class Result:
 
 
 def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observed:
-    """Draws nodes and noise of the given fields of a split; both depend on (seed, split, field) alone."""
-    settings, problem = study.observations[case.observation], study.make_problem(case.problem)
+    """Draws places and noise of the given fields of a split; both depend on (seed, split, field) alone."""
     pairs, train = load_pairs(study, case.problem, split), load_pairs(study, case.problem, "train")
-    scale = float(train.solution.std(dtype=np.float64))
-    grid, seed, stream = grid_of(problem), study.seed, SPLIT_STREAM[split] << 40
-    index = np.stack([draw_nodes(grid, settings.count, seed, stream + int(f)) for f in fields])
-    solution = pairs.solution[fields]
-    values = np.take_along_axis(solution.reshape(len(fields), -1), index, axis=1)
+    placed, stream = study.placed(case.problem, case.observation), SPLIT_STREAM[split] << 40
+    drawn = [placed.draw(study.seed, stream + int(f)) for f in fields]
+    index, owner = np.stack([chosen for chosen, _ in drawn]), drawn[0][1]
+    scales = {
+        name: float(getattr(train, name).std(dtype=np.float64)) for name in {"solution", *(p.of for p in placed.sensors.parts)}
+    }
+    parts = [(part.noise.item(), part.assumed_noise.item(), scales[part.of]) for part in placed.sensors.parts]
+    noise = np.array([simulated * scale for simulated, _, scale in parts])[owner]
+    variance = np.array([max(assumed**2, NOISELESS_VARIANCE) * scale**2 for _, assumed, scale in parts])[owner]
+    solution, coefficient, functionals = pairs.solution[fields], pairs.coefficient[fields], placed.functionals
+    whole = [torch.from_numpy(f).double() if s else None for f, s in zip((solution, coefficient), functionals.seen, strict=True)]
+    values = functionals(functionals.stack(*whole), torch.from_numpy(index)).numpy().astype(np.float32)
     for row, f in zip(values, fields, strict=True):
-        rng = generator(seed, "observation", stream + int(f))
-        row += settings.noise * scale * rng.standard_normal(len(row), dtype=np.float32)
-    variance = max(settings.noise**2, NOISELESS_VARIANCE) * scale**2
-    return Observed(pairs.coefficient[fields], solution, index, values, variance, scale)
+        rng = generator(study.seed, "observation", stream + int(f))
+        row += noise.astype(np.float32) * rng.standard_normal(len(row), dtype=np.float32)
+    unit = np.array([scale for *_, scale in parts])[owner]
+    return Observed(coefficient, solution, placed, index, values, unit, variance, scales["solution"])
 
 
 def scale_of(fields: np.ndarray) -> Normalisation:
@@ -147,7 +180,7 @@ class Sampler:
             self.parts.problem,
             self.parts.prior,
             self.parts.operator,
-            Nodes(observed.index),
+            observed.placed.sensors,
             observed.values,
             chosen=observed.index,
             variance=observed.variance,

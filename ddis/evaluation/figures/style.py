@@ -88,7 +88,7 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 
 def setting(samples: Samples) -> str:
     known, nodes = samples.attributes, samples.spaces[0].grid
-    return f"{known['problem']}, {nodes} nodes, {int(samples.mask[0].sum())} observations"
+    return f"{known['problem']}, {nodes} nodes, {samples.observations} observations"
 
 
 def dashes(runs: Sequence[Samples]) -> list[str]:

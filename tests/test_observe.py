@@ -1,0 +1,225 @@
+"""Observation operators: their values against NumPy, every method that uses an operator with every kind, and black boxes.
+
+The truth is the closed form by dense linear algebra in NumPy, with the prior's spectrum and the functionals applied by hand.
+"""
+
+import logging
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import ddis
+from ddis.config import Study
+from ddis.data.store import read_samples
+from ddis.errors import InputError
+from ddis.evaluation.table import error_row
+from ddis.grid import Grid, square
+from ddis.observe.base import Placed
+from ddis.stages import generate, sample
+
+SIZE = 12
+XY = np.random.default_rng(3).random((10, 2))
+NODES = [14, 27, 40, 65, 80, 101]
+NOISE = 2e-4
+SENSORS = {
+    "nodes": ddis.observe.nodes(NODES, noise=NOISE),
+    "points": ddis.observe.points(XY, noise=NOISE, between_nodes=False),
+    "blocks": ddis.observe.blocks(4, noise=NOISE),
+    "columns": ddis.observe.columns([3, 8], noise=NOISE),
+    "lines": ddis.observe.lines([[[0.1, 0.2], [0.9, 0.7]]], 6, noise=NOISE, between_nodes=False),
+    "coefficient": ddis.observe.coefficient(XY[:5], noise=0.02, between_nodes=False),
+}
+SENSORS["sum"] = SENSORS["blocks"] + SENSORS["coefficient"] + SENSORS["nodes"]
+
+
+def by_hand(kind: str, u: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """The values of fields [N, S, S]."""
+
+    def at(field: np.ndarray, xy: np.ndarray) -> np.ndarray:
+        place = xy * (SIZE - 1)
+        i, j = np.minimum(place.astype(int), SIZE - 2).T
+        f, g = (place - np.stack([i, j], axis=1)).T
+        low = (1 - g) * field[:, i, j] + g * field[:, i, j + 1]
+        return (1 - f) * low + f * ((1 - g) * field[:, i + 1, j] + g * field[:, i + 1, j + 1])
+
+    if kind == "sum":
+        return np.concatenate([by_hand(each, u, a) for each in ("blocks", "coefficient", "nodes")], axis=1)
+    return {
+        "nodes": lambda: u.reshape(len(u), -1)[:, NODES],
+        "points": lambda: at(u, XY),
+        "blocks": lambda: u.reshape(len(u), 4, 3, 4, 3).mean(axis=(2, 4)).reshape(len(u), -1),
+        "columns": lambda: u[:, [3, 8]].reshape(len(u), -1),
+        "lines": lambda: at(u, np.linspace([0.1, 0.2], [0.9, 0.7], 6)),
+        "coefficient": lambda: at(a, XY[:5]),
+    }[kind]()
+
+
+@cache
+def observed(kind: str) -> tuple[ddis.Posterior, np.ndarray, np.ndarray]:
+    """The posterior of one field, and its mean and covariance [P, P] in the cosine basis."""
+    problem = ddis.problem("poisson", resolution=SIZE)
+    modes = square(SIZE).basis
+    truth = problem.sample_coefficients([7], SIZE, 3)
+    units = modes.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE))
+    rows = by_hand(kind, problem.solve(units).numpy(), units.numpy()).T
+    noise = np.concatenate([np.full(len(by_hand(k, *2 * [truth.numpy()])[0]), SENSORS[k].noise) for k in parts(kind)])
+    values = by_hand(kind, problem.solve(truth).numpy(), truth.numpy())[0] + noise * np.random.default_rng(1).standard_normal(
+        len(noise)
+    )
+    spectrum = np.diag(problem.prior_spectrum(SIZE).numpy().ravel())
+    gain = spectrum @ rows.T @ np.linalg.inv(rows @ spectrum @ rows.T + np.diag(noise**2))
+    posterior = ddis.Posterior(problem, ddis.prior.gaussian(problem), ddis.operator.solver(problem), SENSORS[kind], values)
+    return posterior, gain @ values, spectrum - gain @ rows @ spectrum
+
+
+def parts(kind: str) -> tuple[str, ...]:
+    return ("blocks", "coefficient", "nodes") if kind == "sum" else (kind,)
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+def test_values_are_those_by_hand(kind):
+    rng = np.random.default_rng(0)
+    u, a = rng.standard_normal((2, 3, SIZE, SIZE))
+    functionals = Placed(SENSORS[kind], square(SIZE), square(SIZE)).functionals
+    seen = functionals.stack(*(torch.from_numpy(f) if s else None for f, s in zip((u, a), functionals.seen, strict=True)))
+    index, _ = Placed(SENSORS[kind], square(SIZE), square(SIZE)).draw(0, 0)
+    assert np.allclose(functionals(seen)[:, index], by_hand(kind, u, a), atol=1e-12)
+    assert np.allclose(functionals(seen, torch.from_numpy(index).expand(3, -1)), by_hand(kind, u, a), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+def test_exact_is_the_closed_form_of_every_kind(kind):
+    posterior, mean, covariance = observed(kind)
+    result, modes = posterior.sample("exact", samples=4), square(SIZE).basis
+    scale = np.sqrt(np.trace(covariance) / len(mean))
+    assert np.abs(modes.forward(torch.from_numpy(result.mean).double()).numpy().ravel() - mean).max() < 0.01 * scale
+    fields = modes.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE)).flatten(1).numpy()
+    variance = np.einsum("pi,pq,qi->i", fields, covariance, fields)
+    assert np.allclose(result.std.ravel() ** 2, variance, atol=0.01 * variance.max())
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+@pytest.mark.parametrize("method", ["ddis-gn", "matrix-free", "tikhonov", "es-mda"])
+def test_methods_agree_with_the_closed_form_of_every_kind(kind, method):
+    """Error of the mean in units of the posterior's spread: 1/sqrt(K) for exact samples; an ensemble of 1,000 adds its own."""
+    posterior, mean, covariance = observed(kind)
+    name, settings = ("ddis-gn", {"solver": "matrix-free", "tolerance": 0.01}) if method == "matrix-free" else (method, {})
+    count = 1000 if method == "es-mda" else 100
+    result = posterior.sample(name, samples=count, **settings)
+    found = square(SIZE).basis.forward(torch.from_numpy(result.samples).double()).flatten(1).numpy()
+    away = np.linalg.norm(found.mean(axis=0) - mean) / np.sqrt(np.trace(covariance))
+    spread = np.sqrt(found.var(axis=0, ddof=1).sum() / np.trace(covariance))
+    assert away < 0.25 and spread == pytest.approx(1, abs=0.12)
+    assert result.misfit.ratio == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize(("method", "settings"), [("ddis", {"weight": 0.01}), ("ddis-dps", {"weight": 1.0})])
+def test_guidance_pulls_towards_every_kind(method, settings):
+    for kind in SENSORS:
+        posterior, *_ = observed(kind)
+        free, pulled = (
+            posterior.sample(method, samples=4, steps=20, **{**settings, "weight": w}) for w in (0.0, settings["weight"])
+        )
+        assert pulled.misfit.ratio < 0.9 * free.misfit.ratio, kind
+
+
+def test_what_is_outside_or_does_not_fit_is_refused():
+    problem = ddis.problem("poisson", resolution=SIZE)
+    prior, observe = ddis.prior.gaussian(problem), ddis.observe
+    for sensors, message in (
+        (observe.points([[0.5, 1.5]]), r"point \(0\.5, 1\.5\) is outside the domain"),
+        (observe.nodes([3, 400]), r"accepted: flat indices from 0 to 143"),
+        (observe.columns([12]), r"accepted: different indices from 0 to 11"),
+        (observe.blocks(5), r"count 5 of blocks along each axis of 12 x 12 nodes; accepted: a divisor"),
+        (observe.nodes([3, 4]), r"values of shape \(1,\); accepted: 2 for each field"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ddis.Posterior(problem, prior, None, sensors, [0.0])
+    with pytest.raises(InputError, match=r"prior of fields \(16, 16\); the problem's coefficient has \(12, 12\)"):
+        ddis.Posterior(problem, ddis.prior.gaussian(ddis.problem("poisson", resolution=16)), None, observe.nodes([3]), [0.0])
+    mask = np.ones((5, 5), dtype=bool)
+    mask[:2, :2] = False
+    with pytest.raises(InputError, match="outside the domain"):
+        observe.points([[0.1, 0.1]]).functionals(Grid((5, 5), (False, False), (1.0, 1.0), mask))
+
+
+def black_box(function) -> ddis.Posterior:
+    posterior, *_ = observed("nodes")
+    operator = ddis.operator.black_box(function)
+    values = posterior.solution.restore(posterior.values[0]).numpy()
+    return ddis.Posterior(posterior.problem, posterior.prior, operator, SENSORS["nodes"], values)
+
+
+def solve(a: np.ndarray) -> np.ndarray:
+    return ddis.problem("poisson", resolution=SIZE).solve(torch.from_numpy(a)).numpy()
+
+
+def test_a_black_box_gives_what_the_solver_gives_and_needs_a_method_without_gradients():
+    posterior, *_ = observed("nodes")
+    expected, found = (each.sample("es-mda", samples=50).samples for each in (posterior, black_box(solve)))
+    assert np.allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    for method in ("ddis-gn", "ddis", "ddis-dps", "tikhonov"):
+        with pytest.raises(InputError, match=rf"method {method}: needs gradients .* accepted: es-mda"):
+            black_box(solve).sample(method, samples=2)
+
+
+@pytest.mark.parametrize("failure", ["raises", "nan"])
+def test_a_field_that_a_black_box_cannot_solve_is_named_and_the_others_go_on(failure, caplog):
+    marked: list[np.ndarray] = []
+
+    def sometimes(a: np.ndarray) -> np.ndarray:
+        if len(a) == 50 and not marked:
+            marked.append(a[7].copy())
+        bad = [bool(marked) and np.array_equal(row, marked[0]) for row in a]
+        if failure == "raises" and any(bad):
+            raise RuntimeError("diverged")
+        u = solve(a)
+        u[bad] = np.nan
+        return u
+
+    with caplog.at_level(logging.WARNING):
+        result = black_box(sometimes).sample("es-mda", samples=50, assimilations=1)
+    assert len(result.samples) == 49 and result.failed == 1 and np.isfinite(result.samples).all()
+    assert ("RuntimeError: diverged" if failure == "raises" else "not finite are lost") in caplog.text
+
+
+def test_a_black_box_of_the_wrong_shape_is_refused_before_any_work():
+    with pytest.raises(InputError, match="no solution of 8 typical coefficients"):
+        black_box(lambda a: a[:, 1:])
+
+
+def test_kinds_in_a_study(tmp_path, monkeypatch):
+    """Every kind and a list through the stages with `exact`: calibrated, with the misfit of the stated noise."""
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load(
+        """
+        {study: kinds, device: cpu, problems: {poisson: {pde: poisson}}, fractions: [1.0],
+         data: {resolution: 12, train: 64, validation: 2, test: 12}, runs: {exact: {samples: 8}},
+         observations: {
+           nodes: {count: 20, noise: 0.05},
+           points: {kind: points, count: 20, noise: 0.05},
+           blocks: {kind: blocks, count: 4, noise: 0.05, assumed_noise: 0.1},
+           wells: [{kind: columns, at: [3, 8], noise: 0.05}, {kind: coefficient, at: [[0.3, 0.3], [0.7, 0.2]], noise: 0.05}]}}
+        """
+    )
+    study = Study.load(content)
+    assert Study.load(study.resolved()) == study
+    for split in ("train", "test"):
+        generate.run(study, "poisson", split)
+    for case in study.cases():
+        sample.run(study, **vars(case))
+        samples = read_samples(study.folder / "samples" / "poisson" / case.observation / "exact-100.h5")
+        row = error_row(samples, None)
+        assert row["misfit"] == pytest.approx(0.05, rel=0.25 if case.observation != "blocks" else 1.0), case
+        assert row["coverage90"] == pytest.approx(0.9, abs=0.12), case
+        assert row["observations"] == study.observed("poisson", case.observation)
+    for wrong, message in (
+        ({"kind": "points"}, "either at"),
+        ({"kind": "nope"}, "'nope' is unknown"),
+        ({"count": 500}, "1 to 100"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Study.load({**content, "observations": {"wrong": wrong}})
