@@ -2,16 +2,20 @@
 
 import errno
 import json
+import mmap
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from ddis.errors import DamagedError, InputError
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 REPAIR = "restore it or make it again (for a file of a study `ddis verify` says how)"
+_MATRIX = 14  # type of an element of a MATLAB file
+_PARTS = {*range(1, 8), 9, 12, 13, 14, 16, 17, 18}
+_NUMBERS = range(6, 16)  # classes of arrays
 _LARGEST_HEADER = 100_000_000  # of a safetensors file
 _MORE = {
     errno.EAGAIN: "another program has it open; close it there, or wait until it is done",
@@ -105,6 +109,50 @@ def safetensors_damage(path: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return "is damaged: its safetensors header cannot be understood"
     return None if size == whole else f"is truncated: it has {size} bytes, and {whole} by its safetensors header"
+
+
+def matlab_damage(path: Path) -> str | None:
+    """What is wrong with the elements of a MATLAB file of version 5; None if they fit into each other. Raises OSError.
+
+    Arrays are stored with a tag before each part; compressed ones have a checksum. Format: "MAT-File Format", level 5.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _matlab_damage(content)
+
+
+def _matlab_damage(content: mmap.mmap) -> str | None:
+    order: Literal["little", "big"] = "big" if content[126:128] == b"MI" else "little"
+    start = 128
+    while start < len(content):
+        kind, begin, end = _element(content, start, order)
+        if end > len(content):
+            return f"is truncated: it has {len(content)} bytes, and an array in it ends at {end}"
+        if kind == _MATRIX and not _is_matrix(content, begin, end, order):
+            return f"is damaged: what is at byte {start} is not a whole array"
+        start = end
+    return None
+
+
+def _is_matrix(content: mmap.mmap, place: int, end: int, order: Literal["little", "big"]) -> bool:
+    """Whether the parts of an array end where it ends. Of numbers: flags, shape, name, values, and imaginary ones if flagged."""
+    flags = int.from_bytes(content[place + 8 : place + 12], order)
+    parts = 0
+    while place < end:
+        kind, first, last = _element(content, place, order)
+        if kind not in _PARTS or last > end:
+            return False
+        parts += 1
+        place += 8 if first == place + 4 else 8 + -(-(last - first) // 8) * 8
+    numbers = flags & 0xFF in _NUMBERS
+    return not numbers or parts == 4 + (flags >> 11 & 1)
+
+
+def _element(content: mmap.mmap, start: int, order: Literal["little", "big"]) -> tuple[int, int, int]:
+    """(type, first byte of the data, the one after it) of the element whose tag begins at `start`."""
+    kind = int.from_bytes(content[start : start + 4], order)
+    if kind >> 16:  # up to four bytes, which stand in the tag
+        return kind & 0xFFFF, start + 4, start + 4 + (kind >> 16)
+    return kind, start + 8, start + 8 + int.from_bytes(content[start + 4 : start + 8], order)
 
 
 # First bytes of files that are no text.

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,10 +164,11 @@ def written() -> dict[str, tuple[bytes, Callable[[Path], object]]]:
         write_samples(folder / "samples.h5", Samples(coefficient=fields[:, None], mask=fields > 0, **moments))
         save_tensors(folder / "model.safetensors", {"w": torch.ones(30)}, {"configuration": "abc"})
         np.savez(folder / "pairs.npz", coefficient=fields, solution=fields)
+        scipy.io.savemat(folder / "pairs.mat", {"coefficient": fields, "solution": fields})
         with h5py.File(folder / "plain.h5", "w", userblock_size=512) as file:
             file["coefficient"], file["solution"] = fields, fields
         readers = {"pairs.h5": read_pairs, "samples.h5": read_samples, "model.safetensors": load_tensors}
-        readers |= {"pairs.npz": read_import, "plain.h5": read_import}
+        readers |= {"pairs.npz": read_import, "pairs.mat": read_import, "plain.h5": read_import}
         return {name: ((folder / name).read_bytes(), read) for name, read in readers.items()}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from test_verify import fill, make
 
@@ -17,7 +18,7 @@ from ddis.config import Study
 from ddis.data.store import PAIRS, Samples, read_attributes, read_pairs, read_samples, write_pairs, write_samples
 from ddis.errors import DamagedError, InputError
 from ddis.models.checkpoint import load_tensors, load_unfinished, save_tensors
-from ddis.reading import cannot_read, hdf5_damage, safetensors_damage, system_reason
+from ddis.reading import cannot_read, hdf5_damage, matlab_damage, safetensors_damage, system_reason
 from ddis.stages import records, verify
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -119,6 +120,18 @@ def test_the_end_of_every_version_of_hdf5_is_known(tmp_path, options):
     assert hdf5_damage(path) is None
     os.truncate(path, path.stat().st_size - 1)
     assert "is truncated: it has" in hdf5_damage(path)
+
+
+@pytest.mark.parametrize(("place", "value"), [(128 + 17, 255), (128 + 72, 26), (128 + 5, 1)])
+def test_arrays_of_matlab_on_which_its_reader_crashes_are_damage(tmp_path, place, value):
+    """The flags (complex, without imaginary values), the type of the values, the length of the array."""
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, {"first_array": np.ones((3, 6, 6)), "second": np.array([1 + 2j]), "text": "a", "cell": [1, "x"]})
+    assert matlab_damage(path) is None
+    content = bytearray(path.read_bytes())
+    content[place] = value
+    path.write_bytes(content)
+    assert "is " in (matlab_damage(path) or "")
 
 
 def test_safetensors_of_others_are_no_damage(tmp_path):

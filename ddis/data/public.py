@@ -17,9 +17,9 @@ import scipy.io
 
 from ddis.data.axes import advice
 from ddis.data.store import check_self_contained
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
 from ddis.pde.base import Problem
-from ddis.reading import cannot_read, file_kind, hdf5_damage, is_hdf5
+from ddis.reading import cannot_read, file_kind, hdf5_damage, is_hdf5, matlab_damage
 
 OWN_KEYS = ("coefficient", "solution")
 PUBLIC_KEYS = {
@@ -143,6 +143,8 @@ def _field(path: Path, key: str, array: Any, kind: str, with_time: bool, reverse
 @contextmanager
 def _open_matlab(files: tuple[Path, ...], pde: str) -> Iterator[tuple[Field, Field]]:
     path = files[0]
+    if damage := matlab_damage(path):  # scipy may crash on it
+        raise DamagedError(f"{path} {damage}")
     keys = _choose(path, pde, [name for name, _, _ in scipy.io.whosmat(path)])
     arrays = scipy.io.loadmat(path, variable_names=keys)
     yield _pair(pde, "MATLAB file of version 5", [(path, key, arrays[key]) for key in keys])
