@@ -46,7 +46,7 @@ def settle(study: Study) -> Iterator[None]:
     """Sets what a stage's numbers and speed depend on beside its settings: threads, determinism, float32 on GPUs, memory."""
     keep_freed_memory()
     torch.set_num_threads(study.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` imports the compiler: 1.1 s
     torch.backends.cudnn.allow_tf32 = False  # convolutions would be rounded to ten bits
     with threadpool_limits(study.threads):
         yield

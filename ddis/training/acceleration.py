@@ -23,4 +23,6 @@ def accelerate(network: nn.Module, settings: TrainingSettings) -> None:
         compiler = os.environ.get("CXX", "g++")
         if shutil.which(compiler) is None:
             raise InputError(f"training.compile: there is no C++ compiler {compiler!r}; install one, or set compile: false")
+        if torch.are_deterministic_algorithms_enabled():  # tells the compiler too
+            torch.use_deterministic_algorithms(True, warn_only=torch.is_deterministic_algorithms_warn_only_enabled())
         network.compile(options={"fallback_random": True})  # dropout draws as without compilation
