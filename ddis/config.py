@@ -27,7 +27,6 @@ from pydantic import (
 from ddis.data.store import PAIRS, open_pairs, read_attributes
 from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_count
 from ddis.errors import InputError
-from ddis.fields.bases import basis
 from ddis.fields.noise import make_noise
 from ddis.observe import KINDS, Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
@@ -160,8 +159,6 @@ class Study(Settings):
         problem, size = self.make_problem(name), self.data.resolution
         try:
             problem.check(size)
-            if problem.shapes(size) != ((size, size), (size, size)) or problem.coefficient_space(size).grid.mask is not None:
-                raise InputError("fields other than one channel on S x S nodes; accepted in a study: such problems only")
         except InputError as error:
             raise InputError(f"problems.{name}: {error} (data.resolution is {size})") from error
         for label in self.observations:
@@ -180,7 +177,10 @@ class Study(Settings):
                 raise InputError(f"runs.{label}.operator: solver; method {run.method!r} has no operator: leave it out")
             if wanted:
                 try:
-                    load_method(run.method)(run).check(problem, size)
+                    method = load_method(run.method)
+                    method(run).check(problem, size)
+                    if method.prior == "joint":
+                        problem.check_joint(size)
                 except InputError as error:
                     raise InputError(f"runs.{label}.{error}") from error
 
@@ -197,9 +197,9 @@ class Study(Settings):
         if pad >= self.data.resolution:
             raise InputError(f"operator.network.padding {self.operator.network.padding}: reflects more nodes than there are")
         for name in self.problems:
-            modes = basis(self.make_problem(name).basis, self.data.resolution)
+            modes = self.make_problem(name).coefficient_space(self.data.resolution).grid.basis
             try:
-                make_noise(self.data.resolution, modes, **self.noise.model_dump())
+                make_noise(modes.size, modes, **self.noise.model_dump())
             except ValueError as error:
                 raise InputError(str(error)) from error
 

@@ -24,6 +24,7 @@ class Grid:
     lengths   L of each axis
     mask      the nodes that belong to the domain, its boundary included; None: all. Fields are 0 at the others
     names     of the axes
+    free_ends whether the ends of bounded axes are like other nodes, such as the first and the last time, and no boundary
     """
 
     shape: tuple[int, ...]
@@ -31,6 +32,7 @@ class Grid:
     lengths: tuple[float, ...]
     mask: Nodes | None = None
     names: tuple[str, ...] = ("x", "y")
+    free_ends: bool = False
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (1, 2) or not len(self.shape) == len(self.periodic) == len(self.lengths):
@@ -56,11 +58,11 @@ class Grid:
 
     @property
     def interior(self) -> Nodes:
-        """Nodes of the domain all of whose neighbours, diagonal ones too, belong to it [*shape]."""
+        """Nodes of the domain off its boundary, where fields may be given: all neighbours, diagonal ones too, belong to it."""
         inside = self.nodes
         for axis, wraps in enumerate(self.periodic):
             inside = inside & np.roll(inside, 1, axis) & np.roll(inside, -1, axis)
-            if not wraps:
+            if not wraps and not self.free_ends:
                 np.moveaxis(inside, axis, 0)[[0, -1]] = False
         return inside
 
@@ -99,6 +101,12 @@ class Space:
     def channelled(self, fields: Tensor) -> Tensor:
         """Fields [N, *shape] as [N, C, *nodes], also where C is 1."""
         return fields.reshape(len(fields), self.channels, *fields.shape[fields.ndim - len(self.grid.shape) :])
+
+
+def split(x: Tensor, spaces: tuple[Space, Space]) -> tuple[Tensor, Tensor]:
+    """The two fields [B, *shape] of joint ones [B, C, *nodes], whose channels are those of the first, then of the second."""
+    first, second = x.split([space.channels for space in spaces], dim=1)
+    return first.reshape(len(x), *spaces[0].shape), second.reshape(len(x), *spaces[1].shape)
 
 
 def described(space: Mapping[str, Any], mask: Nodes | None = None) -> Space:

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
-from ddis.fields.bases import basis
-from ddis.grid import Grid
+from ddis.grid import Space, split
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
 from ddis.observe import Joined, Placed, Sensors
 from ddis.observe.observation import Observation
@@ -131,16 +130,14 @@ class Posterior:
         device: torch.device | str = "cpu",
     ):
         self.problem, self.prior, self.seed, self.device = problem, prior, seed, torch.device(device)
-        self.grid = grid_of(problem)
-        if problem.shapes(self.grid.shape[0]) != (self.grid.shape,) * 2 or self.grid.mask is not None:
-            raise InputError(f"{type(problem).__name__}: accepted here: one channel on the same S x S nodes for both fields")
-        if prior.shape != self.grid.shape:
-            raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.grid.shape}")
-        self.basis = basis(problem.basis, self.grid.shape[0])
+        self.spaces = spaces_of(problem)
+        if prior.shape != self.spaces[0].shape:
+            raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.spaces[0].shape}")
+        self.bases = self.spaces[0].grid.basis, self.spaces[1].grid.basis
         self.operator = operator or Solver(problem, prior.solution)
         self.coefficient = prior.coefficient
         self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed)
-        self.placed = Placed(sensors, self.grid, self.grid)
+        self.placed = Placed(sensors, self.spaces[1].grid, self.spaces[0].grid)
         self.functionals = self.placed.functionals.to(self.device)
         given = np.asarray(values)
         self.single = given.ndim == 1
@@ -157,11 +154,20 @@ class Posterior:
         self._normalise(torch.from_numpy(given).double().to(self.device), variance)
         self._interpolation: dict[str, Tensor | None] = {}
 
+    @property
+    def resolution(self) -> int:
+        assert self.problem.resolution is not None
+        return self.problem.resolution
+
     def _normalise(self, values: Tensor, variance: ArrayLike | None) -> None:
         """Sets values and variance of their independent errors, both normalised."""
-        owner, pair = self.functionals.of_coefficient.long(), (self.solution, self.coefficient)
-        mean = torch.tensor([n.mean for n in pair], dtype=torch.float64, device=self.device)[owner]
-        unit = torch.tensor([SIGMA_DATA / n.std for n in pair], dtype=torch.float64, device=self.device)[owner]
+        pair = (self.solution, self.spaces[1]), (self.coefficient, self.spaces[0])
+        means, units = ([], [])
+        for normalisation, space in pair:  # at every node of a channel the same
+            means.append(torch.as_tensor(normalisation.mean, dtype=torch.float64).expand(space.shape).flatten())
+            units.append(1 / torch.as_tensor(normalisation.unit, dtype=torch.float64).expand(space.shape).flatten())
+        first = self.functionals.index[:, 0]
+        mean, unit = (torch.cat(parts).to(self.device)[first] for parts in (means, units))
         mean = mean * self.functionals.total().to(self.device)
         self.mean, self.unit = mean, unit
         self.values = (values - mean[self.index]) * unit[self.index]
@@ -200,12 +206,12 @@ class Posterior:
         """Normalised solution of the normalised free field; its modes times the gains that belong to a counted error."""
         u = self.solution.normalise(self.operator(self.physical(x)))
         gain = None if error is None else error.gain
-        return u if gain is None else self.basis.inverse(gain.to(u) * self.basis.forward(u))
+        return u if gain is None else self.bases[1].inverse(gain.to(u) * self.bases[1].forward(u))
 
     def _residual(self, x: Tensor) -> Tensor:
-        """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, 2, *shape]."""
-        a, u = self.physical(x[:, 0]), self.solution.restore(x[:, 1])
-        return or_nan(self.problem.residual, a, u) / self.coefficient.std
+        """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, C, *nodes]."""
+        free, u = split(x, self.spaces)
+        return or_nan(self.problem.residual, self.physical(free), self.solution.restore(u)) / mean_unit(self.coefficient)
 
     def error(self, model: ErrorChoice) -> OperatorError | None:
         """The operator's own error as a method counts it."""
@@ -218,6 +224,8 @@ class Posterior:
             raise InputError(f"method {name}: needs a joint prior of (coefficient, solution); load joint-<percent> of a study")
         if method.prior != "joint" and self.prior.joint:
             raise InputError(f"method {name}: needs a prior of the coefficient alone, not a joint one")
+        if method.prior == "joint":
+            self.problem.check_joint(self.resolution)
         if method.prior == "coefficient" and self.prior.denoise is None:
             raise InputError(f"method {name}: needs a prior with a denoiser")
         if method.uses_operator and method.gradients and not self.operator.differentiable:
@@ -226,7 +234,7 @@ class Posterior:
             raise InputError(f"method {name}: needs a linear problem and its own solver")
         if method.closed_form and self.prior.mixture is None and not isinstance(self.prior.denoise, GaussianDenoiser | None):
             raise InputError(f"method {name}: needs a prior in closed form, ddis.prior.gaussian or mixture")
-        method.check(self.problem, self.grid.shape[0])
+        method.check(self.problem, self.resolution)
 
     def batch(self, method: Method[Any], fields: slice, generators: Generators, cost: Cost | None = None) -> Batch:
         """Chains of some of the fields, len(generators) / n of each; what they evaluate is counted in `cost`."""
@@ -239,7 +247,8 @@ class Posterior:
             problem=self.problem,
             observation=Observation(self.functionals, index, self.values[fields], variance, error),
             generators=generators,
-            basis=self.basis,
+            basis=self.bases[0],
+            spaces=self.spaces,
             noise=self.prior.noise,
             operator=cost.count_operator(lambda x: self.predict(x, error)),
             coefficient=lambda x: self.coefficient.normalise(self.physical(x)),
@@ -248,7 +257,7 @@ class Posterior:
             mean=self.prior.mean,
             spectrum=self.prior.spectrum,
             mixture=self.prior.mixture,
-            units=(self.coefficient.std / SIGMA_DATA, self.solution.std / SIGMA_DATA),
+            units=(mean_unit(self.coefficient) / SIGMA_DATA, mean_unit(self.solution) / SIGMA_DATA),
             cost=cost,
         )
 
@@ -275,13 +284,12 @@ class Posterior:
     def _typical(self, error: OperatorError | None) -> dict[str, Tensor]:
         """Normalised coefficients and solutions [N, *shape] like those of the problem, float64, on the CPU."""
         if not bool(self.prior.spectrum.any()):
-            assert self.problem.resolution is not None
-            a = self.problem.sample_coefficients(range(INTERPOLATION_DRAWS), self.problem.resolution, self.seed)
+            a = self.problem.sample_coefficients(range(INTERPOLATION_DRAWS), self.resolution, self.seed)
             u = self.problem.solve(a) if self.prior.examples is None else self.prior.examples
             return {"coefficient": self.coefficient.normalise(a).double(), "solution": self.solution.normalise(u).double()}
         generators = [generator(self.seed, "interpolation", number) for number in range(INTERPOLATION_DRAWS)]
-        white = torch.from_numpy(white_noise(self.grid.shape, generators)).double()
-        draws = (self.prior.mean + self.basis.inverse(self.prior.spectrum.cpu().sqrt() * white)).float().to(self.device)
+        white = torch.from_numpy(white_noise(self.spaces[0].shape, generators)).double()
+        draws = (self.prior.mean + self.bases[0].inverse(self.prior.spectrum.cpu().sqrt() * white)).float().to(self.device)
         with torch.no_grad():
             a, u = self.coefficient.normalise(self.physical(draws)), self.predict(draws, error)
         return {"coefficient": a.double().cpu(), "solution": u.double().cpu()}
@@ -357,14 +365,20 @@ class Posterior:
         if mean is None or std is None:
             return None
         # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
-        return self.physical(mean), self.problem.constrain(std * (self.coefficient.std / SIGMA_DATA))
+        return self.physical(mean), self.problem.constrain(std * self.coefficient.unit)
 
 
-def grid_of(problem: Problem) -> Grid:
-    """The problem's grid. Raises InputError if it was made without a resolution."""
+def spaces_of(problem: Problem) -> tuple[Space, Space]:
+    """Of coefficient and solution. Raises InputError if the problem was made without a resolution."""
     if problem.resolution is None:
         raise InputError("the problem has no resolution; make it with ddis.problem(name, resolution=...)")
-    return problem.coefficient_space(problem.resolution).grid
+    return problem.spaces(problem.resolution)
+
+
+def mean_unit(normalisation: Normalisation) -> float:
+    """The standard deviation of a field; of several channels the root mean square."""
+    std = np.asarray(normalisation.std)
+    return float(std) if std.ndim == 0 else float(np.sqrt(np.square(std).mean()))
 
 
 def solution_unit(problem: Problem, operator: Operator, seed: int) -> Normalisation:

@@ -147,7 +147,7 @@ def test_a_run_that_models_the_operators_error_multiplies_its_modes_by_the_gains
     for model in ("none", "white", "spectral"):
         sampler = Sampler(study, case, study.run_for(case).model_copy(update={"error_model": model}))
         posterior = sampler.posterior(observe(study, case, "test", np.arange(2)))
-        operator, modes = posterior.operator, posterior.basis
+        operator, modes = posterior.operator, posterior.bases[1]
         assert operator.error is not None and operator.error.gain is not None
         plain = operator.solution.normalise(operator(posterior.physical(x)))
         gain = operator.error.gain.float()

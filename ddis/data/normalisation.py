@@ -38,6 +38,12 @@ class Normalisation:
             raise ValueError(f"fields are constant (standard deviation {std}); nothing can be learned from them")
         return cls(mean, std)
 
+    @classmethod
+    def centred(cls, fields: np.ndarray, space: Space | None = None) -> "Normalisation":
+        """The same with mean 0, as in a closed form."""
+        made = cls.of(fields, space)
+        return cls((0 * np.asarray(made.mean)).tolist(), made.std)
+
     @property
     def unit(self) -> Any:
         """What 1 of the normalised field is worth: a number; of several channels a tensor [C, 1, ...]."""

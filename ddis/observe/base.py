@@ -68,10 +68,9 @@ class Functionals:
         places = self.index[chosen]
         inside = places < self.nodes
         weights = inside.double() if self.weights is None else self.weights[chosen] * inside
-        shape = basis.matrix.shape
         if places.shape[-1] > 1:
             dense = weights.new_zeros(*chosen.shape, self.nodes).scatter_add_(2, places * inside, weights)
-            return basis.forward(dense.reshape(*chosen.shape, *shape)).flatten(2)
+            return basis.forward(dense.reshape(*chosen.shape, *basis.shape)).flatten(2)
         functions = node_functions(basis, places[..., 0] * inside[..., 0]).flatten(2)
         return functions if bool(inside.all()) and self.weights is None else functions * weights
 
@@ -81,10 +80,11 @@ class Functionals:
 
 
 def node_functions(basis: Basis, index: Tensor) -> Tensor:
-    """Values [n, m, S, S] of the S² basis functions at the nodes index [n, m]."""
-    q = basis.matrix.to(index.device)
-    row, column = index // basis.size, index % basis.size
-    return q.T[row][..., :, None] * q.T[column][..., None, :]
+    """Values [n, m, *shape] of the basis functions at the nodes index [n, m]."""
+    if len(basis.shape) == 1:
+        return basis.matrices[0].to(index.device).T[index]
+    rows, columns = (q.to(index.device).T for q in basis.matrices)
+    return rows[index // basis.shape[1]][..., :, None] * columns[index % basis.shape[1]][..., None, :]
 
 
 def joined(parts: Sequence[Functionals]) -> Functionals:

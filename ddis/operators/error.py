@@ -19,8 +19,8 @@ class OperatorError:
     """u = g G(a) + e mode by mode in `basis`, normalised.
 
     variance  of e at every node, where its modes are not told apart
-    gain      g [S, S]; None: 1
-    spectrum  variance [S, S] of the modes of e
+    gain      g [*shape]; None: 1
+    spectrum  variance [*shape] of the modes of e
     """
 
     basis: Basis
@@ -67,7 +67,7 @@ def error_growth(values: Tensor, counted: Tensor | None = None) -> Tensor:
 
 
 def operator_error_model(predictions: Tensor, solutions: Tensor, basis: Basis) -> tuple[Tensor, Tensor]:
-    """How an operator errs, from held-out pairs: gain g [S, S] and variance [S, S] in u = g G(a) + e, mode by mode.
+    """How an operator errs, from held-out pairs: gain g [*shape] and variance [*shape] in u = g G(a) + e, mode by mode.
 
     The likelihood asks for what separates u from the operator's prediction, independent of it. An error u - G(a) is not: a bad
     operator that gives half of u errs most where u is large. Few held-out pairs (10 at 1 % of the pairs) cannot tell S² gains
@@ -75,9 +75,9 @@ def operator_error_model(predictions: Tensor, solutions: Tensor, basis: Basis) -
     of leave-one-out residuals, which count the uncertainty of g, on fields of common size (see `error_growth`).
 
     Args:
-        predictions, solutions: normalised [N, S, S].
+        predictions, solutions: normalised [N, *shape].
     """
-    weight = error_growth(solutions.flatten(1)).rsqrt()[:, None, None]
+    weight = error_growth(solutions.flatten(1)).rsqrt().reshape(-1, *(1,) * len(basis.shape))
     p, u = (basis.forward(weight * fields.double()) for fields in (predictions, solutions))
     ring, number = rings(basis)
 
@@ -87,13 +87,18 @@ def operator_error_model(predictions: Tensor, solutions: Tensor, basis: Basis) -
     count = len(p) * number.to(p.device)
     ridge = ring_sum(((u - p) ** 2).sum(0)) / count / GAIN_SPREAD**2
     informed = (ring_sum((p**2).sum(0)) + ridge).clamp_min(torch.finfo(p.dtype).tiny)
-    gain = (1 + ring_sum((p * (u - p)).sum(0)) / informed)[ring].reshape(basis.size, basis.size)
+    gain = (1 + ring_sum((p * (u - p)).sum(0)) / informed)[ring].reshape(basis.shape)
     left_out = (u - gain * p) / (1 - p**2 / informed[ring].reshape(gain.shape)).clamp_min(torch.finfo(p.dtype).tiny)
     variance = ring_sum((left_out**2).sum(0)) / count
     return gain, variance[ring].reshape(gain.shape)
 
 
 def rings(basis: Basis) -> tuple[Tensor, Tensor]:
-    """Ring of equal |k| of every mode [S²], and number of modes in each ring."""
-    k = torch.from_numpy(np.hypot.outer(basis.frequencies, basis.frequencies)).round().long().flatten()
-    return k, torch.bincount(k).double()
+    """Ring of equal |k| of every mode, flattened, and number of modes in each ring.
+
+    Rings are one period per unit length wide on periodic grids, and half a period on others.
+    """
+    periodic = all(name == "fourier" for name in basis.names)
+    k = torch.from_numpy(np.sqrt(basis.half_periods_squared) / (2 if periodic else 1)).round().long().flatten()
+    number = torch.bincount(k)
+    return (number > 0).cumsum(0)[k] - 1, number[number > 0].double()

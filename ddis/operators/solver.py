@@ -14,14 +14,19 @@ from ddis.pde.base import Problem
 TYPICAL = 32  # solutions whose standard deviation is the unit of a problem's solutions
 
 
-def or_nan(compute: Callable[..., Tensor], *fields: Tensor) -> Tensor:
-    """compute(*fields) [B, *shape]; NaN where the problem refuses a field: a chain that diverges must not end the others."""
+def or_nan(compute: Callable[..., Tensor], *fields: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """compute(*fields) [B, *shape]; NaN where the problem refuses a field: a chain that diverges must not end the others.
+
+    shape: of what is computed; None: that of a field.
+    """
     try:
         return compute(*fields)
     except InputError:
         if len(fields[0]) == 1:
-            return fields[0] * math.nan
-        return torch.cat([or_nan(compute, *single) for single in zip(*(field.split(1) for field in fields), strict=True)])
+            lost = fields[0] * math.nan
+            return lost if shape is None else lost.sum().expand(1, *shape)
+        singles = zip(*(field.split(1) for field in fields), strict=True)
+        return torch.cat([or_nan(compute, *single, shape=shape) for single in singles])
 
 
 def typical_solution(problem: Problem) -> Normalisation:
@@ -38,4 +43,9 @@ class Solver(Operator):
         self.problem, self.solution = problem, solution or typical_solution(problem)
 
     def __call__(self, coefficient: Tensor) -> Tensor:
-        return or_nan(self.problem.solve, coefficient)
+        return solved(self.problem, coefficient)
+
+
+def solved(problem: Problem, coefficient: Tensor) -> Tensor:
+    """Solutions [B, *shape]; NaN for what the problem refuses. The resolution is the size of a coefficient's last axis."""
+    return or_nan(problem.solve, coefficient, shape=problem.solution_space(coefficient.shape[-1]).shape)

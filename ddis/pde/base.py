@@ -12,7 +12,7 @@ from torch import Tensor
 from ddis.errors import InputError
 from ddis.fields.gaussian import sample_neumann
 from ddis.fields.mixture import Drawn, Mixture, neumann_mixture, sample_neumann_mixture
-from ddis.grid import Grid, Nodes, Space, square
+from ddis.grid import Grid, Space, square
 
 
 class ProblemParameters(BaseModel):
@@ -120,9 +120,15 @@ class Problem(ABC):
         """Of the arrays of one coefficient and one solution."""
         return self.coefficient_space(resolution).shape, self.solution_space(resolution).shape
 
-    def observable(self, resolution: int) -> Nodes:
-        """Nodes of the solution's grid that may be observed: by default the interior, where the boundary does not give u."""
-        return self.solution_space(resolution).grid.interior
+    def check_joint(self, resolution: int) -> None:
+        """Raises InputError if coefficient and solution cannot be channels of one field, as joint priors need them."""
+        a, u = (space.grid for space in self.spaces(resolution))
+        if a.shape != u.shape:
+            raise InputError(f"a joint prior needs coefficients and solutions on the same nodes; here they have {a} and {u}")
+
+    def is_plain(self, resolution: int) -> bool:
+        """Whether both fields have one channel on all S x S nodes."""
+        return self.shapes(resolution) == ((resolution, resolution),) * 2 and self.coefficient_space(resolution).grid.mask is None
 
     @abstractmethod
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:

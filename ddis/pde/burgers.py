@@ -6,7 +6,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ddis.errors import InputError
 from ddis.fields.gaussian import matern_spectrum, sample_gaussian
-from ddis.grid import Grid, Nodes, Space
+from ddis.grid import Grid, Space
 from ddis.pde.base import Problem, ProblemParameters
 
 FASTEST = 5.0  # the speed |u| that steps are made for: eight standard deviations of the initial condition
@@ -63,10 +62,8 @@ class Burgers(Problem):
         return Space(Grid((resolution,), (True,), (1.0,)))
 
     def solution_space(self, resolution: int) -> Space:
-        return Space(Grid((resolution, resolution + 1), (True, False), (1.0, self.parameters.time), names=("x", "t")))
-
-    def observable(self, resolution: int) -> Nodes:
-        return np.ones((resolution, resolution + 1), dtype=bool)
+        lengths = (1.0, self.parameters.time)
+        return Space(Grid((resolution, resolution + 1), (True, False), lengths, names=("x", "t"), free_ends=True))
 
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
         grid = self.coefficient_space(resolution).grid

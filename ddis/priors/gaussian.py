@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
-from ddis.fields.bases import Basis, basis
+from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, make_noise
-from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
+from ddis.models.denoiser import GaussianDenoiser
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 
@@ -25,13 +25,16 @@ def gaussian(problem: Problem, noise: Noise | None = None, coefficient: Normalis
     coefficient: normalisation, of mean 0; None: that of the spectrum. Raises InputError where there is no closed form.
     """
     assert problem.resolution is not None
-    modes, spectrum = basis(problem.basis, problem.resolution), problem.prior_spectrum(problem.resolution)
+    space, spectrum = problem.coefficient_space(problem.resolution), problem.prior_spectrum(problem.resolution)
     if spectrum is None:
         raise InputError(
             f"{type(problem).__name__}: its coefficients are not Gaussian; accepted: a trained prior, ddis.prior.load"
         )
-    coefficient = coefficient or Normalisation(0.0, float(spectrum.mean().sqrt()))
-    return of_spectrum(modes, torch.zeros_like(spectrum), spectrum * (SIGMA_DATA / coefficient.std) ** 2, coefficient, noise)
+    if coefficient is None:
+        own = spectrum.flatten(-len(space.grid.shape)).mean(dim=-1).sqrt()
+        std = own.item() if space.channels == 1 else own.reshape(-1, *(1,) * len(space.grid.shape)).tolist()
+        coefficient = Normalisation(0.0, std)
+    return of_spectrum(space.grid.basis, torch.zeros_like(spectrum), spectrum * (1 / coefficient.unit) ** 2, coefficient, noise)
 
 
 def of_spectrum(modes: Basis, mean: Tensor, spectrum: Tensor, coefficient: Normalisation, noise: Noise | None = None) -> Prior:
@@ -55,6 +58,6 @@ def empirical(
 ) -> Prior:
     """The Gaussian with mean and spectrum of given coefficients, parts [N, *shape] of them."""
     first = next(iter(parts()))
-    modes = basis(problem.basis, first.shape[-1])
+    modes = problem.coefficient_space(first.shape[-1]).grid.basis
     mean, variance = moments(modes.forward(coefficient.normalise(problem.relax(part.double()))) for part in parts())
     return of_spectrum(modes, modes.inverse(mean), variance, coefficient, noise)

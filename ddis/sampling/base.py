@@ -14,6 +14,7 @@ from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.mixture import Mixture
 from ddis.fields.noise import Noise
+from ddis.grid import Space, split
 from ddis.models.denoiser import Denoiser
 from ddis.observe.observation import Observation
 from ddis.pde.base import Problem
@@ -152,10 +153,11 @@ class Batch:
     observation  of the n fields
     generators   one per chain; none where there are no chains yet, in `Method.prepare`
     basis        in which coefficient and noise have independent modes
+    spaces       of coefficient and solution
     noise        of the diffusion
     operator     solution [B, *shape] of the free field [B, *shape]: of G(P(b)), see Problem
     coefficient  observable coefficient P(b) [B, *shape] of the free field
-    residual     residual of the equation, of (free field, solution) [B, 2, *shape], in units of std(a)
+    residual     residual of the equation, of (free field, solution) [B, C, *nodes], in units of std(a)
     prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods
     mean         [*shape] of the coefficient; spectrum: variance [*shape] of its modes in `basis`
     mixture      closed form of the coefficient, where it is a mixture of Gaussian fields
@@ -166,6 +168,7 @@ class Batch:
     observation: Observation
     generators: Generators
     basis: Basis
+    spaces: tuple[Space, Space]
     noise: Noise
     operator: Callable[[Tensor], Tensor]
     coefficient: Callable[[Tensor], Tensor]
@@ -183,8 +186,17 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one field of the chains."""
-        return (self.basis.size, self.basis.size)
+        """Of one coefficient."""
+        return self.spaces[0].shape
+
+    @property
+    def joint_channels(self) -> int:
+        """Of coefficient and solution together."""
+        return self.spaces[0].channels + self.spaces[1].channels
+
+    def free(self, x: Tensor) -> Tensor:
+        """The coefficients [B, *shape] among channels [B, C, *nodes], the first of them."""
+        return x[:, : self.spaces[0].channels].reshape(len(x), *self.shape)
 
     @property
     def prior_mean(self) -> Tensor:
@@ -200,8 +212,9 @@ class Batch:
         return self.observation.take(self._seen(x, self.operator))
 
     def predict_joint(self, x: Tensor) -> Tensor:
-        """What is observed [B, m] of (free field, solution) [B, 2, *shape]."""
-        return self.observation.take(self._seen(x[:, 0], lambda _: x[:, 1]))
+        """What is observed [B, m] of (free field, solution) [B, C, *nodes]."""
+        free, solution = split(x, self.spaces)
+        return self.observation.take(self._seen(free, lambda _: solution))
 
     def _seen(self, x: Tensor, operator: Callable[[Tensor], Tensor]) -> Tensor:
         """The fields that the observation sees: neither operator nor coefficient is computed in vain."""
@@ -210,8 +223,8 @@ class Batch:
         return stack(operator(x) if solution else None, self.coefficient(x) if coefficient else None)
 
     def draw_noise(self, channels: int = 1) -> Tensor:
-        """Noise of the diffusion, [B, channels, *shape]."""
-        return self.noise.sample((len(self.generators), channels, *self.shape), self.generators, self.device)
+        """Noise of the diffusion, [B, channels, *nodes]."""
+        return self.noise.sample((len(self.generators), channels, *self.basis.shape), self.generators, self.device)
 
     def draw_white(self, *shape: int) -> Tensor:
         """Standard normal numbers [B, *shape], float64."""

@@ -58,7 +58,10 @@ class RingCovariance:
 
     def __init__(self, batch: Batch, probes: int):
         self.batch, self.basis, self.average, self.probes = batch, batch.basis, AverageSpectrum(batch), probes
-        self.ring, self.members = (part.to(batch.device) for part in rings(batch.basis))
+        ring, members = (part.to(batch.device) for part in rings(batch.basis))
+        channels = batch.spaces[0].channels  # each has rings of its own
+        self.ring = torch.cat([ring + channel * len(members) for channel in range(channels)])
+        self.members = members.repeat(channels)
 
     def __call__(self, x_t: Tensor, sigma: float) -> Tensor:
         if math.isinf(sigma):
@@ -77,7 +80,8 @@ class RingCovariance:
         for _ in range(self.probes):
             white = white_noise(self.batch.shape, self.batch.generators)
             v = torch.from_numpy(np.where(white < 0, -1.0, 1.0)).to(x.device)
-            (pulled,) = torch.autograd.grad(x0_hat, x, self.basis.inverse(v)[:, None].to(x0_hat), retain_graph=True)
+            signs = self.basis.inverse(v).to(x0_hat).reshape(x.shape)
+            (pulled,) = torch.autograd.grad(x0_hat, x, signs, retain_graph=True)
             self.batch.cost.prior += len(x)
-            products = (v * self.basis.forward(pulled[:, 0].double())).flatten(1)
+            products = (v * self.basis.forward(pulled.double().reshape(v.shape))).flatten(1)
             yield torch.zeros(len(x), len(self.members), dtype=v.dtype, device=x.device).index_add_(1, self.ring, products)

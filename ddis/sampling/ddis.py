@@ -61,6 +61,8 @@ class DDIS(Method[DDISSettings]):
             raise InputError(f"start_weight {s.start_weight} with weight 0; leave out start_weight, or set a weight above 0")
         if s.error_model != "none":
             raise InputError(f"error_model {s.error_model}: known on the data's grid only; accepted with start_resolution: none")
+        if not problem.is_plain(resolution):
+            raise InputError(f"start_resolution {start}: accepted for one channel on S x S nodes only; leave it out")
         if start >= resolution:
             raise InputError(f"start_resolution {start}: not coarser than the data; accepted: below {resolution}, or null")
         if s.upsample_at >= s.steps:

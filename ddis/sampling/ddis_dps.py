@@ -28,6 +28,7 @@ class DDISDPS(Method[DPSSettings]):
         weight = number(s.weight)
 
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
-            return min(1.0, sigma) * weight * s.reduce(batch.observation.misfit(batch.predict(x0_hat[:, 0])))
+            return min(1.0, sigma) * weight * s.reduce(batch.observation.misfit(batch.predict(batch.free(x0_hat))))
 
-        yield from guided_ode(batch, 1, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))
+        levels = karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps)
+        yield from guided_ode(batch, batch.spaces[0].channels, loss, levels)

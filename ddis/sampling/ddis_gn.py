@@ -99,6 +99,7 @@ class DDISGN(Method[DDISGNSettings]):
         s = self.settings
         covariance = AverageSpectrum(batch) if s.covariance == "spectrum" else RingCovariance(batch, s.probes)
         likelihood = GaussNewtonStep(batch, make_update(batch, prepared, s.tolerance), covariance, s.iterations)
-        mean = batch.prior_mean.float().expand(len(batch.generators), -1, -1)
-        start = likelihood(mean, mean[:, None], math.inf, 0.0)[:, None]
+        mean = batch.prior_mean.float().expand(len(batch.generators), *batch.shape)
+        channelled = batch.spaces[0].channelled
+        start = channelled(likelihood(mean, channelled(mean), math.inf, 0.0))
         yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, x0=start)

@@ -48,7 +48,7 @@ class DiffusionPDE(Method[DiffusionPDESettings]):
         switch = float(levels[math.ceil(s.first_phase * s.steps)])
         weight, residual_weight = number(s.weight), number(s.residual_weight)
         coefficient_unit, solution_unit = batch.units
-        residual_unit = SIGMA_DATA * coefficient_unit / (batch.basis.size - 1) ** 2
+        residual_unit = SIGMA_DATA * coefficient_unit / (batch.basis.shape[-1] - 1) ** 2
 
         def loss(x0_hat: Tensor, sigma: float) -> Tensor:
             observed = solution_unit * batch.observation.misfit(batch.predict_joint(x0_hat)).norm(dim=1)
@@ -57,4 +57,4 @@ class DiffusionPDE(Method[DiffusionPDESettings]):
             equation = residual_unit * batch.residual(x0_hat).flatten(1).norm(dim=1)
             return s.late_weight * weight * observed + residual_weight * equation
 
-        yield from guided_ode(batch, 2, loss, levels)
+        yield from guided_ode(batch, batch.joint_channels, loss, levels)

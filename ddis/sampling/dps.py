@@ -15,7 +15,7 @@ from torch import Tensor
 from ddis.sampling.base import Batch, PerCase, PositivePerCase, RunSettings, State
 from ddis.sampling.schedules import heun_step
 
-# (x0_hat [B, C, S, S], sigma) -> weighted loss of each chain [B]
+# (x0_hat [B, C, *nodes], sigma) -> weighted loss of each chain [B]
 GuidanceLoss = Callable[[Tensor, float], Tensor]
 
 
@@ -42,7 +42,7 @@ class DPSSettings(RunSettings):
 def guided_ode(batch: Batch, channels: int, loss: GuidanceLoss, levels: np.ndarray) -> Iterator[State]:
     """Yields the state after each step; levels [N + 1] end with 0. No guidance on the last step.
 
-    x_next = Heun(x) - ∇_x loss(D), with D the last output of the denoiser in the step. Channel 0 is the coefficient.
+    x_next = Heun(x) - ∇_x loss(D), with D the last output of the denoiser in the step. The first channels are the coefficient.
     """
     assert batch.prior is not None
     steps = len(levels) - 1
@@ -58,4 +58,4 @@ def guided_ode(batch: Batch, channels: int, loss: GuidanceLoss, levels: np.ndarr
                 x_next, x0_hat = heun_step(batch.prior, start, sigma, sigma_next)
                 gradient = torch.autograd.grad(loss(x0_hat, sigma).sum(), start)[0]
             x = (x_next - gradient).detach()
-        yield State(step + 1, steps, sigma, x[:, 0] if sigma_next == 0 else x0_hat.detach()[:, 0])
+        yield State(step + 1, steps, sigma, batch.free(x if sigma_next == 0 else x0_hat.detach()))

@@ -37,4 +37,5 @@ class FunDPS(Method[FunDPSSettings]):
                 value = value + sigma * residual_weight * s.reduce(batch.residual(x0_hat))
             return value
 
-        yield from guided_ode(batch, 2, loss, karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps))
+        levels = karras_schedule(number(s.sigma_max), number(s.sigma_min), s.steps)
+        yield from guided_ode(batch, batch.joint_channels, loss, levels)

@@ -170,7 +170,7 @@ class MatrixFreeUpdate:
         residual = target - (linear.value + linear.push(shift)).reshape(target.shape)
 
         def weighted(z: Tensor) -> Tensor:
-            """Σ Wᵀz [B, S, S] in the basis, of whitened z [n, K, m]."""
+            """Σ Wᵀz [B, *shape] in the basis, of whitened z [n, K, m]."""
             return variance * self.basis.forward(linear.pull(self._whiten(z, transposed=True).flatten(0, 1)))
 
         def apply(z: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class MatrixFreeUpdate:
 
     def _scaled_columns(self, variance: Tensor) -> Tensor:
         """The leading columns of W Σ^(1/2): [n, m, r], or [B, m, r] where each chain has its own Σ."""
-        if variance.shape == self.basis.shape:
+        if variance.shape == self.batch.shape:
             return self.columns * variance.flatten()[self.modes].sqrt()
         each = self.columns.repeat_interleave(len(variance) // len(self.columns), dim=0)
         return each * variance.flatten(1)[:, None, self.modes].sqrt()
@@ -223,7 +223,7 @@ def gauss_newton_cost(size: Size, levels: int, dense: bool, settings: RunSetting
 
 
 class GaussNewtonStep:
-    """Draws x0 [B, S, S] given x0_hat [B, S, S]; float64 inside.
+    """Draws x0 [B, *shape] given x0_hat [B, *shape]; float64 inside.
 
     Args:
         update: the way to the correction.

@@ -31,4 +31,4 @@ class JointDAPS(Method[LangevinSettings]):
     def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings
         likelihood = LangevinStep.of(batch, s, s.weight, batch.predict_joint)
-        yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, channels=2)
+        yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, joint=True)

@@ -2,7 +2,7 @@
 
 x <- x - lr ∇[ w L(x) / (2 τ²) + ||x - x0_hat||² / (2 σ²) ] + η sqrt(2 lr) n,    L(x) = (1/m) Σ |M (G(x) - u)|
 
-On a joint prior x has two channels, and L looks at the second instead of G(x).
+On a joint prior x is (coefficient, solution), and L looks at the second instead of G(x).
 
 With the operator's error in R (`error_model`) L is Huber's function of each misfit r: quadratic as -log N(r; 0, R) up to the
 misfit where that pulls as much as w does, linear beyond. The weight is then the most that an observation can pull; an operator
@@ -75,7 +75,7 @@ class LangevinStep:
         return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, trusting)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """∇ w L(x) / (2 τ²), of the shape of x: [B, S, S], or [B, C, S, S] of C channels."""
+        """∇ w L(x) / (2 τ²), of the shape of x."""
         x = x.detach().requires_grad_()
         size = self.batch.observation.misfit(self.predict(x)).abs()
         slope = self.weight / (2 * self.tau**2 * size.shape[1])
@@ -90,7 +90,7 @@ class LangevinStep:
 
     def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
         rate = self.learning_rate * (1 - 0.99 * progress)
-        x, channels = x0_hat.clone(), 1 if x0_hat.ndim == 3 else x0_hat.shape[1]
+        x, channels = x0_hat.clone(), x0_hat[0].numel() // math.prod(self.batch.basis.shape)
         for _ in range(self.steps):
             drift = self.gradient(x) + (x - x0_hat) / sigma**2
             noise = self.batch.draw_noise(channels).reshape(x.shape)

@@ -31,12 +31,12 @@ class Linearisation:
         self.value = self._y.detach().double()
 
     def push(self, v: Tensor) -> Tensor:
-        """J v [B, P], float64, of v [B, S, S]."""
+        """J v [B, P], float64, of v [B, *shape]."""
         self._cost.operator += len(v)
         return torch.autograd.grad(self._pulled, self._z, v.to(self._x), retain_graph=True)[0].double()
 
     def pull(self, z: Tensor) -> Tensor:
-        """Jᵀz [B, S, S], float64, of z [B, P]."""
+        """Jᵀz [B, *shape], float64, of z [B, P]."""
         return torch.autograd.grad(self._y, self._x, z.to(self._y), retain_graph=True)[0].double()
 
 

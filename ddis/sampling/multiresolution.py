@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ddis.fields.bases import basis
+from ddis.grid import Space, square
 from ddis.sampling.base import Batch
 
 
@@ -42,6 +43,7 @@ def coarsen(batch: Batch, size: int) -> Batch:
     return dataclasses.replace(
         batch,
         basis=basis(batch.basis.name, size),
+        spaces=(Space(square(size, periodic)),) * 2,
         noise=batch.noise.resized(size),
         operator=lambda x: upsample(batch.operator(x), fine, periodic),
         coefficient=lambda x: upsample(batch.coefficient(x), fine, periodic),

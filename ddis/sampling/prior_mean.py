@@ -23,4 +23,4 @@ class PriorMean(Method[PriorMeanSettings]):
     prior = None
 
     def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
-        yield State(1, 1, 0.0, batch.prior_mean.float().expand(len(batch.generators), -1, -1))
+        yield State(1, 1, 0.0, batch.prior_mean.float().expand(len(batch.generators), *batch.shape))

@@ -21,7 +21,7 @@ def heun_step(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: flo
     """One step of the ODE dx/dσ = (x - D(x; σ))/σ from σ to σ_next: Heun, or Euler if σ_next is 0.
 
     Args:
-        x: [B, C, S, S] at level σ.
+        x: [B, C, *nodes] at level σ.
 
     Returns:
         x at σ_next, and the last output of the denoiser in the step.
@@ -38,7 +38,7 @@ def heun_step(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: flo
 
 @torch.no_grad()
 def solve_ode(denoiser: Denoiser, x_t: Tensor, sigma: float, steps: int, sigma_min: float = 1e-3) -> Tensor:
-    """x0_hat [B, C, S, S]: the ODE from x_t at level σ down to 0, on a Karras grid; 2 steps - 1 evaluations of the denoiser.
+    """x0_hat [B, C, *nodes]: the ODE from x_t at level σ down to 0, on a Karras grid; 2 steps - 1 evaluations of the denoiser.
 
     One step is the denoiser itself: the posterior mean.
     """

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ddis.models.denoiser import per_field
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.gauss_newton import (
     DenseUpdate,
@@ -68,7 +69,7 @@ class Tikhonov(Method[TikhonovSettings]):
 
 
 class RandomisedFit:
-    """The chains [B, S, S] of a batch, in the basis and float64, each on the way to the minimum of its own Q."""
+    """The chains [B, *shape] of a batch, in the basis and float64, each on the way to the minimum of its own Q."""
 
     def __init__(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate):
         self.batch, self.basis, self.update = batch, batch.basis, update
@@ -82,9 +83,9 @@ class RandomisedFit:
         self.objective = self._objective(self.x, self.predicted)
 
     def samples(self) -> Tensor:
-        """Normalised free fields [B, S, S], float32; NaN for chains whose operator gave nothing finite."""
+        """Normalised free fields [B, *shape], float32; NaN for chains whose operator gave nothing finite."""
         lost = ~self.objective.isfinite()
-        return self._field(self.x).masked_fill(lost[:, None, None], torch.nan)
+        return self._field(self.x).masked_fill(per_field(lost, self.x), torch.nan)
 
     def iterate(self) -> bool:
         """One Gauss-Newton iteration with a step length of its own for every chain; False if no chain moved."""
@@ -95,7 +96,7 @@ class RandomisedFit:
             predicted = self._predict(trial)
             objective = self._objective(trial, predicted)
             better = ~moved & (objective < self.objective - FALL)
-            self.x = torch.where(better[:, None, None], trial, self.x)
+            self.x = torch.where(per_field(better, trial), trial, self.x)
             self.predicted = torch.where(better[:, None], predicted, self.predicted)
             self.objective = torch.where(better, objective, self.objective)
             moved |= better
@@ -115,10 +116,10 @@ class RandomisedFit:
         """Q(x) [B]; infinite where the prediction is not finite."""
         residual = self.target - predicted.reshape(self.target.shape)
         fit = torch.linalg.solve_triangular(self.root, residual.transpose(1, 2), upper=False).square().sum(dim=1).flatten()
-        away = torch.where(self.spectrum > 0, (x - self.draw).square() / self.spectrum, 0.0).sum(dim=(1, 2))
+        away = torch.where(self.spectrum > 0, (x - self.draw).square() / self.spectrum, 0.0).sum(dim=tuple(range(1, x.ndim)))
         return (fit + away).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
     def _full_step(self) -> Tensor:
-        """The Gauss-Newton step [B, S, S]; NaN for a chain whose Jacobian is."""
+        """The Gauss-Newton step [B, *shape]; NaN for a chain whose Jacobian is."""
         correction = self.update(self._field(self.x), self.draw, self.target, self.spectrum)
         return self.draw - self.x + correction.reshape(self.x.shape)

@@ -77,7 +77,8 @@ def operator_flops(settings: OperatorSettings, resolution: int) -> float:
 def evaluations(study: Study, case: Case) -> Evaluations:
     """What a run costs, by its method."""
     settings, problem = study.run_for(case), study.make_problem(case.problem)
-    size = Size(study.observed(case.problem, case.observation), study.data.resolution**2, study.data.test, problem.linear)
+    nodes = math.prod(problem.shapes(study.data.resolution)[0])
+    size = Size(study.observed(case.problem, case.observation), nodes, study.data.test, problem.linear)
     return load_method(settings.method)(settings).cost(size)
 
 
@@ -155,12 +156,12 @@ def _read_seconds(study: Study) -> float:
 
 
 def _pairs_bytes(study: Study, count: int) -> int:
-    return len(FIELDS) * 4 * count * study.data.resolution**2
+    return len(FIELDS) * 4 * count * _values(study)
 
 
 def _samples_bytes(study: Study, case: Case) -> int:
     """Of a samples file: samples and their solutions, and seven fields per test field."""
-    return (2 * study.run_for(case).samples + 7) * 4 * study.data.test * study.data.resolution**2
+    return (2 * study.run_for(case).samples + 7) * 4 * study.data.test * _values(study)
 
 
 def _activation_bytes(study: Study) -> int:
@@ -168,4 +169,9 @@ def _activation_bytes(study: Study) -> int:
     widths = [study.prior.backbone.channels[0], study.joint.backbone.channels[0], study.operator.network.width]
     batches = [study.training(part, None).batch for part in ("prior", "joint", "operator")]
     batches += [run.batch for run in study.runs.values()] + [JACOBIAN_FIELDS]
-    return TENSORS * 4 * max(widths) * max(batches) * study.data.resolution**2
+    return TENSORS * 4 * max(widths) * max(batches) * _values(study)
+
+
+def _values(study: Study) -> int:
+    """Of the largest field of any problem."""
+    return max(math.prod(shape) for name in study.problems for shape in study.make_problem(name).shapes(study.data.resolution))

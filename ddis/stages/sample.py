@@ -14,7 +14,8 @@ import torch
 from ddis.config import Case, Study
 from ddis.data.store import PAIRS, Samples, failed_fields, read_attributes, write_samples
 from ddis.evaluation.metrics import relative_l2
-from ddis.operators.solver import or_nan
+from ddis.operators.solver import solved
+from ddis.posterior import spaces_of
 from ddis.provenance import peak_memory_mb
 from ddis.sampling.base import RunSettings, State
 from ddis.stages.common import stage, training_share
@@ -42,7 +43,7 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         path = samples_path(study, **vars(case))
         write_samples(path, samples)
         failed = report_failures(f"{problem} {observation} {run}-{percent}", result.coefficient, samples.solution)
-        errors = 100 * relative_l2(result.coefficient, observed.coefficient[:, None])[~failed]
+        errors = 100 * relative_l2(result.coefficient, observed.coefficient[:, None], samples.spaces[0])[~failed]
         seconds = samples.attributes["seconds_per_sample"]
         means = {"l2_sample": float(errors.mean())} if errors.size else {}
         tracker.metrics({**means, "n_failed": int(failed.sum()), "seconds_per_sample": seconds})
@@ -86,8 +87,8 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
     own_std = result.coefficient.std(axis=1, ddof=1) if k > 1 else np.full_like(own_mean, np.nan)
     with torch.no_grad():
         flat = torch.from_numpy(result.coefficient.reshape(n * k, *own_mean.shape[1:]))
-        solution = or_nan(sampler.parts.problem.solve, flat).numpy().reshape(result.coefficient.shape)
-    operator = study.operator_of(case.run)
+        solution = solved(sampler.parts.problem, flat).numpy().reshape(n, k, *observed.solution.shape[1:])
+    operator, spaces = study.operator_of(case.run), spaces_of(sampler.parts.problem)
     attributes: dict[str, Any] = {
         "problem": case.problem,
         "pde": study.problems[case.problem].pde,
@@ -99,6 +100,7 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
         "observation": case.observation,
         "noise": max(float(part.noise) for part in observed.placed.sensors.parts),
         "solution_std": observed.scale,
+        "spaces": [space.describe() for space in spaces],
         "seed": study.seed,
         "prior_evaluations": result.prior_evaluations,
         "operator_evaluations": result.operator_evaluations,
@@ -117,5 +119,6 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
         observation=observation,
         solution=solution,
         seen=observed.seen(),
+        domain=spaces[0].grid.mask,
         attributes=attributes,
     )

@@ -15,15 +15,14 @@ import torch
 
 from ddis.config import Case, Study, models_of
 from ddis.data.normalisation import Normalisation
-from ddis.data.store import Seen, blocks
-from ddis.fields.bases import basis
+from ddis.data.store import FIELDS, Seen, blocks
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.observe import Placed
 from ddis.operators.base import Operator
 from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
-from ddis.posterior import NOISELESS_VARIANCE, Posterior, grid_of
+from ddis.posterior import NOISELESS_VARIANCE, Posterior, mean_unit, spaces_of
 from ddis.priors import Prior, empirical, gaussian, mixture
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
@@ -89,7 +88,7 @@ class Observed:
 
 @dataclass
 class Result:
-    """Physical samples [n, K, S, S], closed-form moments [n, S, S] or None, and what they cost.
+    """Physical samples [n, K, *shape], closed-form moments [n, *shape] or None, and what they cost.
 
     Evaluations are per sample of one field. seconds, peak_memory_mb and devices are those of all processes that drew a batch.
     """
@@ -110,9 +109,9 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
     placed, stream = study.placed(case.problem, case.observation), SPLIT_STREAM[split] << 40
     drawn = [placed.draw(study.seed, stream + int(f)) for f in fields]
     index, owner = np.stack([chosen for chosen, _ in drawn]), drawn[0][1]
-    scales = {
-        name: float(getattr(train, name).std(dtype=np.float64)) for name in {"solution", *(p.of for p in placed.sensors.parts)}
-    }
+    spaces = dict(zip(FIELDS, spaces_of(study.make_problem(case.problem)), strict=True))
+    seen = {"solution", *(part.of for part in placed.sensors.parts)}
+    scales = {name: mean_unit(Normalisation.of(getattr(train, name), spaces[name])) for name in seen}
     parts = [(part.noise.item(), part.assumed_noise.item(), scales[part.of]) for part in placed.sensors.parts]
     noise = np.array([simulated * scale for simulated, _, scale in parts])[owner]
     variance = np.array([max(assumed**2, NOISELESS_VARIANCE) * scale**2 for _, assumed, scale in parts])[owner]
@@ -124,11 +123,6 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
         row += noise.astype(np.float32) * rng.standard_normal(len(row), dtype=np.float32)
     unit = np.array([scale for *_, scale in parts])[owner]
     return Observed(coefficient, solution, placed, index, values, unit, variance, scales["solution"])
-
-
-def scale_of(fields: np.ndarray) -> Normalisation:
-    """Mean 0, as in the closed form, and the standard deviation of the fields."""
-    return Normalisation(0.0, float(fields.std(dtype=np.float64)))
 
 
 @dataclass(frozen=True)
@@ -145,24 +139,25 @@ class Parts:
 def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Parts:
     """The parts of a run on the problem `name`, its networks from the study's files. Raises InputError."""
     device, problem, method = resolve_device(study.device), study.make_problem(name), load_method(settings.method)(settings)
-    modes = basis(problem.basis, study.data.resolution)
+    spaces = spaces_of(problem)
+    modes = spaces[0].grid.basis
     models = {model.partition("-")[0]: load_network(study, name, model, device) for model in models_of(settings, percent)}
     train = cache(partial(load_pairs, study, name, "train"))  # trained networks hold what is needed of it
     noise = WhiteNoise() if method.noise == "white" else make_noise(modes.size, modes, **study.noise.model_dump())
     trained = models.get("prior") or models.get("joint")
     if trained is not None:
-        prior = trained.as_prior(noise, grid_of(problem).shape)
+        prior = trained.as_prior(noise, spaces[0].shape)
     else:
         fields = train().coefficient
-        coefficient = scale_of(problem.relax(torch.from_numpy(fields)).numpy())
+        coefficient = Normalisation.centred(problem.relax(torch.from_numpy(fields)).numpy(), spaces[0])
         if method.closed_form:
             prior = (gaussian if problem.is_gaussian else mixture)(problem, noise, coefficient)
         else:
             prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
     if "operator" in models:
-        operator: Operator = models["operator"].as_operator(modes)
+        operator: Operator = models["operator"].as_operator(spaces[1].grid.basis)
     else:
-        operator = Solver(problem, prior.solution or scale_of(train().solution))
+        operator = Solver(problem, prior.solution or Normalisation.centred(train().solution, spaces[1]))
     return Parts(problem, method, prior, operator, device)
 
 

@@ -109,6 +109,8 @@ def solve(
     Raises InputError for whatever cannot be used, before any long work.
     """
     study, problem = open_model(Path(model))
+    if not study.make_problem(problem).is_plain(study.data.resolution):
+        raise InputError(f"problem {problem!r}: accepted by solve: problems with one channel on S x S nodes for both fields")
     settings = settings_of(study, problem, method, samples)
     label = checked_percent(study, Path(model), settings, method, percent)
     if seed < 0:
@@ -151,7 +153,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "device": record["device"],
         "provenance": record,
     }
-    x, y = (axis.astype(np.float32) for axis in posterior.grid.coordinates())
+    x, y = (axis.astype(np.float32) for axis in posterior.spaces[0].grid.coordinates())
     fields = result.samples.astype(np.float64)
     return Solution(
         mean=fields.mean(axis=0).astype(np.float32),

@@ -8,6 +8,7 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.evaluation.metrics import relative_l2
 from ddis.files import write_csv
+from ddis.posterior import spaces_of
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import tuning_path
@@ -34,7 +35,7 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
             work = folder / str(place)
             sampler.draw(observed, "validation", work, range(len(fields)))
             result = sampler.collect(observed, work)
-            row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient))
+            row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient, spaces_of(sampler.parts.problem)[0]))
             rows.append({"weight": weight, **row})
             tracker.metrics({column: value for column, value in rows[-1].items() if value is not None}, step=place)
         path = tuning_path(study, **vars(case))

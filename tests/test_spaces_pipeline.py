@@ -1,0 +1,157 @@
+"""Lines, rectangles, masked domains and several channels through every stage of one tiny study, in this process."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ddis.config import Study
+from ddis.data.store import Samples, read_pairs, read_samples
+from ddis.errors import InputError
+from ddis.evaluation import metrics
+from ddis.evaluation.table import from_csv
+from ddis.stages import card, figures, generate, pairs, report, sample, tables, train
+from ddis.stages.layout import data_path, figure_names, models, samples_path
+from ddis.stages.solve import solve
+from ddis.stages.study import run as write_configuration
+
+PROBLEMS = ("burgers", "source", "corner", "channel")
+LINEAR, JOINT = ("corner", "channel"), ("source", "corner", "channel")
+NODES, NOISE, K = 30, 0.01, 4
+BACKBONE = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}
+TRAINING = {"steps": 12, "batch": 8, "validate_every": 4}
+CONFIGURATION: dict[str, Any] = {
+    "study": "spaces",
+    "device": "cpu",
+    "problems": {
+        "burgers": {"pde": "burgers", "time": 0.25},
+        "source": {"pde": "darcy-source"},
+        "corner": {"pde": "poisson-l-shape"},
+        "channel": {"pde": "poisson", "aspect": 3},
+    },
+    "data": {"resolution": 16, "train": 48, "validation": 12, "test": 2},
+    "fractions": [1.0],
+    "observations": {"sparse": {"count": NODES, "noise": NOISE}},
+    "prior": {"backbone": BACKBONE, "training": TRAINING},
+    "joint": {"backbone": BACKBONE, "training": TRAINING},
+    "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": TRAINING},
+    "runs": {
+        "ddis": {"steps": 3, "langevin_steps": 2, "weight": 1},
+        "ddis-gn": {"samples": 2, "steps": 3},
+        "solver": {"method": "ddis-gn", "operator": "solver", "samples": K, "steps": 2},
+        "tikhonov": {"operator": "solver", "samples": K, "iterations": 2, "problems": LINEAR},
+        "fundps": {"steps": 4, "weight": 10, "residual_weight": 0.01, "problems": JOINT},
+        "joint-daps": {"steps": 3, "langevin_steps": 2, "weight": 1, "problems": JOINT},
+        "exact": {"samples": K, "problems": LINEAR},
+        "prior-mean": None,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The finished study, with its folder as the working directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("spaces"))
+        made = Study.load(CONFIGURATION)
+        for problem in made.problems:
+            for split in ("train", "validation", "test"):
+                generate.run(made, problem, split)
+            card.run(made, problem)
+            pairs.run(made, problem, "100")
+            for model in models(made, problem):
+                train.run(made, problem, model)
+        for case in made.cases():
+            sample.run(made, **vars(case))
+        tables.run(made)
+        figures.run(made)
+        report.run(made)
+        yield made
+
+
+def samples(study: Study, problem: str, run: str) -> Samples:
+    return read_samples(samples_path(study, problem, "sparse", run, "100"))
+
+
+def test_every_stage_has_written_its_files(study: Study) -> None:
+    rows = from_csv(study.folder / "tables" / "errors.csv").set_index(["problem", "run"])
+    assert sorted(rows.index) == sorted((case.problem, case.run) for case in study.cases()) and len(rows) == 26
+    assert (rows["n_failed"] == 0).all() and rows["l2_sample"].notna().all() and rows["misfit"].notna().all()
+    assert rows["l2_limit"].notna().groupby("problem").all().to_dict() == {p: p in LINEAR for p in PROBLEMS}
+    for name in figure_names(study):
+        assert (study.folder / "figures" / name).stat().st_size > 1000, name
+    assert (study.folder / "report.html").stat().st_size > 1e5
+    cards = {p: yaml.safe_load((study.folder / "data" / p / "card.yaml").read_text(encoding="utf-8")) for p in PROBLEMS}
+    assert cards["channel"]["domain"] == "[0, 3] x [0, 1]" and cards["channel"]["grid"].startswith(
+        "48 x 16 nodes, spacing 3/47, 1/15"
+    )
+    assert cards["corner"]["domain"] == "unit square, 81% of it"
+    assert cards["burgers"]["axes"] == "[n, i] is x = i * 1/16; [n, i, j] is x = i * 1/16, t = j * 0.25/16"
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_samples_have_the_shapes_of_their_spaces_and_truths_are_those_of_the_test_split(study: Study, problem: str) -> None:
+    made, stored = study.make_problem(problem), read_pairs(data_path(study, problem, "test"))
+    a, u = made.spaces(16)
+    drawn = samples(study, problem, "solver")
+    assert drawn.coefficient.shape == (2, K, *a.shape) and drawn.mask.shape == (2, *u.shape)
+    assert np.array_equal(drawn.coefficient_true, stored.coefficient) and np.array_equal(drawn.solution_true, stored.solution)
+    for found, expected in zip(drawn.spaces, (a, u), strict=True):
+        assert found.describe() == expected.describe()
+        assert np.array_equal(found.grid.nodes, expected.grid.nodes)
+    assert drawn.mask.sum() == 2 * NODES and drawn.mask[:, u.grid.interior].sum() == 2 * NODES
+    expected = made.solve(torch.from_numpy(drawn.coefficient.reshape(-1, *a.shape)).double()).numpy()
+    assert np.abs(drawn.solution.reshape(expected.shape) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+FITTED = [(problem, "solver") for problem in PROBLEMS] + [(problem, "tikhonov") for problem in LINEAR]
+
+
+@pytest.mark.parametrize(("problem", "run"), FITTED)
+def test_gauss_newton_with_the_solver_fits_the_observations(study: Study, problem: str, run: str) -> None:
+    """Against coefficients that know nothing of the observations; of linear problems to the noise."""
+    made, drawn = study.make_problem(problem), samples(study, problem, run)
+    scale = float(drawn.attributes["solution_std"])
+    draws = made.solve(made.sample_coefficients(range(32), 16, seed=77)).numpy()[None].repeat(2, 0)
+    own, other = (metrics.misfit(u, drawn.observation, drawn.mask, scale) for u in (drawn.solution, draws))
+    assert own.mean() < 0.15 * other.mean() and (problem not in LINEAR or own.mean() < 1.5 * NOISE), (own, other.mean())
+
+
+@pytest.mark.parametrize("problem", LINEAR)
+def test_exact_is_the_limit(study: Study, problem: str) -> None:
+    rows = from_csv(study.folder / "tables" / "errors.csv").set_index(["problem", "run"])
+    exact, prior = rows.loc[(problem, "exact")], rows.loc[(problem, "prior-mean")]
+    # Of two fields the mean of four samples may by chance be nearer than the closed form.
+    assert 0.7 < exact["l2_mean"] / exact["l2_limit"] < 1.4 and exact["l2_limit"] < 0.8 * prior["l2_sample"]
+    assert exact["misfit"] == pytest.approx(NOISE, rel=0.4)
+
+
+@pytest.mark.parametrize("run", ["ddis", "ddis-gn", "solver", "fundps", "joint-daps", "exact", "tikhonov", "prior-mean"])
+def test_l_shaped_samples_are_zero_outside_the_domain_and_nowhere_else(study: Study, run: str) -> None:
+    drawn = samples(study, "corner", run)
+    inside = study.make_problem("corner").coefficient_space(16).grid.nodes
+    assert np.array_equal(drawn.domain, inside)
+    assert (drawn.coefficient[..., ~inside] == 0).all() and (drawn.coefficient[..., inside] != 0).all()
+
+
+def test_both_channels_are_estimated_and_conductivities_are_positive(study: Study) -> None:
+    drawn = samples(study, "source", "solver")
+    assert (drawn.coefficient[:, :, 0] > 0).all()
+    prior = samples(study, "source", "prior-mean").coefficient
+    for channel in (0, 1):
+        assert (drawn.coefficient[:, :, channel] != prior[:, :, channel]).all()
+
+
+def test_what_a_problem_cannot_do_is_refused_before_any_work(study: Study) -> None:
+    for run, settings in (("fundps", {"steps": 4}), ("ddis", {"steps": 4, "start_resolution": 8, "upsample_at": 2})):
+        problems = {"burgers": {"pde": "burgers"}}
+        with pytest.raises(InputError, match=rf"runs\.{run}.*accepted|runs\.{run}.*same nodes"):
+            Study.load({**CONFIGURATION, "problems": problems, "runs": {run: settings}})
+    with pytest.raises(InputError, match="accepted: 1 to 272"):
+        Study.load({**CONFIGURATION, "problems": problems, "runs": {"prior-mean": None}, "observations": {"x": {"count": 273}}})
+    write_configuration(study)
+    with pytest.raises(InputError, match="one channel on S x S nodes"):
+        solve(study.folder / "models" / "channel", pd.DataFrame({"x": [0.5], "y": [0.5], "value": [0.0]}), percent=100)
