@@ -30,7 +30,7 @@ def zipped(**files: str | bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name.replace("__SLASH__", "/").replace("__DOT__", "."), content)
+            archive.writestr(zipfile.ZipInfo(name.replace("__SLASH__", "/").replace("__DOT__", ".")), content)
     return buffer.getvalue()
 
 
@@ -60,7 +60,7 @@ def zipped(**files: str | bytes) -> bytes:
         PLAIN + ",,,\n , ,,\n\n",
         GERMAN.replace("\n", ";;\n") + ";;;;;\n",
         "value,noise,y,x\n1.5,0.1,0.25,0.5\n-2000,0.25,0.75,0.125",
-        gzip.compress(PLAIN.encode()),
+        gzip.compress(PLAIN.encode(), mtime=0),
         bz2.compress(PLAIN.encode()),
         lzma.compress(GERMAN.encode()),
         zipped(
@@ -128,10 +128,10 @@ def encrypted() -> bytes:
         (zipped(), "it is a zip of 0 files (none); accepted: one"),
         (zipped(a=PLAIN)[:60], "it cannot be read as zip: File is not a zip file"),
         (encrypted(), "a.csv in it is encrypted; unpack it first"),
-        (gzip.compress(PLAIN.encode())[:30], "it cannot be read as gzip: Compressed file ended"),
+        (gzip.compress(PLAIN.encode(), mtime=0)[:30], "it cannot be read as gzip: Compressed file ended"),
         (bz2.compress(PLAIN.encode())[:30], "it cannot be read as bzip2: Compressed file ended"),
         (lzma.compress(PLAIN.encode())[:30], "it cannot be read as xz: Compressed file ended"),
-        (gzip.compress(bytes((1 << 26) + 9)), "more than 64 MiB"),
+        (gzip.compress(bytes((1 << 26) + 9), mtime=0), "more than 64 MiB"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, content, message):
