@@ -28,6 +28,7 @@ from ddis.data.store import PAIRS, open_pairs, read_attributes
 from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_count
 from ddis.errors import InputError
 from ddis.fields.noise import make_noise
+from ddis.models.ids import ModelId
 from ddis.observe import KINDS, Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
@@ -199,19 +200,18 @@ class Study(Settings):
         for name in self.problems:
             modes = self.make_problem(name).coefficient_space(self.data.resolution).grid.basis
             try:
-                make_noise(modes.size, modes, **self.noise.model_dump())
+                make_noise(modes, **self.noise.model_dump())
             except ValueError as error:
                 raise InputError(str(error)) from error
 
     def _check_processes(self) -> None:
         names = dict.fromkeys(name for case in self.cases() for name in self.models_of(case.run, case.percent))
         for name in names:
-            kind, percent = kind_and_percent(name)
-            part, count = kind.removesuffix("-white"), self.training_processes
-            batch = self.training(part, percent).batch
+            model, count = ModelId.parse(name), self.training_processes
+            batch = self.training(model.part, model.percent).batch
             if batch % count:
                 raise InputError(
-                    f"{part}.training.batch {batch}: cannot be divided among training_processes {count}; "
+                    f"{model.part}.training.batch {batch}: cannot be divided among training_processes {count}; "
                     f"accepted: multiples of {count}"
                 )
 
@@ -384,7 +384,7 @@ class Study(Settings):
             name = self.problems[what["problem"]].pde
             found[name] = version(PROBLEM_VERSIONS, name, type(self.make_problem(what["problem"])))
         if stage == "train":
-            network = "fno" if what["model"].startswith("operator") else "denoiser"
+            network = "fno" if ModelId.parse(what["model"]).part == "operator" else "denoiser"
             found[network] = NETWORKS[network]
         if "run" in what:
             name = self.runs[what["run"]].method
@@ -416,18 +416,12 @@ class Study(Settings):
         return {"count": self.data.train, "fraction": fraction_of(percent), "seed": self.seed}
 
     def _train_inputs(self, problem: str, model: str) -> dict[str, Any]:
-        kind, percent = kind_and_percent(model)
+        named = ModelId.parse(model)
         data = {split: self.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
-        if kind not in ("prior", "joint", "joint-white", "operator") or (kind == "prior") != (percent == ""):
-            known = "prior, joint-<percent>, joint-white-<percent>, operator-<percent>"
-            raise InputError(f"model {model!r} is unknown; accepted: {known}")
-        if percent:
-            fraction_of(percent)
-        part = kind.removesuffix("-white")
-        settings = getattr(self, part).model_dump(mode="json", exclude={"at", "training"})
-        settings["training"] = self.training(part, percent).inputs()
-        noise = {"kernel": "white"} if kind == "joint-white" else self.noise.model_dump(mode="json")
-        return {"data": data, "settings": settings, "seed": self.seed, **({} if kind == "operator" else {"noise": noise})}
+        settings = getattr(self, named.part).model_dump(mode="json", exclude={"at", "training"})
+        settings["training"] = self.training(named.part, named.percent).inputs()
+        noise = {"kernel": "white"} if named.white else self.noise.model_dump(mode="json")
+        return {"data": data, "settings": settings, "seed": self.seed, **({} if named.part == "operator" else {"noise": noise})}
 
     def _sample_inputs(self, problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:
         settings = self.run_for(Case(problem, observation, run, percent))
@@ -505,15 +499,9 @@ def uses_pairs(settings: RunSettings) -> bool:
 def models_of(settings: RunSettings, percent: str) -> list[str]:
     """Names of the trained models that a run of these settings needs."""
     method = load_method(settings.method)
-    joint = f"joint-white-{percent}" if method.noise == "white" else f"joint-{percent}"
-    prior = {"coefficient": ["prior"], "joint": [joint], None: []}[method.prior]
-    return prior + ([f"operator-{percent}"] if operator_of(settings) == "fno" else [])
-
-
-def kind_and_percent(model: str) -> tuple[str, str]:
-    """Kind and percent of a model's name: ("prior", ""), ("joint-white", "12.5")."""
-    kind, _, percent = model.rpartition("-")
-    return (kind, percent) if kind else (model, "")
+    priors = {"coefficient": [ModelId("prior")], "joint": [ModelId("joint", percent, method.noise == "white")], None: []}
+    operators = [ModelId("operator", percent)] if operator_of(settings) == "fno" else []
+    return [str(model) for model in priors[method.prior] + operators]
 
 
 def _text_keys(value: Any) -> Any:

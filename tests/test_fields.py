@@ -87,7 +87,7 @@ def test_diagonal_noise_has_independent_modes_and_unit_mean_variance():
 @pytest.mark.parametrize("kernel", ["white", "exponential"])
 @pytest.mark.parametrize("diagonal", [True, False])
 def test_noise_depends_on_its_generator_alone(kernel, diagonal):
-    noise = make_noise(8, basis("cosine", 8), kernel, 0.1, 1e-4, diagonal)
+    noise = make_noise(basis("cosine", 8), kernel, 0.1, 1e-4, diagonal)
     whole = noise.sample((5, 2, 8, 8), generators(5))
     assert torch.equal(whole[3:], noise.sample((2, 2, 8, 8), generators(5)[3:]))
 

@@ -101,7 +101,7 @@ def test_noise_has_the_covariance_of_the_formula(grid):
     """4,000 draws: a sample covariance has a standard error of at most sqrt(2/4000) = 0.022; 5 of them allowed."""
     draws = RandomFieldNoise(grid, "exponential", 0.2, 1e-4).sample((4000, 1, *grid.shape), generators(4000)).flatten(1).numpy()
     assert np.abs(draws.T @ draws / 4000 - dense_covariance(grid, 0.2, 1e-4)).max() < 5 * 0.022
-    diagonal = make_noise(0, grid.basis, "exponential", 0.2, 1e-4, diagonal=True)
+    diagonal = make_noise(grid.basis, "exponential", 0.2, 1e-4, diagonal=True)
     assert float(diagonal.spectrum(grid.basis).mean()) == pytest.approx(1.0, abs=1e-12)
 
 

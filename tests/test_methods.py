@@ -8,13 +8,14 @@ import torch
 from posterior_gap import draw, gap, make_setting
 from scipy.interpolate import RegularGridInterpolator
 
-from ddis.config import Study, kind_and_percent
+from ddis.config import Study
 from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import RandomFieldNoise, WhiteNoise, make_noise
 from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.ids import ModelId
 from ddis.sampling.langevin import LangevinStep
 from ddis.sampling.methods import load_method, run_settings
 from ddis.sampling.multiresolution import coarsen, linear_interpolation, upsample
@@ -104,9 +105,7 @@ def test_upsampling_is_bilinear_interpolation(periodic, coarse, fine):
 
 @pytest.mark.parametrize(("name", "diagonal"), [("cosine", False), ("cosine", True), ("fourier", False)])
 def test_noise_on_another_grid_has_the_same_kernel(name, diagonal):
-    fine, coarse = (
-        make_noise(size, basis(name, size), "exponential", length=0.1, nugget=1e-4, diagonal=diagonal) for size in (16, 8)
-    )
+    fine, coarse = (make_noise(basis(name, size), "exponential", length=0.1, nugget=1e-4, diagonal=diagonal) for size in (16, 8))
     assert torch.equal(fine.resized(8).spectrum(basis(name, 8)), coarse.spectrum(basis(name, 8)))
     assert WhiteNoise().resized(8).spectrum(basis(name, 8)).shape == (8, 8)
 
@@ -207,13 +206,18 @@ def changed(**runs):
 def test_white_joint_prior_is_a_model_of_its_own():
     study = Study.load(STUDY)
     assert study.models_of("diffusionpde", "50") == ["joint-white-50"] and study.models_of("joint-daps", "50") == ["joint-50"]
-    assert kind_and_percent("joint-white-12.5") == ("joint-white", "12.5") and kind_and_percent("prior") == ("prior", "")
+    assert ModelId.parse("joint-white-12.5") == ModelId("joint", "12.5", white=True)
+    for name in ("prior", "joint-1", "joint-white-12.5", "operator-100"):
+        assert str(ModelId.parse(name)) == name
+    for name in ("operator", "joint-white", "prior-5", "operator-101", "joint-x", ""):
+        with pytest.raises(InputError):
+            ModelId.parse(name)
     longer = Study.load({**STUDY, "noise": {"length": 0.05}})
     digests = [
         [s.digest("train", problem="poisson", model=model) for model in ("joint-50", "joint-white-50")] for s in (study, longer)
     ]
     assert digests[0][0] != digests[1][0] and digests[0][1] == digests[1][1] and len({*digests[0]}) == 2
-    noises = [type(diffusion_noise(study, "navier-stokes", kind)[1]) for kind in ("joint-white", "joint")]
+    noises = [type(diffusion_noise(study, "navier-stokes", ModelId("joint", "50", white))[1]) for white in (True, False)]
     assert noises[0] is WhiteNoise and noises[1] is not WhiteNoise
     with pytest.raises(InputError, match=r"'joint-grey-50' is unknown; accepted: .*joint-white-<percent>"):
         study.digest("train", problem="poisson", model="joint-grey-50")

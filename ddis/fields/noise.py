@@ -126,7 +126,7 @@ class DiagonalNoise:
         return DiagonalNoise(self.stationary.resized(size), make_basis(self.basis.name, size))
 
 
-def make_noise(size: int, basis: Basis, kernel: str, length: float, nugget: float, diagonal: bool) -> Noise:
+def make_noise(basis: Basis, kernel: str, length: float, nugget: float, diagonal: bool) -> Noise:
     """The noise that the settings `noise: {kernel, length, nugget, diagonal}` describe, on the grid of a basis."""
     if kernel == "white":
         return WhiteNoise()

@@ -16,7 +16,7 @@ from ddis.priors.base import Prior
 
 def default_noise(modes: Basis) -> Noise:
     """Neighbouring nodes of a 32 x 32 grid correlate by 0.2, as published for 128 x 128 nodes."""
-    return make_noise(modes.size, modes, "exponential", 0.02, 1e-4, True)
+    return make_noise(modes, "exponential", 0.02, 1e-4, True)
 
 
 def gaussian(problem: Problem, noise: Noise | None = None, coefficient: Normalisation | None = None) -> Prior:

@@ -12,10 +12,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ddis import provenance, tracking
-from ddis.config import Study, kind_and_percent
+from ddis.config import Study
 from ddis.data.store import PAIRS, Pairs, read_attributes, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
+from ddis.models.ids import ModelId
 from ddis.stages.layout import data_path
 from ddis.stages.records import Step, check_folders, digests, inputs_of, write_record
 from ddis.stages.takeover import only_process
@@ -76,8 +77,8 @@ def subject(study: Study, name: str, what: dict[str, str]) -> dict[str, str]:
     if "run" in what:
         tags["method"] = study.runs[what["run"]].method
     if "model" in what:
-        kind, percent = kind_and_percent(what["model"])
-        tags |= {"network": kind, "percent": percent or "100"}
+        model = ModelId.parse(what["model"])
+        tags |= {"network": model.kind, "percent": model.percent or "100"}
     return tags
 
 

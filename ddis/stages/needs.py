@@ -7,8 +7,9 @@ again, so that a wrong estimate costs a start and no work. `study.device: cpu` m
 import math
 from collections.abc import Callable
 
-from ddis.config import Case, Study, kind_and_percent
+from ddis.config import Case, Study
 from ddis.data.store import FIELDS
+from ddis.models.ids import ModelId
 from ddis.models.settings import BackboneSettings, OperatorSettings
 from ddis.sampling.base import Evaluations, Size
 from ddis.sampling.methods import load_method
@@ -97,10 +98,9 @@ def _generate_seconds(study: Study, problem: str, split: str) -> float:
 
 
 def _train_seconds(study: Study, problem: str, model: str) -> float:
-    kind, percent = kind_and_percent(model)
-    part = kind.removesuffix("-white")
-    settings, size = study.training(part, percent), study.data.resolution
-    network = operator_flops(study.operator.network, size) if part == "operator" else _prior_flops(study, part)
+    named, size = ModelId.parse(model), study.data.resolution
+    settings = study.training(named.part, named.percent)
+    network = operator_flops(study.operator.network, size) if named.part == "operator" else _prior_flops(study, named.part)
     steps = settings.steps * (1 + 1 / settings.validate_every)
     return _read_seconds(study) + _network_seconds(study, 3 * steps, 3 * network * steps * settings.batch)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddis.config import Study, kind_and_percent
+from ddis.config import Study
 from ddis.data.normalisation import Normalisation
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import Basis
@@ -16,6 +16,7 @@ from ddis.files import read_json
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
+from ddis.models.ids import ModelId
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
 from ddis.pde.base import Problem
@@ -24,11 +25,11 @@ from ddis.reading import REPAIR
 from ddis.stages.layout import model_folder
 
 
-def build_denoiser(study: Study, problem: str, kind: str) -> EDMDenoiser:
-    """An untrained prior of coefficients (kind "prior"), or of coefficients and solutions ("joint", "joint-white")."""
+def build_denoiser(study: Study, problem: str, model: ModelId) -> EDMDenoiser:
+    """An untrained prior of coefficients, or a joint one of coefficients and solutions."""
     coefficient, solution = study.make_problem(problem).spaces(study.data.resolution)
-    channels = coefficient.channels + (0 if kind == "prior" else solution.channels)
-    return EDMDenoiser(make_backbone(channels, coefficient.grid, getattr(study, kind.removesuffix("-white")).backbone))
+    channels = coefficient.channels + (0 if model.part == "prior" else solution.channels)
+    return EDMDenoiser(make_backbone(channels, coefficient.grid, getattr(study, model.part).backbone))
 
 
 def build_operator(study: Study, problem: str, coefficient: Normalisation, solution: Normalisation) -> nn.Module:
@@ -88,11 +89,11 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path} is damaged, or not of ddis ({error!r}); {REPAIR}") from error
-    kind, _ = kind_and_percent(model)
-    if kind == "operator":
+    named = ModelId.parse(model)
+    if named.part == "operator":
         network = build_operator(study, problem, normalisation["coefficient"], normalisation["solution"])
     else:
-        network = build_denoiser(study, problem, kind)
+        network = build_denoiser(study, problem, named)
     network.load_state_dict(tensors)
     network.to(device).eval().requires_grad_(False)
     return Trained(network, normalisation["coefficient"], normalisation.get("solution"), spectrum, gain, rest, information)
@@ -115,17 +116,17 @@ def of_folder(folder: Path) -> tuple[Study, Problem, Trained]:
 def load_prior(folder: Path) -> Prior:
     """See `ddis.prior.load`."""
     study, problem, trained = of_folder(folder)
-    if folder.name.startswith("operator"):
+    model = ModelId.parse(folder.name)
+    if model.part == "operator":
         raise InputError(f"{folder}: an operator; accepted: prior, joint-<percent>, joint-white-<percent>")
     grid = problem.coefficient_space(study.data.resolution).grid
-    white = folder.name.startswith("joint-white")
-    noise = WhiteNoise() if white else make_noise(study.data.resolution, grid.basis, **study.noise.model_dump())
+    noise = WhiteNoise() if model.white else make_noise(grid.basis, **study.noise.model_dump())
     return trained.as_prior(noise, grid.shape)
 
 
 def load_operator(folder: Path) -> Network:
     """See `ddis.operator.load`."""
     study, problem, trained = of_folder(folder)
-    if not folder.name.startswith("operator"):
+    if ModelId.parse(folder.name).part != "operator":
         raise InputError(f"{folder}: no operator; accepted: operator-<percent>")
     return trained.as_operator(problem.solution_space(study.data.resolution).grid.basis)

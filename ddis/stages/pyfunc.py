@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ddis.config import Study, kind_and_percent
+from ddis.config import Study
 from ddis.data.normalisation import Normalisation
 from ddis.files import read_json
 from ddis.models.checkpoint import load_tensors
+from ddis.models.ids import ModelId
 from ddis.stages.networks import build_denoiser, build_operator
 
 Arrays = dict[str, np.ndarray]
@@ -35,10 +36,10 @@ class Network:
 def _load_pyfunc(path: str) -> Network:
     """Called by MLflow, with a folder that holds config.yaml and models/<problem>/<model>/."""
     [folder] = Path(path).glob("models/*/*")
-    study, problem, (kind, _) = Study.load(Path(path) / "config.yaml"), folder.parent.name, kind_and_percent(folder.name)
+    study, problem, model = Study.load(Path(path) / "config.yaml"), folder.parent.name, ModelId.parse(folder.name)
     information = read_json(folder / "model.json")
     normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
-    is_operator = kind == "operator"
-    network = build_operator(study, problem, **normalisation) if is_operator else build_denoiser(study, problem, kind)
+    is_operator = model.part == "operator"
+    network = build_operator(study, problem, **normalisation) if is_operator else build_denoiser(study, problem, model)
     network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
     return Network(network, "solution" if is_operator else "x0_hat")

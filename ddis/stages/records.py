@@ -16,6 +16,7 @@ from typing import Any
 from ddis.config import SPLITS, Study
 from ddis.errors import DamagedError, InputError
 from ddis.files import read_json, write_error, write_json
+from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
 from ddis.stages.layout import TABLES, data_path, figure_names, model_folder, models, samples_path, tuning_path
 
@@ -46,7 +47,7 @@ def steps(study: Study) -> list[Step]:
         made += [Step("generate", {"problem": problem, "split": split}) for split in SPLITS]
         made.append(Step("card", {"problem": problem}))
         names = models(study, problem)
-        percents = dict.fromkeys(percent for name in names if (percent := name.rpartition("-")[2]) != name)
+        percents = dict.fromkeys(percent for name in names if (percent := ModelId.parse(name).percent))
         made += [Step("pairs", {"problem": problem, "percent": percent}) for percent in percents]
         made += [Step("train", {"problem": problem, "model": name}) for name in names]
     made += [Step("sample", dict(vars(case))) for case in study.cases()]

@@ -18,6 +18,7 @@ from ddis.data.normalisation import Normalisation
 from ddis.data.store import FIELDS, Seen, blocks
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
+from ddis.models.ids import ModelId
 from ddis.observe import Placed
 from ddis.operators.base import Operator
 from ddis.operators.solver import Solver
@@ -141,9 +142,9 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
     device, problem, method = resolve_device(study.device), study.make_problem(name), load_method(settings.method)(settings)
     spaces = spaces_of(problem)
     modes = spaces[0].grid.basis
-    models = {model.partition("-")[0]: load_network(study, name, model, device) for model in models_of(settings, percent)}
+    models = {ModelId.parse(m).part: load_network(study, name, m, device) for m in models_of(settings, percent)}
     train = cache(partial(load_pairs, study, name, "train"))  # trained networks hold what is needed of it
-    noise = WhiteNoise() if method.noise == "white" else make_noise(modes.size, modes, **study.noise.model_dump())
+    noise = WhiteNoise() if method.noise == "white" else make_noise(modes, **study.noise.model_dump())
     trained = models.get("prior") or models.get("joint")
     if trained is not None:
         prior = trained.as_prior(noise, spaces[0].shape)

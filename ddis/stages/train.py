@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddis.config import Study, kind_and_percent
+from ddis.config import Study
 from ddis.data.normalisation import Normalisation
 from ddis.data.store import FIELDS, Pairs
 from ddis.errors import InputError
@@ -22,6 +22,7 @@ from ddis.files import write_csv, write_json
 from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.ids import ModelId
 from ddis.operators.error import operator_error_model
 from ddis.progress import Progress
 from ddis.randomness import generator
@@ -60,11 +61,11 @@ def run(study: Study, problem: str, model: str) -> None:
 
 def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
     """The whole stage; other processes only take their part of the steps."""
-    kind, percent = kind_and_percent(model)
+    named = ModelId.parse(model)
     with stage(study, "train", problem=problem, model=model) as (tracker, record):
         job = make_job(study, problem, model, ranks)
         path, digest = data_path(study, problem, "train"), load_pairs(study, problem, "train").attributes["digest"]
-        tracker.dataset(f"{problem} {percent or 100} %", path, digest, **job.sizes, resolution=study.data.resolution)
+        tracker.dataset(f"{problem} {named.percent or 100} %", path, digest, **job.sizes, resolution=study.data.resolution)
         checkpoint = train_to_end(study, problem, model, job, tracker)
         digest = study.digest("train", problem=problem, model=model)
         folder = model_folder(study, problem, model)
@@ -80,11 +81,11 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         }
         best = job.trainer.average
         best.load_state_dict(job.trainer.best)
-        if kind == "operator":
-            information |= operator_error(study, problem, percent, best, job.normalisation)
+        if named.part == "operator":
+            information |= operator_error(study, problem, named.percent, best, job.normalisation)
         else:
             information["spectrum"] = None if job.spectrum is None else job.spectrum.tolist()
-        if kind == "prior":
+        if named.part == "prior":
             rows = prior_quality(study, problem, best, job)
             write_csv(folder / "denoising.csv", rows, list(rows[0]))
             tracker.artifact(folder / "denoising.csv")
@@ -94,28 +95,28 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         save_tensors(folder / "weights.safetensors", job.trainer.best, {"configuration": digest, "model": model})
         for name in ("history.csv", "model.json"):
             tracker.artifact(folder / name)
-        tracker.network(folder, *signature(study, problem, kind))
+        tracker.network(folder, *signature(study, problem, named))
         checkpoint.unlink(missing_ok=True)
 
 
-def signature(study: Study, problem: str, kind: str) -> tuple[Shapes, Shapes]:
+def signature(study: Study, problem: str, model: ModelId) -> tuple[Shapes, Shapes]:
     """Shapes of what a network takes and gives, by name, as `ddis.stages.pyfunc` loads it."""
     coefficient, solution = study.make_problem(problem).spaces(study.data.resolution)
-    if kind == "operator":
+    if model.part == "operator":
         return {"coefficient": (-1, *coefficient.shape)}, {"solution": (-1, *solution.shape)}
-    channels = coefficient.channels + (0 if kind == "prior" else solution.channels)
+    channels = coefficient.channels + (0 if model.part == "prior" else solution.channels)
     fields = (-1, channels, *coefficient.grid.shape)
     return {"x_t": fields, "sigma": (-1,)}, {"x0_hat": fields}
 
 
 def make_job(study: Study, problem: str, model: str, ranks: Ranks) -> Job:
     """The training of a model, from its first weights."""
-    kind, percent = kind_and_percent(model)
+    named = ModelId.parse(model)
     device = resolve_device(study.device)
     torch.manual_seed(int(generator(study.seed, f"initialise {model}").integers(2**62)))
-    if kind == "operator":
-        return operator_job(study, problem, percent, device, ranks)
-    return prior_job(study, problem, kind, percent, device, ranks)
+    if named.part == "operator":
+        return operator_job(study, problem, named.percent, device, ranks)
+    return prior_job(study, problem, named, device, ranks)
 
 
 def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: StageRun | None) -> Path:
@@ -156,22 +157,23 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
     return checkpoint
 
 
-def diffusion_noise(study: Study, problem: str, kind: str) -> tuple[Basis, Noise]:
-    """The problem's basis, and the diffusion noise of a kind of prior on its grid: white for "joint-white", else the study's."""
+def diffusion_noise(study: Study, problem: str, model: ModelId) -> tuple[Basis, Noise]:
+    """The problem's basis, and the diffusion noise of a prior on its grid."""
     modes = study.make_problem(problem).coefficient_space(study.data.resolution).grid.basis
-    if kind == "joint-white":
+    if model.white:
         return modes, WhiteNoise()
-    return modes, make_noise(study.data.resolution, modes, **study.noise.model_dump())
+    return modes, make_noise(modes, **study.noise.model_dump())
 
 
-def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch.device, ranks: Ranks) -> Job:
+def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
     """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields."""
     made = study.make_problem(problem)
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     spaces = dict(zip(FIELDS, made.spaces(study.data.resolution), strict=True))
-    names = FIELDS[:1] if kind == "prior" else FIELDS
-    rows = np.arange(study.data.train) if kind == "prior" else training_share(study, percent)
-    held_out = np.arange(study.data.validation) if kind == "prior" else validation_share(study, percent)
+    alone = model.part == "prior"
+    names = FIELDS[:1] if alone else FIELDS
+    rows = np.arange(study.data.train) if alone else training_share(study, model.percent)
+    held_out = np.arange(study.data.validation) if alone else validation_share(study, model.percent)
 
     def fields(pairs: Pairs, name: str, which: np.ndarray) -> Tensor:
         values = torch.from_numpy(getattr(pairs, name)[which])
@@ -186,12 +188,11 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
         return torch.cat([spaces[name].channelled(part) for name, part in parts.items()], dim=1).float().to(device)
 
     data, held = stacked(train, rows), stacked(validation, held_out)
-    modes, noise = diffusion_noise(study, problem, kind)
-    part = kind.removesuffix("-white")
-    settings = getattr(study, part)
+    modes, noise = diffusion_noise(study, problem, model)
+    settings = getattr(study, model.part)
     log_sigma = (settings.log_sigma_mean, settings.log_sigma_std)
-    training = study.training(part, percent)
-    network, average = (build_denoiser(study, problem, kind).to(device) for _ in range(2))
+    training = study.training(model.part, model.percent)
+    network, average = (build_denoiser(study, problem, model).to(device) for _ in range(2))
     accelerate(network.backbone, training)
     trainer = Trainer(
         network,
@@ -204,7 +205,7 @@ def prior_job(study: Study, problem: str, kind: str, percent: str, device: torch
         ranks,
     )
     free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)
-    spectrum = modes.forward(free).var(dim=0) if kind == "prior" else None
+    spectrum = modes.forward(free).var(dim=0) if alone else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
     return Job(trainer, normalisation, sizes, spectrum)
 
@@ -279,7 +280,7 @@ def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> 
     closed form (then it is the best linear denoiser).
     """
     made, normalisation = study.make_problem(problem), job.normalisation["coefficient"]
-    modes, noise = diffusion_noise(study, problem, "prior")
+    modes, noise = diffusion_noise(study, problem, ModelId("prior"))
     spectrum = made.prior_spectrum(study.data.resolution)
     spectrum = job.spectrum if spectrum is None else spectrum * (1 / normalisation.unit) ** 2
     assert spectrum is not None
