@@ -115,7 +115,11 @@ ROWS = [
     "é",
     "\0",
 ]
-TABLES = [b"x,y,value\n0.5,0.25,1\n0.125,0.75,2\n", "sep=;\nx;y;value\n0,5;0,25;1\n".encode("utf-16")]
+TABLES = [
+    b"x,y,value\n0.5,0.25,1\n0.125,0.75,2\n",
+    b"x,y,value,of\n0.5,0.25,1,\n0.5,0.25,2,Coefficient\n",
+    "sep=;\nx;y;value\n0,5;0,25;1\n".encode("utf-16"),
+]
 PACKED = [gzip.compress(TABLES[0]), lzma.compress(TABLES[0])]
 
 

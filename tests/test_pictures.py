@@ -38,7 +38,7 @@ assert all(os.environ.get(name) == before.get(name) for name in ("MPLBACKEND", "
 
 def picture(title: str = "poisson, ddis-gn") -> bytes:
     field, places = np.arange(16.0).reshape(4, 4), np.array([0.25, 0.5])
-    data = Observations(places, places, places, places)
+    data = Observations(places, places, places, places, np.zeros(2, dtype=bool))
     labels = ("$a$ (1)", "$u$ (1)")
     return to_png(posterior.picture(data, field, field, np.stack([field] * 2), np.linspace(0, 1, 4), labels, title), dpi=60)
 

@@ -74,6 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "exact": {"problems": ["poisson", "helmholtz"]},
             "kriging": {"method": "tikhonov", "operator": "solver"},
             "failing": {"method": "test_solve:Failing"},
+            "guided": {"method": "fundps", "weight": 10, "steps": 20},
+            "unguided": {"method": "fundps", "weight": 0, "steps": 20},
         }
         study = Study.load(content)
         (study.folder).mkdir(parents=True)
@@ -255,6 +257,109 @@ def test_almost_coincident_points_without_noise_are_no_singular_system(folder, e
     assert np.isfinite(found.samples).all() and found.misfit.explained
 
 
+def boreholes() -> pd.DataFrame:
+    """12 values of a solution and 5 of its coefficient, at nodes, in mixed order; noise of 2 % of their deviations."""
+    problem, rng = make_problem("poisson", {}), np.random.default_rng(8)
+    coefficient = problem.sample_coefficients([3], SIZE, 6)
+    fields = np.stack([problem.solve(coefficient)[0].numpy(), coefficient[0].numpy()])
+    of = rng.permutation([0] * 12 + [1] * 5)
+    i, j = np.divmod(rng.choice(SIZE**2, 17, replace=False), SIZE)
+    inside = np.where(of == 0, 1, 0)  # the solution is known on the boundary
+    i, j = (np.clip(n, inside, SIZE - 1 - inside) for n in (i, j))
+    noise = 0.02 * fields.std(axis=(1, 2))[of]
+    value = fields[of, i, j] + noise * rng.standard_normal(17)
+    names = np.array(["solution", "coefficient"])[of]
+    return pd.DataFrame({"x": i / (SIZE - 1), "y": j / (SIZE - 1), "value": value, "noise": noise, "of": names})
+
+
+def at_nodes(fields: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
+    """Values [N, m] of fields [N, S, S] at the nodes of the rows."""
+    i, j = (np.round(rows[axis] * (SIZE - 1)).astype(int) for axis in "xy")
+    return fields[:, i, j]
+
+
+def test_values_of_the_coefficient_and_of_the_solution_give_the_closed_form(folder):
+    """100 exact samples: their mean is about 1/sqrt(100) of the posterior's spread away from dense linear algebra."""
+    rows, problem, modes = boreholes(), make_problem("poisson", {}), square(SIZE).basis
+    units = modes.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE))
+    of = (rows["of"] == "coefficient").to_numpy()
+    seen = np.where(of, at_nodes(units.numpy(), rows), at_nodes(problem.solve(units).numpy(), rows)).T
+    spectrum = np.diag(problem.prior_spectrum(SIZE).numpy().ravel())
+    gain = spectrum @ seen.T @ np.linalg.inv(seen @ spectrum @ seen.T + np.diag(rows["noise"].to_numpy() ** 2))
+    mean, covariance = gain @ rows["value"].to_numpy(), spectrum - gain @ seen @ spectrum
+    found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method="exact", samples=100)
+    samples = modes.forward(torch.from_numpy(found.samples).double()).flatten(1).numpy()
+    assert np.linalg.norm(samples.mean(axis=0) - mean) < 0.25 * np.sqrt(np.trace(covariance))
+    assert samples.var(axis=0, ddof=1).sum() == pytest.approx(np.trace(covariance), rel=0.2)
+    assert found.misfit.explained and np.array_equal(found.observations.of, of)
+    expected = np.where(of, at_nodes(found.samples, rows), at_nodes(problem.solve(torch.from_numpy(found.samples)).numpy(), rows))
+    assert np.abs(found.predicted - expected).max(axis=0) / rows["noise"].to_numpy() == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["exact", "ddis-gn", "tikhonov"])
+def test_samples_follow_values_of_the_coefficient_alone(folder, method):
+    """The operator takes no part; 2 % noise leaves a standard deviation of at most about 2 % of the prior's at these nodes."""
+    rows = boreholes()
+    rows = rows[rows["of"] == "coefficient"]
+    found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method=method, samples=16)
+    assert (at_nodes(found.std[None], rows)[0] < 0.1 * found.std.max()).all()
+    assert (np.abs(at_nodes(found.mean[None], rows)[0] - rows["value"]) < 4 * rows["noise"]).all()
+    assert found.misfit.ratio == pytest.approx(1, abs=0.5) and found.picture().axes[0].get_title() == "0 values of the solution"
+
+
+def test_joint_methods_are_guided_by_values_of_the_coefficient(folder):
+    rows = boreholes()
+    own = (rows["of"] == "coefficient").to_numpy()
+    away = {}
+    for run in ("guided", "unguided"):
+        found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method=run, samples=8)
+        assert np.allclose(found.predicted[:, own], at_nodes(found.samples, rows[own]), atol=1e-4)
+        away[run] = np.square(found.predicted - rows["value"].to_numpy())[:, own].mean()
+    assert away["guided"] < 0.2 * away["unguided"]
+
+
+def test_the_worst_value_may_be_one_of_the_coefficient(folder, tmp_path, caplog):
+    rows = boreholes()
+    worst = int(np.flatnonzero(rows["of"] == "coefficient")[1])
+    rows.loc[rows["of"] == "solution", "noise"] *= 1e6
+    rows.loc[worst, "value"] += 3e4 * rows.loc[worst, "noise"]
+    rows.to_csv(tmp_path / "points.csv", index=False)
+    assert main(solve_command(folder, tmp_path / "points.csv", tmp_path / "out.h5", "--method", "exact")) == 0
+    assert f"Largest at ({rows.x[worst]:g}, {rows.y[worst]:g}), of the coefficient: " in caplog.text
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.array_equal(file["of"], rows["of"] == "coefficient") and file.attrs["worst"] == worst
+        assert np.allclose(file["observations"], rows[["x", "y", "value", "noise"]])
+
+
+def test_the_column_of_is_read_in_any_case_and_empty_is_the_solution(tmp_path):
+    (tmp_path / "points.csv").write_text(
+        "Of;X;y;value\n Coefficient ;0;1;0,5\n;0,5;0,5;2\nSOLUTION;0,25;0,5;3\ncoefficient;0,5;0,5;2\n"
+    )
+    columns = {"x": [0, 0.5, 0.25, 0.5], "y": [1, 0.5, 0.5, 0.5], "value": [0.5, 2, 3, 2]}
+    words = ["COEFFICIENT", None, "solution ", "coefficient"]
+    for source in (
+        tmp_path / "points.csv",
+        {**columns, "OF": words},
+        pd.DataFrame({**columns, "of": [words[0], np.nan, *words[2:]]}),
+    ):
+        data = read_observations(source, SIZE, periodic=False)
+        assert data.of.tolist() == [True, False, False, True]
+        assert data.table().tolist() == [[0, 1, 0.5, 0], [0.5, 0.5, 2, 0], [0.25, 0.5, 3, 0], [0.5, 0.5, 2, 0]]
+    with pytest.raises(InputError, match=r"observations: row 2: of is flux; accepted: solution \(or empty\), coefficient"):
+        read_observations({**columns, "of": ["", "flux", 1, ""]}, SIZE, periodic=False)
+
+
+def test_every_node_of_the_coefficient_may_be_observed_and_no_more():
+    i, j = np.divmod(np.arange(SIZE**2), SIZE)
+    rows = pd.DataFrame({"x": i / (SIZE - 1), "y": j / (SIZE - 1), "value": 1.0, "of": "coefficient"})
+    assert len(read_observations(rows, SIZE, periodic=False)) == 256
+    more = pd.concat([rows, rows[:1] + {"x": 0.01, "y": 0.0, "value": 0.0, "of": ""}])
+    with pytest.raises(InputError, match="257 observations of the coefficient are more than there are nodes; accepted: 1 to 256"):
+        read_observations(more, SIZE, periodic=False)
+    with pytest.raises(InputError, match="256 observations are more than there are nodes; accepted: 1 to 196"):
+        read_observations(rows.drop(columns="of"), SIZE, periodic=False)
+
+
 @pytest.mark.parametrize("method", ["ddis", "ddis-gn", "tikhonov", "fundps"])
 def test_methods_with_an_operator_or_a_joint_prior(folder, example, method):
     _, rows = observed(example, 10, 0.01)
@@ -386,6 +491,14 @@ GOOD = "x,y,value,noise\n0.5,0.5,1,0.1\n0.25,0.5,2,0.1\n"
         ("x,y,value\n0.5,0.25,0.004,0.0001\n", r"line 2 has 4 cells, and the header 3 names \(x, y, value\)"),
         ("x,y,value\n0.5,0.25,1e200\n", r"value 1e\+200 at \(0\.5, 0\.25\) is more than 1e\+06 standard deviations"),
         ("x,y,value,noise\n0.5,0.5,1,-0.1\n", r"line 2: noise -0\.1; accepted: a standard deviation, 0 or more"),
+        (
+            "x,y,value,of\n0.5,0.5,1,\n0.2,0.5,1,flux\n",
+            r"points\.csv: line 3: of is flux; accepted: solution \(or empty\), coeff",
+        ),
+        (
+            "x,y,value,of\n0.5,0.5,1,solution\n0.5,0.5,2,coefficient\n0.5,0.5,3,coefficient\n",
+            r"line 3 and line 4 give different values or noise for the point \(0\.5, 0\.5\)",
+        ),
         ("x,y,value\n0.5,0.5\n0.1,0.1,1,1,1\n", r"points\.csv: line 2 has 2 cells, and the header 3 names"),
     ],
 )

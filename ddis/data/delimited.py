@@ -1,4 +1,4 @@
-"""Tables of numbers in text files as people have them, of Excel in any country or of programs.
+"""Tables of numbers, and columns of words, in text files as people have them, of Excel in any country or of programs.
 
 Text is UTF-8, or UTF-16 with its mark (Excel's "Unicode text"); the file may be packed (gzip, bzip2, xz, or a zip of one file).
 Cells are separated by comma, semicolon or tab, as Excel's first line `sep=;` says or else the header. Numbers have a decimal
@@ -36,10 +36,14 @@ _PARSER_ERRORS = (OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.
 
 
 class Table(NamedTuple):
-    """Names of the columns in small letters, numbers [m, c], and the line of the file [m] that each row stood in, from 1."""
+    """Names of all columns in small letters, and the line of the file [m] that each row stood in, from 1.
+
+    numbers [m] of each column, by name; words [m] of each column of text.
+    """
 
     names: tuple[str, ...]
-    numbers: NDArray[np.float64]
+    numbers: dict[str, NDArray[np.float64]]
+    words: dict[str, list[str]]
     lines: tuple[int, ...]
 
 
@@ -64,15 +68,18 @@ class _Line:
         return [cell.strip() for cell in cells]
 
 
-def read_table(path: Path, known: Sequence[str]) -> Table:
-    """The table of a file whose header has some of the `known` names. Raises InputError, which names the line."""
+def read_table(path: Path, known: Sequence[str], text: Sequence[str] = ()) -> Table:
+    """The table of a file whose header has some of the `known` names; columns named in `text` hold words.
+
+    Raises InputError, which names the line.
+    """
     try:
-        return _parse(_lines(_unpacked(path)), known)
+        return _parse(_lines(_unpacked(path)), known, text)
     except _RefusedError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _parse(lines: list[_Line], known: Sequence[str]) -> Table:
+def _parse(lines: list[_Line], known: Sequence[str], text: Sequence[str]) -> Table:
     delimiter, lines = _told_delimiter(lines)
     header, lines, delimiter = _header(lines, known, delimiter)
     names = [name.lower() for name in header.cells(delimiter)]
@@ -90,9 +97,11 @@ def _parse(lines: list[_Line], known: Sequence[str]) -> Table:
             raise _RefusedError(
                 f"line {number} has {len(row)} cells, and the header {len(names)} names ({', '.join(names)}){hint}"
             )
-    rows = [(number, row[: len(names)]) for number, row in rows]
-    values = _numbers(rows, names, _decimal_mark(rows, names, delimiter))
-    return Table(tuple(names), values.reshape(len(rows), len(names)), tuple(number for number, _ in rows))
+    words = {name: [row[place] for _, row in rows] for place, name in enumerate(names) if name in text}
+    numeric = [place for place, name in enumerate(names) if name not in text]
+    rows, counted = [(number, [row[place] for place in numeric]) for number, row in rows], [names[place] for place in numeric]
+    values = _numbers(rows, counted, _decimal_mark(rows, counted, delimiter)).reshape(len(rows), len(counted))
+    return Table(tuple(names), dict(zip(counted, values.T, strict=True)), words, tuple(number for number, _ in rows))
 
 
 def _told_delimiter(lines: list[_Line]) -> tuple[str | None, list[_Line]]:
@@ -161,7 +170,7 @@ def _numbers(rows: list[tuple[int, list[str]]], names: Sequence[str], mark: str)
     values = [[_number(cell, mark) for cell in row] for _, row in rows]
     for position, ((number, row), found) in enumerate(zip(rows, values, strict=True)):
         wrong = [place for place, value in enumerate(found) if value is None or not np.isfinite(value)]
-        if position == 0 and len(wrong) == len(row) and not re.search(r"\d|nan|inf", "".join(row), re.IGNORECASE):
+        if position == 0 and 0 < len(wrong) == len(row) and not re.search(r"\d|nan|inf", "".join(row), re.IGNORECASE):
             raise _RefusedError(
                 f"line {number} ({_short(', '.join(row))}) holds no numbers; a row of units has no place here, remove it"
             )

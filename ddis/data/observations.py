@@ -1,7 +1,8 @@
-"""A user's own observations of a solution: read and checked before any work.
+"""A user's own observations of a solution, and of the coefficient itself: read and checked before any work.
 
 Columns of a CSV file or a data frame, in any order: x, y, value, and optionally noise, the standard deviation of the value (0
-where the column is missing). x and y are in units of the domain's side, value and noise in those of the solution.
+where the column is missing), and of, the field that is observed, solution (also where the column is missing or empty) or
+coefficient. x and y are in units of the domain's side, value and noise in those of the observed field.
 """
 
 from __future__ import annotations
@@ -22,18 +23,23 @@ from ddis.errors import InputError
 _log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
-REQUIRED, OPTIONAL = ("x", "y", "value"), ("noise",)
+REQUIRED, OPTIONAL, OF = ("x", "y", "value"), ("noise",), "of"
+FIELDS = {"": False, "solution": False, "coefficient": True}  # what stands in the column of: whether it is the coefficient
 SAME_PLACE = 1e-6  # of the domain's side; coordinates written with seven digits differ by less
 
 
 @dataclass(frozen=True)
 class Observations:
-    """m observations at different points, each array [m]; noise is a standard deviation."""
+    """m observations at different points of each field, each array [m]; noise is a standard deviation.
+
+    of: which of them are of the coefficient, bool
+    """
 
     x: Array
     y: Array
     value: Array
     noise: Array
+    of: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -51,39 +57,71 @@ def read_observations(source: Any, resolution: int, periodic: bool) -> Observati
             solution), arrays [S, S].
 
     Raises InputError: what cannot be read or has other columns or shapes; points outside the domain; values that are not finite;
-    negative noise; one point with different values; no observation, or more of them than nodes.
+    negative noise; a field of another name; one point with different values of one field; no observation, or more of a field
+    than its nodes.
     """
     rows = _rows(source, resolution, periodic)
     _check_rows(rows)
     rows.table[:, :2] = _wrapped(rows.table[:, :2]) if periodic else rows.table[:, :2]
-    values = _distinct(rows)
-    nodes = resolution**2 if periodic else (resolution - 2) ** 2  # those whose solution is not given by the boundary
-    if not 1 <= len(values) <= nodes:
-        what = "no observation" if len(values) == 0 else f"{len(values)} observations are more than there are nodes"
-        raise InputError(f"{rows.label}: {what}; accepted: 1 to {nodes} at {resolution} x {resolution} nodes")
-    return Observations(*np.ascontiguousarray(values.T))
+    kept = _distinct(rows)
+    values, of = rows.table[kept], rows.of[kept]
+    inside = resolution**2 if periodic else (resolution - 2) ** 2  # those whose solution is not given by the boundary
+    for what, count, nodes in (("", int((~of).sum()), inside), (" of the coefficient", int(of.sum()), resolution**2)):
+        if count > nodes or not kept:
+            found = f"{count} observations{what} are more than there are nodes" if kept else "no observation"
+            raise InputError(f"{rows.label}: {found}; accepted: 1 to {nodes} at {resolution} x {resolution} nodes")
+    x, y, value, noise = np.ascontiguousarray(values.T)
+    return Observations(x, y, value, noise, of)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Columns x, y, value, noise [m, 4], and how messages call the source and its rows: by lines of a file, else by number."""
+    """Columns x, y, value, noise [m, 4], and how messages call the source and its rows: by lines of a file, else by number.
+
+    of: which rows [m] are of the coefficient
+    """
 
     table: Array
+    of: NDArray[np.bool_]
     label: str
     lines: Sequence[int] | None = None
 
     def place(self, row: int) -> str:
-        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+        return _place(row, self.lines)
+
+
+def _place(row: int, lines: Sequence[int] | None) -> str:
+    return f"row {row + 1}" if lines is None else f"line {lines[row]}"
 
 
 def _rows(source: Any, resolution: int, periodic: bool) -> _Rows:
     if isinstance(source, str | Path):
-        names, numbers, lines = read_table(Path(source), (*REQUIRED, *OPTIONAL))
-        _check_names(names, str(source))
-        columns = {"noise": np.zeros(len(lines)), **dict(zip(names, numbers.T, strict=True))}
-        return _Rows(np.stack([columns[name] for name in (*REQUIRED, *OPTIONAL)], axis=1), str(source), lines)
+        label = str(source)
+        names, numbers, words, lines = read_table(Path(source), (*REQUIRED, *OPTIONAL), (OF,))
+        _check_names(names, label)
+        columns = {"noise": np.zeros(len(lines)), **numbers}
+        of = _fields(words.get(OF, [""] * len(lines)), label, lines)
+        return _Rows(np.stack([columns[name] for name in (*REQUIRED, *OPTIONAL)], axis=1), of, label, lines)
     label = "observations"
-    return _Rows(_numbers(_frame(source, resolution, periodic, label), label), label)
+    frame = _frame(source, resolution, periodic, label)
+    return _Rows(_numbers(frame, label), _fields(_words(frame), label), label)
+
+
+def _fields(words: Sequence[Any], label: str, lines: Sequence[int] | None = None) -> NDArray[np.bool_]:
+    """Which rows [m] are of the coefficient. Raises InputError for a word that names no field."""
+    for row, word in enumerate(words):
+        if str(word).strip().lower() not in FIELDS:
+            raise InputError(f"{label}: {_place(row, lines)}: of is {word}; accepted: solution (or empty), coefficient")
+    return np.array([FIELDS[str(word).strip().lower()] for word in words], dtype=bool)
+
+
+def _words(table: pd.DataFrame) -> list[Any]:
+    """The column of, empty where it or its value is missing."""
+    names = [str(name).strip().lower() for name in table.columns]
+    if OF not in names:
+        return [""] * len(table)
+    given = table.iloc[:, names.index(OF)]
+    return ["" if missing else word for word, missing in zip(given, given.isna(), strict=True)]
 
 
 def _frame(source: Any, resolution: int, periodic: bool, label: str) -> pd.DataFrame:
@@ -117,8 +155,8 @@ def _from_mask(source: tuple[Any, ...], resolution: int, periodic: bool) -> pd.D
 
 
 def _check_names(names: Sequence[str], label: str) -> None:
-    if len(set(names)) < len(names) or not set(REQUIRED) <= set(names) <= {*REQUIRED, *OPTIONAL}:
-        raise InputError(f"{label}: columns {', '.join(names) or 'none'}; accepted: x, y, value, and optionally noise")
+    if len(set(names)) < len(names) or not set(REQUIRED) <= set(names) <= {*REQUIRED, *OPTIONAL, OF}:
+        raise InputError(f"{label}: columns {', '.join(names) or 'none'}; accepted: x, y, value, and optionally noise and of")
 
 
 def _numbers(table: pd.DataFrame, label: str) -> Array:
@@ -159,13 +197,13 @@ def _wrapped(points: Array) -> Array:
     return np.where(points > 1 - SAME_PLACE, 0.0, points)
 
 
-def _distinct(rows: _Rows) -> Array:
-    """Without rows that repeat an earlier one. Raises InputError if one point has two values, or two noises."""
+def _distinct(rows: _Rows) -> list[int]:
+    """The rows that repeat no earlier one. Raises InputError if one point has two values of one field, or two noises."""
     values, label = rows.table, rows.label
     first: dict[tuple[float, ...], int] = {}
     kept = []
     for row, (place, rest) in enumerate(zip(np.round(values[:, :2] / SAME_PLACE), values[:, 2:], strict=True)):
-        before = first.setdefault(tuple(place), row)
+        before = first.setdefault((*place, float(rows.of[row])), row)
         if before == row:
             kept.append(row)
         elif not np.array_equal(rest, values[before, 2:]):
@@ -177,4 +215,4 @@ def _distinct(rows: _Rows) -> Array:
             )
     if len(kept) < len(values):
         _log.info("%s: %d rows that repeat another one are left out", label, len(values) - len(kept))
-    return values[kept]
+    return kept

@@ -1,8 +1,9 @@
 """`ddis solve`: the posterior of a user's own observations, with the networks of a finished study. `ddis.solve` in Python.
 
-The networks know solutions at the nodes only; between them solutions are interpolated bilinearly. What separates an observation
-from the prediction is then R: its noise, the error of interpolation (independent from point to point, estimated on solutions of
-draws from the prior) and the operator's own error. Noise below 0.1 % of the standard deviation of solutions is taken as that.
+The networks know fields at the nodes only; between them fields are interpolated bilinearly. What separates an observation from
+the prediction is then R: its noise, the error of interpolation (independent from point to point, estimated on draws from the
+prior and their solutions) and the operator's own error. Noise below 0.1 % of the observed field's standard deviation is
+taken as that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from ddis import provenance
+from ddis import observe, provenance
 from ddis.config import Case, Study, models_of, operator_of, uses_pairs
 from ddis.data.observations import Observations, read_observations
 from ddis.data.store import write_arrays
@@ -29,7 +30,6 @@ from ddis.errors import InputError
 from ddis.evaluation.figures import posterior as figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
-from ddis.observe.points import Points
 from ddis.pde.base import Problem
 from ddis.posterior import INTERPOLATION_DRAWS, Misfit, Posterior
 from ddis.progress import Progress
@@ -55,8 +55,8 @@ class Solution:
     """The posterior of a coefficient given observations, in physical units.
 
     mean, std [S, S]; samples [K, S, S]; x, y [S]: places of the nodes [i, j]; predicted [K, m]: the operator's solution of each
-    sample at the observed points, with its gains where the error model has them. std is that of the samples (n - 1). attributes:
-    how it was made.
+    sample at the observed points, with its gains where the error model has them, or where the coefficient is observed the sample.
+    std is that of the samples (n - 1). attributes: how it was made.
     """
 
     mean: Array
@@ -76,7 +76,10 @@ class Solution:
         arrays = {name: getattr(self, name) for name in ("mean", "std", "samples", "x", "y", "predicted")}
         with atomic_path(picture_path(path)) as temporary:
             temporary.write_bytes(picture)
-            write_arrays(path, LAYOUT, {**arrays, "observations": self.observations.table()}, self.attributes)
+            arrays |= {"observations": self.observations.table()}
+            if self.observations.of.any():
+                arrays |= {"of": self.observations.of}
+            write_arrays(path, LAYOUT, arrays, self.attributes)
 
     def picture(self) -> Figure:
         """The observations, mean, standard deviation, and two samples."""
@@ -96,11 +99,12 @@ def solve(
     method: str = "ddis-gn",
     seed: int = 0,
 ) -> Solution:
-    """Draws posterior samples of the coefficient given sparse observations of the solution.
+    """Draws posterior samples of the coefficient given sparse observations of the solution, and of the coefficient itself.
 
     Args:
         model: results/<study>/models/<problem>; the study's config.yaml must be where it is in results/<study>.
-        observations: CSV file, data frame, array [m, 3 or 4], or (mask, solution); see `ddis.data.observations`.
+        observations: CSV file, data frame, mapping of columns, array [m, 3 or 4], or (mask, solution); see
+            `ddis.data.observations`.
         percent: of the pairs that the operator was trained on, as in file names.
         samples: K, at least 2.
         method: a run of the study, with its settings, or any method with its default settings.
@@ -130,14 +134,15 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         pairs = load_pairs(study, case.problem, "train")
         known = training_share(study, case.percent)[:INTERPOLATION_DRAWS]
         prior = replace(prior, examples=torch.from_numpy(pairs.solution[known]))
-    sensors = Points(np.stack([data.x, data.y], axis=1), data.noise)
-    posterior = Posterior(parts.problem, prior, parts.operator, sensors, data.value, seed=study.seed, device=parts.device)
+    sensors, order = sensors_of(data)
+    posterior = Posterior(parts.problem, prior, parts.operator, sensors, data.value[order], seed=study.seed, device=parts.device)
     begin = time.perf_counter()
     generators = [generator(seed, f"solve {case.problem}", number) for number in range(settings.samples)]
     progress = Progress(f"{case.problem} {case.run}", settings.samples, unit="samples")
     drawn = posterior.draw(parts.method, generators, progress.update)
     progress.finish()
     result = posterior.result(parts.method, drawn, fewest=2)
+    misfit = replace(result.misfit, worst=int(order[result.misfit.worst]))
     record = provenance.collect(settings.model_dump(mode="json"), seed, str(parts.device))
     models = models_of(settings, case.percent)
     attributes = {
@@ -146,7 +151,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "pairs": len(training_share(study, case.percent)) if uses_pairs(settings) else None,
         "models": {name: study.digest("train", problem=case.problem, model=name) for name in models},
         "operator_error_in_R": posterior.error(parts.method.error_model) is not None,
-        **{"seed": seed, "n_failed": result.failed, **asdict(result.misfit)},
+        **{"seed": seed, "n_failed": result.failed, **asdict(misfit)},
         "prior_evaluations": result.cost.prior_evaluations,
         "operator_evaluations": result.cost.operator_evaluations,
         "seconds": time.perf_counter() - begin,
@@ -162,11 +167,20 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         x=x,
         y=y,
         observations=data,
-        predicted=result.predicted,
-        misfit=result.misfit,
+        predicted=result.predicted[:, np.argsort(order)],
+        misfit=misfit,
         attributes=attributes,
         problem=parts.problem,
     )
+
+
+def sensors_of(data: Observations) -> tuple[observe.Sensors | observe.Joined, NDArray[np.intp]]:
+    """Points of the solution, then of the coefficient, as far as there are any; and the rows [m] in that order."""
+    order = np.argsort(data.of, kind="stable")
+    places = np.stack([data.x, data.y], axis=1)
+    kinds = (observe.points, ~data.of), (observe.coefficient, data.of)
+    parts = tuple(kind(places[rows], data.noise[rows]) for kind, rows in kinds if rows.any())
+    return parts[0] if len(parts) == 1 else observe.Joined(parts), order
 
 
 def open_model(model: Path) -> tuple[Study, str]:
@@ -264,7 +278,7 @@ def report_misfit(solution: Solution) -> None:
     if misfit.explained:
         _log.info("%s (%s)", fit, numbers)
         return
-    place = f"({data.x[misfit.worst]:g}, {data.y[misfit.worst]:g})"
+    place = f"({data.x[misfit.worst]:g}, {data.y[misfit.worst]:g})" + ", of the coefficient" * bool(data.of[misfit.worst])
     _log.warning(
         "warning: %s (%s). Largest at %s: %.2g standard deviations. Check the noise, that observation, and whether the "
         "coefficient is like those of the training data",
