@@ -246,7 +246,7 @@ def load_study(arguments: argparse.Namespace) -> "Study":
 def dispatch(arguments: argparse.Namespace) -> None:
     """Runs the stage that the arguments name."""
     if arguments.command == "schema":
-        from ddis.config import json_schema
+        from ddis.schema import json_schema
 
         print(json.dumps(json_schema(), indent=2))
         return

@@ -8,13 +8,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     PrivateAttr,
@@ -24,17 +22,21 @@ from pydantic import (
     model_validator,
 )
 
-from ddis.data.store import PAIRS, open_pairs, read_attributes
-from ddis.data.subsets import fraction_of, percent_label, percent_name, subset_count
+from ddis.data.store import open_pairs
+from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
 from ddis.fields.noise import make_noise
+from ddis.inputs import INPUTS
 from ddis.models.ids import ModelId
-from ddis.observe import KINDS, Placed, SensorSettings, load_kind, sensors_of
+from ddis.observe import Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
+from ddis.refusals import explain, shown, text_keys
 from ddis.sampling.base import RunSettings
-from ddis.sampling.methods import METHODS, load_method, run_settings
+from ddis.sampling.methods import load_method, run_settings
 from ddis.settings import (
+    SPLITS,
+    Case,
     DataSettings,
     Name,
     NoiseSettings,
@@ -52,17 +54,6 @@ from ddis.written import as_written
 from ddis.yaml_text import merged, parse_assignments, read_yaml
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the tables: a run on a problem and an observation, at a percent of the pairs."""
-
-    problem: str
-    observation: str
-    run: str
-    percent: str
 
 
 class Study(Settings):
@@ -256,7 +247,7 @@ class Study(Settings):
         if isinstance(source, Mapping):
             return cls._validate(dict(source), "configuration")
         if not isinstance(source, str | Path):
-            raise InputError(f"the configuration is {_shown(source)}; accepted: keys and values, see config/config.yaml")
+            raise InputError(f"the configuration is {shown(source)}; accepted: keys and values, see config/config.yaml")
         return cls.read([source])
 
     @classmethod
@@ -266,7 +257,7 @@ class Study(Settings):
         for path in paths:
             part = read_yaml(path)
             if not isinstance(part, dict):
-                what = "is empty" if part is None else f"holds {_shown(part)}"
+                what = "is empty" if part is None else f"holds {shown(part)}"
                 raise InputError(f"{path} {what}, which is no configuration; accepted: keys and values, see config/config.yaml")
             content = merged(content, part)
         return cls._validate(merged(content, parse_assignments(changes, "--config")), ", ".join(map(str, paths)))
@@ -274,9 +265,9 @@ class Study(Settings):
     @classmethod
     def _validate(cls, content: dict[str, Any], source: str) -> "Study":
         try:
-            return cls.model_validate(_text_keys(content))
+            return cls.model_validate(text_keys(content))
         except ValidationError as error:
-            raise InputError(f"{source}: " + "; ".join(_explain(cls, e) for e in error.errors())) from error
+            raise InputError(f"{source}: " + "; ".join(explain(cls, e) for e in error.errors())) from error
         except RecursionError as error:
             raise InputError(f"{source}: nested too deeply, or without end") from error
 
@@ -320,7 +311,7 @@ class Study(Settings):
         try:
             return TrainingSettings.model_validate({**settings.training.model_dump(), **changes})
         except ValidationError as error:
-            raise InputError(f"{part}.at.{percent}: {_explain(TrainingSettings, error.errors()[0])}") from error
+            raise InputError(f"{part}.at.{percent}: {explain(TrainingSettings, error.errors()[0])}") from error
 
     def percents(self, run: str) -> list[str]:
         """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
@@ -374,7 +365,7 @@ class Study(Settings):
 
     def inputs(self, stage: str, **what: str) -> dict[str, Any]:
         """What the result of a stage depends on, with all that came before: the dictionary behind `digest`."""
-        inputs = getattr(self, f"_{stage}_inputs")(**what)
+        inputs = INPUTS[stage](self, **what)
         return {"stage": stage, "version": self.versions(stage, **what), **what, **inputs}
 
     def versions(self, stage: str, **what: str) -> dict[str, int | str]:
@@ -396,91 +387,18 @@ class Study(Settings):
         text = json.dumps(self.inputs(stage, **what), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _generate_inputs(self, problem: str, split: str) -> dict[str, Any]:
-        if split not in SPLITS:
-            raise InputError(f"split {split!r} is unknown; accepted: {', '.join(SPLITS)}")
-        made = self.make_problem(problem)
-        settings = self.problems[problem]
-        parameters = made.parameters.model_dump(mode="json")
-        file = self.data_file(problem, split)
-        return {
-            "pde": settings.pde,
-            "parameters": parameters,
-            "resolution": self.data.resolution,
-            "count": getattr(self.data, split),
-            **({"seed": self.seed} if file is None else {"file": read_attributes(file, PAIRS)["digest"]}),
-        }
-
-    def _pairs_inputs(self, problem: str, percent: str) -> dict[str, Any]:
-        self.make_problem(problem)
-        return {"count": self.data.train, "fraction": fraction_of(percent), "seed": self.seed}
-
-    def _train_inputs(self, problem: str, model: str) -> dict[str, Any]:
-        named = ModelId.parse(model)
-        data = {split: self.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
-        settings = getattr(self, named.part).model_dump(mode="json", exclude={"at", "training"})
-        settings["training"] = self.training(named.part, named.percent).inputs()
-        noise = {"kernel": "white"} if named.white else self.noise.model_dump(mode="json")
-        return {"data": data, "settings": settings, "seed": self.seed, **({} if named.part == "operator" else {"noise": noise})}
-
-    def _sample_inputs(self, problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:
-        settings = self.run_for(Case(problem, observation, run, percent))
-        return {
-            "data": {s: self.inputs("generate", problem=problem, split=s) for s in ("train", split)},
-            "models": {m: self.digest("train", problem=problem, model=m) for m in self.models_of(run, percent)},
-            "observe": _observation_inputs(self.observations[observation]),
-            "settings": settings.model_dump(mode="json", exclude={"fractions", "problems"}),
-            "noise": self.noise.model_dump(mode="json"),
-            "seed": self.seed,
-        }
-
-    def _draw_inputs(self, problem: str, observation: str, run: str, percent: str, shard: str) -> dict[str, Any]:
-        shards = self.shards_of(Case(problem, observation, run, percent))
-        if shard not in map(str, range(len(shards))):
-            raise InputError(f"shard {shard!r} is not in the study; accepted: 0 to {len(shards) - 1}")
-        fields = shards[int(shard)]
-        return {**self._sample_inputs(problem, observation, run, percent), "fields": [fields.start, fields.stop]}
-
-    def _tune_inputs(self, problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
-        sample = self._sample_inputs(problem, observation, run, percent, split="validation")
-        settings = sample["settings"]
-        weight = settings.pop(load_method(self.runs[run].method).tuned)
-        if settings.get("start_weight") is not None:  # tuning keeps its ratio to the weight
-            settings["start_weight"] /= weight
-        return {**sample, "fields": self.tuning.fields, "candidates": list(self.tuning.candidates[run])}
-
-    def _card_inputs(self, problem: str) -> dict[str, Any]:
-        return {"data": {split: self.digest("generate", problem=problem, split=split) for split in SPLITS}}
-
-    def _tables_inputs(self) -> dict[str, Any]:
-        return {"samples": {"/".join(vars(c).values()): self.digest("sample", **vars(c)) for c in self.cases()}}
-
-    def _figures_inputs(self) -> dict[str, Any]:
-        return self._tables_inputs()
-
-    def _report_inputs(self) -> dict[str, Any]:
-        return {**self._tables_inputs(), "configuration": self.resolved()}
-
-    def _tuning_inputs(self) -> dict[str, Any]:
-        cases = [case for case in self.cases() if case.run in self.tuning.candidates]
-        return {"curves": {"/".join(vars(c).values()): self.digest("tune", **vars(c)) for c in cases}}
-
 
 def _sensor_settings(key: str, given: Any) -> SensorSettings:
     """The settings of one observation operator. Raises InputError."""
     if isinstance(given, SensorSettings):
         return given
     if not isinstance(given, Mapping):
-        raise InputError(f"{key}: {_shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
+        raise InputError(f"{key}: {shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
     made = load_kind(given.get("kind", "nodes")).Settings
     try:
         return made.model_validate(dict(given))
     except ValidationError as error:
-        raise InputError("; ".join(f"{key}.{_explain(made, each)}" for each in error.errors())) from error
-
-
-def _observation_inputs(settings: SensorSettings | tuple[SensorSettings, ...]) -> Any:
-    return settings.inputs() if isinstance(settings, SensorSettings) else [part.inputs() for part in settings]
+        raise InputError("; ".join(f"{key}.{explain(made, each)}" for each in error.errors())) from error
 
 
 def operator_of(settings: RunSettings) -> str | None:
@@ -504,79 +422,8 @@ def models_of(settings: RunSettings, percent: str) -> list[str]:
     return [str(model) for model in priors[method.prior] + operators]
 
 
-def _text_keys(value: Any) -> Any:
-    """The same settings with every key as text: in Python the percent in `{1: 5, 100: 20}` is a number."""
-    if isinstance(value, Mapping):
-        texts = {_text_key(key): _text_keys(part) for key, part in value.items()}
-        if len(texts) < len(value):
-            raise InputError(f"keys {_shown(list(value))}: two of them are the same; accepted: each key once")
-        return texts
-    return [_text_keys(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _text_key(key: Any) -> str:
-    text = percent_name(key) if isinstance(key, float) else as_written(key)
-    if not isinstance(text, str):
-        raise InputError(f"key {_shown(key)}; accepted: text (on, yes and the like are text only in quotes in YAML 1.1)")
-    return text
-
-
 def _check_fractions(key: str, fractions: tuple[float, ...]) -> None:
     labels = [percent_label(fraction) for fraction in fractions]
     if not labels or any(not 0 < fraction <= 1 for fraction in fractions) or "0" in labels or len(set(labels)) < len(labels):
         given = ", ".join(labels) or "none"
         raise InputError(f"{key} {list(fractions)}: percents {given}; accepted: different fractions in (0, 1], percents above 0")
-
-
-def _explain(model: type[BaseModel], error: Any) -> str:
-    """One pydantic error as `key: what is wrong (got value)`, with the accepted keys where one is unknown."""
-    key = ".".join(_shown_key(part) for part in error["loc"])
-    message = error["msg"].removeprefix("Value error, ") + (", in quotes" if error["type"] == "string_type" else "")
-    if error["type"] == "extra_forbidden":
-        accepted = ", ".join(_keys_at(model, error["loc"][:-1]))
-        return f"{key}: unknown key (got {_shown(error['input'])}); accepted here: {accepted}"
-    if error["type"] == "missing":
-        return f"{key}: missing; see config/config.yaml for an example"
-    shown = "" if isinstance(error["input"], dict) else f" (got {_shown(error['input'])})"
-    return f"{key}: {message}{shown}" if key else message
-
-
-def _shown_key(part: int | str) -> str:
-    """A key as it is, in quotes if one would not see all of it."""
-    return part if isinstance(part, str) and part.isprintable() and part == part.strip() != "" else repr(part)
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, shortened."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-def _keys_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    current: Any = model
-    for part in location:
-        current = get_args(current)[1] if get_origin(current) is dict else current.model_fields[part].annotation
-    return list(getattr(current, "model_fields", {}))
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON schema of the configuration, with the settings of the built-in methods."""
-    schema = Study.model_json_schema()
-    options = []
-    for name in METHODS.builtin:
-        part = load_method(name).Settings.model_json_schema(ref_template="#/$defs/{model}")
-        schema["$defs"].update(part.pop("$defs", {}))
-        part.pop("required", None)
-        schema["$defs"][part["title"]] = part
-        options.append({"$ref": f"#/$defs/{part['title']}"})
-    observations = schema["properties"]["observations"]["patternProperties"]
-    kinds = []
-    for name in KINDS.builtin:
-        part = load_kind(name).Settings.model_json_schema(ref_template="#/$defs/{model}")
-        schema["$defs"][part["title"]] = part
-        kinds.append({"$ref": f"#/$defs/{part['title']}"})
-    observations[next(iter(observations))] = {"anyOf": [*kinds, {"type": "array", "items": {"anyOf": kinds}}]}
-    unique = [option for i, option in enumerate(options) if option not in options[:i]]
-    runs = schema["properties"]["runs"]["patternProperties"]
-    runs[next(iter(runs))] = {"anyOf": [*unique, {"type": "null"}]}
-    return schema

@@ -1,5 +1,6 @@
 """The parts of a configuration, each with its defaults; `ddis.config.Study` holds them together."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -11,6 +12,18 @@ from ddis.written import Text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 AtPercent = Annotated[dict[str, dict[str, Any]], BeforeValidator(percent_keys)]
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the tables: a run on a problem and an observation, at a percent of the pairs."""
+
+    problem: str
+    observation: str
+    run: str
+    percent: str
 
 
 class Settings(BaseModel):

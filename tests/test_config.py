@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ddis.config import Case, Study, json_schema
+from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.pde.poisson import Poisson
+from ddis.schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 DEFAULT = ROOT / "config" / "config.yaml"

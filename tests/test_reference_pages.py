@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ddis.config import json_schema
 from ddis.evaluation import claims, limit, table
 from ddis.pde import PROBLEMS
 from ddis.sampling.methods import METHODS, load_method
+from ddis.schema import json_schema
 from ddis.stages import tune
 
 DOCS = Path(__file__).parents[1] / "docs"
