@@ -30,7 +30,7 @@ def own(folder: Path) -> None:
         raise InputError(_refusal(folder, other) + f"; wait for it. If it has ended or was killed: rm {path}")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{node} {os.getpid()}\n".encode(), 0)
-    atexit.register(_disown, path, os.getpid())
+    atexit.register(_disown, path.absolute(), os.getpid())  # Snakemake leaves its --directory before it ends
 
 
 def _lock(path: Path) -> int:
