@@ -27,10 +27,12 @@ def begin():
 def prepare():
     """Makes this process the only one at work on the study, and mends what would stop its jobs."""
     try:
-        own(study.folder)
         check_folders(study, Step("study"))
+        own(study.folder)
     except InputError as error:
-        raise WorkflowError(str(error))
+        # An exception of an input function would be told with its traceback.
+        logger.error(str(error))
+        sys.exit(1)
     mend_times()
 
 
