@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from stages import run_all
 
 from ddis.config import Case, Study
 from ddis.data.store import Samples, read_pairs, read_samples
@@ -16,7 +17,7 @@ from ddis.evaluation.table import error_row, from_csv
 from ddis.operators.solver import or_nan
 from ddis.pde import make_problem
 from ddis.sampling.gauss_newton import gaussian_update
-from ddis.stages import card, figures, generate, pairs, sample, tables, train
+from ddis.stages import sample
 from ddis.stages.layout import data_path, figure_names, models, samples_path
 from ddis.stages.networks import load_network
 from ddis.stages.sampler import Sampler, observe
@@ -57,17 +58,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("problems"))
         made = Study.load(CONFIGURATION)
-        for problem in made.problems:
-            for split in ("train", "validation", "test"):
-                generate.run(made, problem, split)
-            card.run(made, problem)
-            pairs.run(made, problem, "100")
-            for model in models(made, problem):
-                train.run(made, problem, model)
-        for case in made.cases():
-            sample.run(made, **vars(case))
-        tables.run(made)
-        figures.run(made)
+        run_all(made)
         yield made
 
 

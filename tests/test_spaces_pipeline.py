@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from stages import run_all
 
 from ddis.config import Study
 from ddis.data.store import Samples, read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.evaluation import metrics
 from ddis.evaluation.table import from_csv
-from ddis.stages import card, figures, generate, pairs, report, sample, tables, train
-from ddis.stages.layout import data_path, figure_names, models, samples_path
+from ddis.stages.layout import data_path, figure_names, samples_path
 from ddis.stages.solve import solve
 from ddis.stages.study import run as write_configuration
 
@@ -57,18 +57,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("spaces"))
         made = Study.load(CONFIGURATION)
-        for problem in made.problems:
-            for split in ("train", "validation", "test"):
-                generate.run(made, problem, split)
-            card.run(made, problem)
-            pairs.run(made, problem, "100")
-            for model in models(made, problem):
-                train.run(made, problem, model)
-        for case in made.cases():
-            sample.run(made, **vars(case))
-        tables.run(made)
-        figures.run(made)
-        report.run(made)
+        run_all(made)
         yield made
 
 

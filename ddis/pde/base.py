@@ -168,3 +168,18 @@ class Problem(ABC):
     def has_closed_form(self) -> bool:
         """Whether the exact posterior is known: G linear, P a mask of nodes (or the identity), b (a mixture of) Gaussian."""
         return self.linear and self.prior_mixture(self.minimum_resolution) is not None
+
+
+class RandomFieldProblem(Problem):
+    """A problem whose free coefficient is the benchmark's random field on a bounded grid, or a mixture of such fields."""
+
+    Parameters = MixtureParameters
+    parameters: MixtureParameters
+
+    def prior_spectrum(self, resolution: int) -> Tensor | None:
+        return self.parameters.spectrum(self.coefficient_space(resolution).grid)
+
+    def prior_mixture(self, resolution: int) -> Mixture | None:
+        if self.parameters.drawn:
+            return self.parameters.mixture(self.coefficient_space(resolution).grid)
+        return super().prior_mixture(resolution)

@@ -11,8 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ddis.errors import InputError
-from ddis.fields.mixture import Mixture
-from ddis.pde.base import MixtureParameters, Problem
+from ddis.pde.base import MixtureParameters, RandomFieldProblem
 from ddis.pde.dirichlet import extend_interior, laplacian, laplacian_eigenvalues, solve_dirichlet, zero_boundary
 
 RESONANCE = 1e-3
@@ -24,7 +23,7 @@ class HelmholtzParameters(MixtureParameters):
     k: float = Field(1.0, ge=0)
 
 
-class Helmholtz(Problem):
+class Helmholtz(RandomFieldProblem):
     """∇²u + k² u = a on the unit square, u = 0 on the boundary; a is a Gaussian random field that is 0 on the boundary nodes.
 
     Grid: S x S nodes, boundary included, h = 1/(S-1). Solver: 5-point stencil, second order in h for smooth a, solved
@@ -77,14 +76,6 @@ class Helmholtz(Problem):
 
     def relax(self, coefficient: Tensor) -> Tensor:
         return extend_interior(coefficient)
-
-    def prior_spectrum(self, resolution: int) -> Tensor | None:
-        return self.parameters.spectrum(self.coefficient_space(resolution).grid)
-
-    def prior_mixture(self, resolution: int) -> Mixture | None:
-        if self.parameters.drawn:
-            return self.parameters.mixture(self.coefficient_space(resolution).grid)
-        return super().prior_mixture(resolution)
 
 
 @lru_cache(maxsize=64)

@@ -9,9 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ddis.errors import InputError
-from ddis.fields.mixture import Mixture
 from ddis.grid import Grid, Space
-from ddis.pde.base import MixtureParameters, Problem
+from ddis.pde.base import MixtureParameters, RandomFieldProblem
 from ddis.pde.dirichlet import Lengths, laplacian, solve_dirichlet
 
 
@@ -22,7 +21,7 @@ class PoissonParameters(MixtureParameters):
     aspect: float = Field(1.0, gt=0, exclude_if=lambda aspect: aspect == 1)
 
 
-class Poisson(Problem):
+class Poisson(RandomFieldProblem):
     """∇²u = a on a rectangle, by default the unit square, u = 0 on the boundary; a is the benchmark's Gaussian random field.
 
     Grid: L S x S nodes, boundary included, h = 1/(S-1) along y and L/(L S - 1) along x; a is used at the interior nodes. Solver:
@@ -71,11 +70,3 @@ class Poisson(Problem):
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         return laplacian(solution, self.lengths) - coefficient[..., 1:-1, 1:-1]
-
-    def prior_spectrum(self, resolution: int) -> Tensor | None:
-        return self.parameters.spectrum(self.coefficient_space(resolution).grid)
-
-    def prior_mixture(self, resolution: int) -> Mixture | None:
-        if self.parameters.drawn:
-            return self.parameters.mixture(self.coefficient_space(resolution).grid)
-        return super().prior_mixture(resolution)
