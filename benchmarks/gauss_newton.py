@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from ddis.config import Case, Study
-from ddis.data.normalisation import Normalisation
 from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 from ddis.files import write_json, write_text
+from ddis.models.normalisation import Normalisation
 from ddis.priors import gaussian
 from ddis.provenance import collect
 from ddis.sampling.base import Batch, Method, State

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddis.data.normalisation import Normalisation
 from ddis.evaluation.distances import Distances, average, distances
 from ddis.evaluation.metrics import relative_l2
 from ddis.fields.noise import WhiteNoise
 from ddis.files import write_text
 from ddis.models.denoiser import SIGMA_DATA
+from ddis.models.normalisation import Normalisation
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.operators.solver import Solver
 from ddis.pde import make_problem

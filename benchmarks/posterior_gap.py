@@ -27,11 +27,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise, WhiteNoise
 from ddis.grid import square
 from ddis.models.denoiser import SIGMA_DATA
+from ddis.models.normalisation import Normalisation
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.operators.solver import Solver
 from ddis.pde import make_problem

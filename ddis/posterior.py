@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.grid import Space, split
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
+from ddis.models.normalisation import Normalisation
 from ddis.observe import Joined, Placed, Sensors
 from ddis.observe.observation import Observation
 from ddis.operators.base import Operator

@@ -34,6 +34,7 @@ class ScreenedPoisson(Problem):
     Parameters = ScreenedPoissonParameters
     equation = "-∇²u + c u = a in (0, 1)²"
     boundary = "u = 0 (Dirichlet)"
+    solver = "5-point stencil, second order in h for smooth a, solved directly in the sine basis"
     distribution = "a Gaussian, zero-Neumann cosine modes of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean"
     linear = True
 

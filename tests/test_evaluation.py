@@ -48,6 +48,7 @@ def make_samples(
     solution = 0.01 * smooth_fields(300, truth.shape)
     known = {"problem": "poisson", "pde": "poisson", "run": run, "method": run, "operator": "fno", "percent": percent}
     known |= {"pairs": round(100 * percent), "observation": "sparse", "noise": 0.0, "device": "cpu", "seconds_per_field": 1.25}
+    known["prior"] = {"fundps": "joint", "exact": None}.get(attributes.get("method", run), "coefficient")
     return Samples(
         coefficient=np.float32(samples),
         mean=np.float32(centre),

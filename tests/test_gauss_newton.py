@@ -5,10 +5,10 @@ import pytest
 import torch
 from batches import last_state, make_batch, method_of
 
-from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
+from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import OperatorSettings
 from ddis.observe.nodes import Nodes, draw_nodes

@@ -9,13 +9,13 @@ from neuralop.layers.spectral_convolution import SpectralConv
 from neuralop.models import FNO
 from torch import nn
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import basis
 from ddis.grid import Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors, weights
 from ddis.models.denoiser import SIGMA_DATA, EDMDenoiser, GaussianDenoiser
+from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator, HermitianSpectralConv, PointwiseConv, transforms, use_pointwise_products
 from ddis.models.settings import BackboneSettings, OperatorSettings
 

@@ -14,11 +14,11 @@ import torch
 from batches import last_state, make_batch
 from scipy import stats
 
-from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, Noise, RandomFieldNoise
 from ddis.grid import square
 from ddis.models.denoiser import SIGMA_DATA
+from ddis.models.normalisation import Normalisation
 from ddis.observe.nodes import Nodes
 from ddis.operators.solver import Solver
 from ddis.pde import make_problem

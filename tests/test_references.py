@@ -6,12 +6,12 @@ import torch
 from batches import last_state, make_batch
 
 from ddis.config import Study
-from ddis.data.normalisation import Normalisation
 from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.evaluation.table import error_row
 from ddis.fields.noise import WhiteNoise
 from ddis.grid import square
+from ddis.models.normalisation import Normalisation
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.operators.solver import Solver
 from ddis.pde import make_problem

@@ -8,12 +8,12 @@ import pytest
 import torch
 from batches import last_state, make_batch
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise
 from ddis.grid import square
 from ddis.models.denoiser import SIGMA_DATA
+from ddis.models.normalisation import Normalisation
 from ddis.observe.base import Functionals, node_functions
 from ddis.observe.nodes import Nodes, available_nodes, draw_nodes
 from ddis.observe.observation import Observation

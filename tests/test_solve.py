@@ -23,12 +23,12 @@ from batches import last_state, make_batch
 import ddis
 from ddis.cli import main
 from ddis.config import Study
-from ddis.data.normalisation import Normalisation
 from ddis.data.observations import read_observations
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise
 from ddis.grid import square
+from ddis.models.normalisation import Normalisation
 from ddis.observe import Sensors
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.observe.points import Points, interpolation, interpolation_variance

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from ddis.data.normalisation import Normalisation
 from ddis.data.residual import discretisation_error
 from ddis.data.store import Samples, open_pairs, read_pairs, read_samples, write_pairs, write_samples
 from ddis.errors import InputError
@@ -13,6 +12,7 @@ from ddis.evaluation import metrics
 from ddis.grid import Grid, Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.denoiser import EDMDenoiser
+from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import BackboneSettings, OperatorSettings
 from ddis.pde import make_problem

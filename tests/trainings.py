@@ -8,13 +8,13 @@ import torch
 import yaml
 
 from ddis.config import Study
-from ddis.data.normalisation import Normalisation
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.denoiser import EDMDenoiser
+from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import BackboneSettings, OperatorSettings
 from ddis.stages import generate

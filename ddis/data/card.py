@@ -1,7 +1,6 @@
 """The dataset card: what a reader must know of a dataset, as text and as data."""
 
 import hashlib
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +61,7 @@ def card_data(
         "fields": {"coefficient": problem.coefficient_label, "solution": problem.solution_label},
         "distribution": problem.distribution,
         "parameters": problem.parameters.model_dump(mode="json"),
-        "solver": _solver(problem),
+        "solver": problem.solver or f"{type(problem).__module__}.{type(problem).__qualname__}.solve",
         "solver_error": solver_error,
         "splits": splits,
         "warnings": [],
@@ -93,13 +92,6 @@ def _axes(grid: Grid) -> str:
     names = zip(grid.names, "ij", _spacings(grid), strict=False)
     indices = ", ".join("nij"[: len(grid.shape) + 1])
     return f"[{indices}] is " + ", ".join(f"{axis} = {index} * {spacing}" for axis, index, spacing in names)
-
-
-def _solver(problem: Problem) -> str:
-    """The paragraph of the problem's docstring that tells of its grid and solver."""
-    paragraphs = inspect.cleandoc(type(problem).__doc__ or "").split("\n\n")
-    chosen = [p for p in paragraphs if "solver" in p.lower()] or paragraphs[1:2] or paragraphs
-    return " ".join(chosen[0].split()) or f"{type(problem).__module__}.{type(problem).__qualname__}.solve"
 
 
 def source_text(source: Mapping[str, Any]) -> str:

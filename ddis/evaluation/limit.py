@@ -23,7 +23,6 @@ import numpy as np
 from ddis.data.subsets import percent_name
 from ddis.evaluation.bootstrap import HOW, estimate
 from ddis.evaluation.scores import Scores, common, find
-from ddis.sampling.methods import load_method
 from ddis.text import pipe_table, with_interval
 
 _CASE = ["problem", "observation", "run", "percent", "n_fields", "n_samples"]
@@ -111,9 +110,9 @@ def _pairs(scores: Sequence[Scores]) -> list[tuple[Scores, Scores]]:
 
 def _chain(run: Scores, exact: Scores, scores: Sequence[Scores]) -> list[tuple[str, Scores]]:
     """Runs from the limit to this one, each with the name of the part by which it differs from the one before."""
-    method, operator = load_method(run.attributes["method"]), run.attributes["operator"]
-    if method.prior != "coefficient":
-        return [(LIMIT, exact), (JOINT if method.prior == "joint" else NOT_LEARNT, run)]
+    prior, operator = run.attributes["prior"], run.attributes["operator"]
+    if prior != "coefficient":
+        return [(LIMIT, exact), (JOINT if prior == "joint" else NOT_LEARNT, run)]
     where = {"method": "ddis-gn", **_where(run)}
     known = [("prior", find(scores, operator="solver", **where))]
     if operator == "fno":

@@ -15,9 +15,9 @@ with warnings.catch_warnings():
     from neuralop.layers.spectral_convolution import SpectralConv
     from neuralop.models import FNO
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.grid import Space
+from ddis.models.normalisation import Normalisation
 from ddis.models.settings import OperatorSettings
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
+from ddis.models.normalisation import Normalisation
 from ddis.operators.error import OperatorError
 
 

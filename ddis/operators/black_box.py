@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
+from ddis.models.normalisation import Normalisation
 from ddis.operators.base import Operator
 
 _log = logging.getLogger(__name__)

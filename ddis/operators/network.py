@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ddis.data.normalisation import Normalisation
+from ddis.models.normalisation import Normalisation
 from ddis.operators.base import Operator
 from ddis.operators.error import OperatorError
 

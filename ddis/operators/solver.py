@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
+from ddis.models.normalisation import Normalisation
 from ddis.operators.base import Operator
 from ddis.pde.base import Problem
 

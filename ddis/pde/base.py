@@ -83,6 +83,7 @@ class Problem(ABC):
     equation: ClassVar[str]
     boundary: ClassVar[str]
     distribution: ClassVar[str]
+    solver: ClassVar[str] = ""  # scheme and solver, for the dataset card
     coefficient_label: ClassVar[str] = "a"
     solution_label: ClassVar[str] = "u"
     basis: ClassVar[Literal["cosine", "fourier"]] = "cosine"

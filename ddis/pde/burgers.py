@@ -50,6 +50,7 @@ class Burgers(Problem):
     Parameters = BurgersParameters
     equation = "∂u/∂t + u ∂u/∂x = ν ∂²u/∂x², x in [0, 1), t in [0, T], a = u(x, 0)"
     boundary = "periodic in x"
+    solver = "conservative differences of second order, Runge-Kutta 4"
     distribution = "a Gaussian, Fourier modes of variance S scale² (4π²k² + τ²)^(-α), no mean"
     coefficient_label = "u(x, 0)"
     solution_label = "u(x, t)"

@@ -63,6 +63,9 @@ class Darcy(Problem):
     Parameters = DarcyParameters
     equation = "-∇·(a ∇u) = 1 in (0, 1)²"
     boundary = "u = 0 (Dirichlet)"
+    solver = (
+        "flux form with harmonic means on the faces; preconditioned conjugate gradients in float64, until the residual is 1e-10"
+    )
     coefficient_label = "permeability a"
     solution_label = "pressure u"
 

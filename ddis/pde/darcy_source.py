@@ -12,7 +12,7 @@ from torch import Tensor
 from ddis.fields.gaussian import neumann_spectrum, sample_gaussian
 from ddis.grid import Space, square
 from ddis.pde.base import Problem, RandomFieldParameters
-from ddis.pde.darcy import face_means, flux_divergence, solve_flux
+from ddis.pde.darcy import Darcy, face_means, flux_divergence, solve_flux
 
 
 class DarcySourceParameters(RandomFieldParameters):
@@ -38,6 +38,7 @@ class DarcySource(Problem):
     Parameters = DarcySourceParameters
     equation = "-∇·(k ∇u) = f in (0, 1)², a = (k, f)"
     boundary = "u = 0 (Dirichlet)"
+    solver = Darcy.solver
     coefficient_label = "conductivity k, source f"
     solution_label = "pressure u"
 

@@ -43,6 +43,7 @@ class Helmholtz(RandomFieldProblem):
     Parameters = HelmholtzParameters
     equation = "∇²u + k² u = a in (0, 1)²"
     boundary = "u = 0 (Dirichlet)"
+    solver = "5-point stencil, second order in h for smooth a, solved directly in the sine basis (residual at round-off)"
     distribution = (
         "a Gaussian, zero-Neumann cosine modes of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean; 0 on the boundary nodes"
     )

@@ -212,6 +212,7 @@ class NavierStokes(Problem):
     Parameters = NavierStokesParameters
     equation = "∂w/∂t + v·∇w = ν ∇²w + f in [0, 1)², ∇²ψ = w, v = (-∂ψ/∂y, ∂ψ/∂x), a = w(0), u = w(T)"
     boundary = "periodic"
+    solver = "energy and enstrophy conserving differences of fourth order, exact viscosity, Runge-Kutta 4"
     distribution = "a Gaussian, Fourier modes of variance 2 S² τ^(2α-2) (4π²|k|² + τ²)^(-α), no mean"
     coefficient_label = "w(0)"
     solution_label = "w(T)"

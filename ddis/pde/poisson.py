@@ -36,6 +36,7 @@ class Poisson(RandomFieldProblem):
 
     Parameters = PoissonParameters
     boundary = "u = 0 (Dirichlet)"
+    solver = "5-point stencil, second order in h for smooth a, solved directly in the sine basis (residual at round-off)"
     coefficient_label = "source a"
     linear = True
 

@@ -45,6 +45,7 @@ class PoissonLShape(Problem):
     Parameters = RandomFieldParameters
     equation = "∇²u = a in (0, 1)² without [1/2, 1)²"
     boundary = "u = 0 (Dirichlet)"
+    solver = "5-point stencil, solved directly with the capacitance matrix of the re-entrant boundary (residual at round-off)"
     distribution = (
         "a Gaussian, zero-Neumann cosine modes of the square of variance S² τ^(2α-2) (π²|k|² + τ²)^(-α), no mean; 0 outside"
     )

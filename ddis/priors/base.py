@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
 from ddis.fields.mixture import Mixture
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import Denoiser
+from ddis.models.normalisation import Normalisation
 
 
 @dataclass(frozen=True)

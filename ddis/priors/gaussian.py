@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, make_noise
 from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.normalisation import Normalisation
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 

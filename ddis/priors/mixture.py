@@ -2,10 +2,10 @@
 
 import torch
 
-from ddis.data.normalisation import Normalisation
 from ddis.errors import InputError
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import SIGMA_DATA, MixtureDenoiser
+from ddis.models.normalisation import Normalisation
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 from ddis.priors.gaussian import default_noise

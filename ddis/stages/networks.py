@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ddis.config import Study
-from ddis.data.normalisation import Normalisation
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, WhiteNoise, make_noise
@@ -17,6 +16,7 @@ from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
 from ddis.models.denoiser import EDMDenoiser
 from ddis.models.ids import ModelId
+from ddis.models.normalisation import Normalisation
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
 from ddis.pde.base import Problem

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ddis.config import Study
-from ddis.data.normalisation import Normalisation
 from ddis.files import read_json
 from ddis.models.checkpoint import load_tensors
 from ddis.models.ids import ModelId
+from ddis.models.normalisation import Normalisation
 from ddis.stages.networks import build_denoiser, build_operator
 
 Arrays = dict[str, np.ndarray]

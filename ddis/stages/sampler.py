@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ddis.config import Case, Study, models_of
-from ddis.data.normalisation import Normalisation
 from ddis.data.store import FIELDS, Seen, blocks
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import ModelId
+from ddis.models.normalisation import Normalisation
 from ddis.observe import Placed
 from ddis.operators.base import Operator
 from ddis.operators.solver import Solver

@@ -24,6 +24,7 @@ def read_case(study: Study, case: Case) -> Samples:
     samples = read_samples(path)
     if samples.attributes.get("configuration") != study.digest("sample", **vars(case)):
         raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+    samples.attributes.setdefault("prior", load_method(study.runs[case.run].method).prior)  # older files lack it
     return samples
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ddis.config import Study
-from ddis.data.normalisation import Normalisation
 from ddis.data.store import FIELDS, Pairs
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
@@ -23,6 +22,7 @@ from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.models.ids import ModelId
+from ddis.models.normalisation import Normalisation
 from ddis.operators.error import operator_error_model
 from ddis.progress import Progress
 from ddis.randomness import generator
