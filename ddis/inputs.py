@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ddis.data.store import PAIRS, read_attributes
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS
 from ddis.data.subsets import fraction_of
 from ddis.errors import InputError
 from ddis.models.ids import ModelId

@@ -13,7 +13,8 @@ import torch
 
 from ddis.cli import main
 from ddis.config import Study
-from ddis.data.store import SAMPLES, Samples, read_samples, write_arrays, write_samples
+from ddis.data.hdf5 import write_arrays
+from ddis.data.store import SAMPLES, Samples, read_samples, write_samples
 from ddis.errors import InputError
 from ddis.evaluation.table import error_row
 from ddis.sampling.base import Method, State

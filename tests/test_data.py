@@ -17,8 +17,9 @@ from ddis.cli import main
 from ddis.config import SPLITS, Study
 from ddis.data.card import field_digests, field_statistics, repetitions, source_text
 from ddis.data.generate import Request, generate_file
+from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import discretisation_error
-from ddis.data.store import PAIRS, read_attributes, read_pairs, write_pairs
+from ddis.data.store import PAIRS, read_pairs, write_pairs
 from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.stages import card, generate

@@ -16,7 +16,8 @@ from ddis.cli import main
 from ddis.config import Study
 from ddis.data import generate
 from ddis.data.generate import Request, generate_file, make_shard, shard_size, split_indices
-from ddis.data.store import PAIRS, read_attributes, read_pairs
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS, read_pairs
 from ddis.errors import InputError
 from ddis.stages import generate as generate_stage
 

@@ -15,8 +15,9 @@ import torch
 
 from ddis.cli import main
 from ddis.data.axes import advice
+from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import relative_residual, rounding_residual
-from ddis.data.store import PAIRS, read_attributes, read_pairs, write_pairs
+from ddis.data.store import PAIRS, read_pairs, write_pairs
 from ddis.pde import make_problem
 
 COUNT, SIZE = 10, 16

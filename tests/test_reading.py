@@ -15,7 +15,8 @@ import torch
 from test_verify import fill, make
 
 from ddis.config import Study
-from ddis.data.store import PAIRS, Samples, read_attributes, read_pairs, read_samples, write_pairs, write_samples
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS, Samples, read_pairs, read_samples, write_pairs, write_samples
 from ddis.errors import DamagedError, InputError
 from ddis.models.checkpoint import load_tensors, load_unfinished, save_tensors
 from ddis.reading import cannot_read, hdf5_damage, matlab_damage, safetensors_damage, system_reason

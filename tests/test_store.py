@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ddis.data.store import PAIRS, arrays_digest, open_pairs, pairs_writer, read_attributes, read_pairs, write_pairs
+from ddis.data.hdf5 import arrays_digest, read_attributes
+from ddis.data.store import PAIRS, open_pairs, pairs_writer, read_pairs, write_pairs
 from ddis.errors import DamagedError, InputError
 
 COUNT, SIZE = 37, 12

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ddis.data.store import blocks
+from ddis.data.hdf5 import blocks
 from ddis.grid import Grid
 from ddis.pde.base import Problem
 from ddis.text import pipe_table

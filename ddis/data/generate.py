@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import relative_residual
-from ddis.data.store import PAIRS, Pairs, Shapes, pairs_writer, read_attributes, read_pairs, write_pairs
+from ddis.data.store import PAIRS, Pairs, Shapes, pairs_writer, read_pairs, write_pairs
 from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.pde.base import Problem

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.io
 
 from ddis.data.axes import advice
-from ddis.data.store import check_self_contained
+from ddis.data.hdf5 import check_self_contained
 from ddis.errors import DamagedError, InputError
 from ddis.pde.base import Problem
 from ddis.reading import cannot_read, file_kind, hdf5_damage, is_hdf5, matlab_damage

@@ -1,20 +1,15 @@
-"""The HDF5 files of a study: written whole or not at all, checked when opened.
+"""The files of a study that hold fields: pairs, and posterior samples.
 
-Every file carries the attributes `format` (name of the layout), `format_version`, `package_version`, `digest` (SHA-256 of its
-arrays), and the caller's own (pde, parameters, seed, configuration digest ...). Arrays are float32 [N, *shape] in physical
-units, with the shape of a field: (S, S), or that of its space, channels first (see ddis.grid). `format_version` is 1 where
-coefficients and solutions are [N, S, S], as all were at first, and 2 for other shapes.
+How they are written and checked is in `ddis.data.hdf5`.
 
-Pairs are written and read in blocks, so that memory is bounded whatever N is. Opening a file checks its format and shapes and
-costs milliseconds; whoever reads whole arrays also checks their digest; fields read one by one are covered by a checksum of
-their own. Values are checked to be finite both when they are written and when they are read.
+Arrays are float32 [N, *shape] in physical units, with the shape of a field: (S, S), or that of its space, channels first (see
+ddis.grid). `format_version` is 1 where coefficients and solutions are [N, S, S], as all were at first, and 2 for other shapes.
+
+Pairs are written and read in blocks, so that memory is bounded whatever N is; fields read one by one are covered by a checksum of
+their own. Values are checked to be finite when they are written too.
 """
 
-import errno
-import hashlib
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,20 +19,30 @@ from typing import Any
 import h5py
 import numpy as np
 
-import ddis
-from ddis.errors import DamagedError, InputError
-from ddis.files import atomic_path
+from ddis.data.hdf5 import (
+    BLOCK_BYTES,
+    all_finite,
+    arrays_digest,
+    attributes_of,
+    check_digest,
+    check_finite,
+    check_names,
+    new_file,
+    open_file,
+    read_arrays,
+    readable,
+    set_attributes,
+    write_arrays,
+)
+from ddis.errors import InputError
 from ddis.grid import Space, described, square
-from ddis.reading import REPAIR, cannot_read, hdf5_damage
 
-FORMAT_VERSIONS = (1, 2)
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, Shape]  # of a coefficient and a solution
 PAIRS, SAMPLES = "ddis-pairs", "ddis-samples"
 FIELDS = ("coefficient", "solution")
 _SAMPLE_FIELDS = ("coefficient", "mean", "std", "coefficient_true", "solution_true", "mask", "observation")
 _OPTIONAL = ("solution", "domain")
-_BLOCK_BYTES = 1 << 24
 _HDF5_CHUNK_BYTES = 1 << 16
 
 
@@ -122,191 +127,9 @@ def failed_fields(*arrays: np.ndarray) -> np.ndarray:
     return np.asarray(~np.logical_and.reduce(finite))
 
 
-def blocks(array: Any) -> Iterator[np.ndarray]:
-    """The rows of an array or HDF5 dataset in blocks of about 16 MiB."""
-    row = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
-    step = max(1, _BLOCK_BYTES // max(1, row))
-    for start in range(0, array.shape[0], step):
-        yield array[start : start + step]
-
-
-def all_finite(array: Any) -> bool:
-    """Whether an array or HDF5 dataset holds neither NaN nor infinite values."""
-    return all(bool(np.isfinite(block).all()) for block in blocks(array))
-
-
-def arrays_digest(arrays: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes, types and values of arrays or HDF5 datasets; it does not depend on how they are stored."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        sha.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
-        for block in blocks(arrays[name]):
-            sha.update(np.ascontiguousarray(block).data)
-    return sha.hexdigest()
-
-
-def _set_attributes(file: h5py.File, layout: str, digest: str, attributes: Mapping[str, Any]) -> None:
-    own = {"format": layout, "format_version": _version(file, layout), "package_version": ddis.__version__, "digest": digest}
-    for key, value in {**attributes, **own}.items():
-        file.attrs[key] = json.dumps(value) if isinstance(value, dict | list) else "" if value is None else value
-
-
-def _version(file: h5py.File, layout: str) -> int:
-    """2 for fields other than one channel on S x S nodes, which are those of version 1."""
-    names = {PAIRS: FIELDS, SAMPLES: ("coefficient_true", "solution_true")}.get(layout, ())
-    shapes = {file[name].shape for name in names}
-    return 1 if all(len(shape) == 3 and shape[1] == shape[2] for shape in shapes) and len(shapes) < 2 else 2
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Claims disk space for a file, or raises OSError."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot tell
-            raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _new_file(path: Path | str, data_bytes: int, chunks: int = 0) -> Iterator[h5py.File]:
-    """A new HDF5 file that gets its name when the block ends well.
-
-    The space for its data is claimed first: HDF5 crashes the process at its end if a disk becomes full under it.
-    """
-    size = data_bytes + 256 * chunks + (1 << 20)
-    with atomic_path(path) as temporary:
-        _reserve(temporary, size)
-        file = h5py.File(temporary, "w")
-        try:
-            _reserve(temporary, size)
-            yield file
-            file.flush()
-            end = file.id.get_filesize()
-        finally:
-            try:
-                file.close()
-            except RuntimeError as error:
-                raise OSError(str(error)) from error
-        os.truncate(temporary, end)
-
-
-def write_arrays(path: Path | str, layout: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str:
-    """Writes arrays and attributes as one HDF5 file, atomically; returns the digest of the arrays."""
-    digest = arrays_digest(arrays)
-    with _new_file(path, sum(array.nbytes for array in arrays.values())) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        _set_attributes(file, layout, digest, attributes)
-    return digest
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        return json.loads(value)
-    return None if isinstance(value, str) and value == "" else value
-
-
-def _open(path: Path, layout: str) -> h5py.File:
-    try:
-        file = h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; run the stage that makes it (snakemake does)") from error
-    except Exception as error:  # a damaged file can fail anywhere in its parser
-        raise cannot_read(path, error, hdf5_damage) from error
-    try:
-        with _readable(path):
-            check_self_contained(path, file)
-            found, version = file.attrs.get("format"), file.attrs.get("format_version")
-            if not isinstance(found, str) or found != layout or version not in FORMAT_VERSIONS:
-                raise InputError(f"{path} is not a {layout} file of version 1 or 2 (format: {found!r}); name another one")
-            _check_sizes(path, file)
-    except InputError:
-        file.close()
-        raise
-    return file
-
-
-def _check_sizes(path: Path, file: h5py.File) -> None:
-    """Before memory is asked for: arrays that are not compressed take their full size in the file."""
-    for name, item in file.items():
-        if isinstance(item, h5py.Dataset) and item.compression is None and item.id.get_storage_size() < item.nbytes:
-            raise DamagedError(f"{path} is damaged: it holds only a part of {name} {item.shape}; {REPAIR}")
-
-
-def check_self_contained(path: Path, file: h5py.File) -> None:
-    """Raises InputError for a file whose top level takes data from elsewhere: a stranger's could have others on this disk read.
-
-    That is what links, external storage and virtual data sets do; a data set that was copied whole does none of it.
-    """
-    for name in file:
-        plain = file.id.links.get_info(name.encode("utf-8", "surrogateescape")).type == h5py.h5l.TYPE_HARD
-        item = file[name] if plain else None
-        if not plain or (isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)):
-            raise InputError(f"{path}: {name} takes its data from elsewhere, which is not accepted; store the data in the file")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        if "filter returned failure" in str(error):  # Fletcher32, the only one that we use
-            raise DamagedError(f"{path} is damaged: a checksum of its fields is wrong; {REPAIR}") from error
-        raise cannot_read(path, error, hdf5_damage) from error
-
-
-def _check_names(path: Path, file: h5py.File, names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in file]
-    if missing:
-        raise InputError(f"{path} has no {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}")
-    for name in names:
-        if not isinstance(file[name], h5py.Dataset) or file[name].dtype.kind not in "fiub" or not file[name].shape:
-            raise InputError(f"{path}: {name} is no array of numbers")
-
-
-def _check_digest(path: Path, arrays: Mapping[str, Any], expected: Any) -> None:
-    if arrays_digest(arrays) != expected:
-        raise DamagedError(f"{path} is damaged: its arrays do not match their digest; {REPAIR}")
-
-
-def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    bad = [name for name, array in arrays.items() if not all_finite(array)]
-    if bad:
-        raise InputError(f"{path} holds NaN or infinite values in {', '.join(bad)}; accepted: finite fields")
-
-
-def read_attributes(path: Path | str, layout: str) -> dict[str, Any]:
-    """The attributes of a file, after checking its format."""
-    path = Path(path)
-    with _open(path, layout) as file, _readable(path):
-        return {key: _decode(value) for key, value in file.attrs.items()}
-
-
-def read_arrays(
-    path: Path | str, layout: str, names: Sequence[str], optional: Sequence[str] = (), finite: bool = True
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and attributes of a file. Raises InputError if it is missing, truncated, foreign, damaged or not finite."""
-    path = Path(path)
-    with _open(path, layout) as file, _readable(path):
-        names = [*names, *(name for name in optional if name in file)]
-        _check_names(path, file, names)
-        arrays = {name: file[name][...] for name in names}
-        attributes = {key: _decode(value) for key, value in file.attrs.items()}
-        stored = set(file)
-    if stored == set(arrays):
-        _check_digest(path, arrays, attributes.get("digest"))
-    if finite:
-        _check_finite(path, arrays)
-    return arrays, attributes
+def format_version(coefficient: Shape, solution: Shape) -> int:
+    """1 for one channel on S x S nodes, as all fields were at first, else 2."""
+    return 1 if coefficient == solution == coefficient[:1] * 2 else 2
 
 
 def _chunk_rows(count: int, shape: Shape) -> int:
@@ -357,11 +180,11 @@ def pairs_writer(path: Path | str, count: int, shapes: Shapes | int, attributes:
     shapes = as_shapes(shapes)
     sizes = [4 * count * math.prod(shape) for shape in shapes]
     chunks = sum(-(-count // _chunk_rows(count, shape)) for shape in shapes)
-    with _new_file(path, sum(sizes), chunks) as file:
+    with new_file(path, sum(sizes), chunks) as file:
         writer = PairsWriter(path, file, count, shapes, attributes)
         yield writer
         writer._end()
-        _set_attributes(file, PAIRS, writer.digest, writer.attributes)
+        set_attributes(file, PAIRS, format_version(*shapes), writer.digest, writer.attributes)
 
 
 def as_shapes(shapes: Shapes | int) -> Shapes:
@@ -382,41 +205,41 @@ class PairsFile:
     def __init__(self, path: Path, file: h5py.File):
         self.path = path
         self._datasets = {name: file[name] for name in FIELDS}
-        self.attributes = {key: _decode(value) for key, value in file.attrs.items()}
+        self.attributes = attributes_of(file)
         self.count = int(file[FIELDS[0]].shape[0])
         self.shapes: Shapes = (file[FIELDS[0]].shape[1:], file[FIELDS[1]].shape[1:])
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """The pairs of some fields, in the given order; nothing else is loaded."""
-        with _readable(self.path):
+        with readable(self.path):
             arrays = {name: np.stack([data[int(i)] for i in indices]) for name, data in self._datasets.items()}
-        _check_finite(self.path, arrays)
+        check_finite(self.path, arrays)
         return Pairs(**arrays, attributes=self.attributes)
 
     def blocks(self, count: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(coefficient, solution) [n, *shape] of the first `count` fields, or of all, block by block."""
-        step = max(1, _BLOCK_BYTES // (4 * max(map(math.prod, self.shapes))))
+        step = max(1, BLOCK_BYTES // (4 * max(map(math.prod, self.shapes))))
         stop = self.count if count is None else count
         for start in range(0, stop, step):
             rows = slice(start, min(stop, start + step))
-            with _readable(self.path):
+            with readable(self.path):
                 arrays = {name: data[rows] for name, data in self._datasets.items()}
-            _check_finite(self.path, arrays)
+            check_finite(self.path, arrays)
             yield arrays["coefficient"], arrays["solution"]
 
     def verify(self) -> None:
         """Reads all fields against their digest. Raises InputError."""
-        with _readable(self.path):
-            _check_digest(self.path, self._datasets, self.attributes.get("digest"))
+        with readable(self.path):
+            check_digest(self.path, self._datasets, self.attributes.get("digest"))
 
 
 @contextmanager
 def open_pairs(path: Path | str, shapes: Shapes | int | None = None, count: int | None = None) -> Iterator[PairsFile]:
     """Opens pairs to read parts of them; checks the format, and the fields' shapes and number (at least `count`) if given."""
     path = Path(path)
-    with _open(path, PAIRS) as file:
-        with _readable(path):
-            _check_names(path, file, FIELDS)
+    with open_file(path, PAIRS) as file:
+        with readable(path):
+            check_names(path, file, FIELDS)
             _check_shapes(path, [file[name].shape for name in FIELDS], None if shapes is None else as_shapes(shapes), count)
             pairs = PairsFile(path, file)
         yield pairs
@@ -452,7 +275,8 @@ def write_samples(path: Path | str, samples: Samples) -> str:
     typed = {name: a if a.dtype == bool else a.astype(np.float32) for name, a in arrays.items()}
     if samples.seen is not None:
         typed |= {f"seen_{name}": array for name, array in vars(samples.seen).items()}
-    return write_arrays(path, SAMPLES, typed, samples.attributes)
+    version = format_version(samples.coefficient_true.shape[1:], samples.solution_true.shape[1:])
+    return write_arrays(path, SAMPLES, typed, samples.attributes, version)
 
 
 def read_samples(path: Path | str) -> Samples:
@@ -465,15 +289,13 @@ def read_samples(path: Path | str) -> Samples:
 
 
 def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
-    for name in ("coefficient_true", "solution_true"):
-        if arrays[name].ndim < 2:
-            raise InputError(f"{path}: {name} {arrays[name].shape}; accepted: [n, S, S] or other nodes")
-    for name, array in arrays.items():
-        if name == "domain":
-            continue
-        truth = "coefficient_true" if name in ("coefficient", "mean", "std") else "solution_true"
-        fields = arrays["coefficient_true" if name == "coefficient_true" else truth].shape
-        shape = array.shape[:1] + array.shape[2:] if name in FIELDS else array.shape
-        if shape != fields or shape[:1] != arrays["coefficient_true"].shape[:1]:
-            wanted = (*fields[:1], "K", *fields[1:]) if name in FIELDS else fields
-            raise InputError(f"{path}: {name} {array.shape} does not fit the fields {fields}; accepted: {wanted}")
+    a, u = arrays["coefficient_true"].shape, arrays["solution_true"].shape
+    for name, shape in (("coefficient_true", a), ("solution_true", u)):
+        if len(shape) < 2:
+            raise InputError(f"{path}: {name} {shape}; accepted: [n, S, S] or other nodes")
+    count, samples = a[:1], arrays["coefficient"].shape[1:2]
+    wanted = {"coefficient": (*count, *samples, *a[1:]), "solution": (*count, *samples, *u[1:])}
+    wanted |= dict.fromkeys(("mean", "std"), a) | dict.fromkeys(("solution_true", "mask", "observation"), (*count, *u[1:]))
+    for name, shape in wanted.items():
+        if name in arrays and arrays[name].shape != shape:
+            raise InputError(f"{path}: {name} {arrays[name].shape} does not fit the fields {a} and {u}; accepted: {shape}")

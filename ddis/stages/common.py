@@ -13,7 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from ddis import provenance, tracking
 from ddis.config import Study
-from ddis.data.store import PAIRS, Pairs, read_attributes, read_pairs
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS, Pairs, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
 from ddis.models.ids import ModelId

@@ -6,7 +6,8 @@ from typing import Any
 
 from ddis.config import Study
 from ddis.data.generate import Request, generate_file
-from ddis.data.store import PAIRS, Shapes, open_pairs, pairs_writer, read_attributes
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS, Shapes, open_pairs, pairs_writer
 from ddis.errors import InputError
 from ddis.progress import Progress
 from ddis.stages.common import stage

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddis.data.hdf5 import read_attributes
 from ddis.data.public import Field, Input, check_shapes, group_inputs
 from ddis.data.residual import Figures, figures, inadmissible, moved_sample_axis, swapped, transposed
-from ddis.data.store import PAIRS, pairs_writer, read_attributes
+from ddis.data.store import PAIRS, pairs_writer
 from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.pde.base import Problem

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from ddis.config import Case, Study
-from ddis.data.store import PAIRS, Samples, failed_fields, read_attributes, write_samples
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS, Samples, failed_fields, write_samples
 from ddis.evaluation.metrics import relative_l2
 from ddis.operators.solver import solved
 from ddis.posterior import spaces_of

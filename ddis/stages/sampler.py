@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ddis.config import Case, Study, models_of
-from ddis.data.store import FIELDS, Seen, blocks
+from ddis.data.hdf5 import blocks
+from ddis.data.store import FIELDS, Seen
 from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import ModelId

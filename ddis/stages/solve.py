@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from ddis import observe, provenance
 from ddis.config import Case, Study, models_of, operator_of, uses_pairs
+from ddis.data.hdf5 import write_arrays
 from ddis.data.observations import Observations, read_observations
-from ddis.data.store import write_arrays
 from ddis.data.subsets import fraction_of, percent_label, percent_name
 from ddis.errors import InputError
 from ddis.evaluation.figures import posterior as figure

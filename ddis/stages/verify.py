@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ddis.config import Study
-from ddis.data.store import PAIRS, SAMPLES, read_attributes
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import PAIRS, SAMPLES
 from ddis.errors import DamagedError, InputError
 from ddis.files import read_json, read_text
 from ddis.models.checkpoint import check_header
