@@ -12,7 +12,7 @@ import pytest
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
 from ddis.evaluation import limit as limits
-from ddis.evaluation import table
+from ddis.evaluation import readable, table
 from ddis.evaluation.figures import calibration, fields, limit, training
 from ddis.evaluation.figures import errors as error_figures
 from ddis.evaluation.figures.style import run_colours, run_label, to_png
@@ -79,15 +79,15 @@ def study() -> list[Samples]:
 
 @pytest.fixture(scope="module")
 def errors(study: list[Samples]) -> pd.DataFrame:
-    limits = table.closed_form_errors(study[0])
-    return table.error_table([table.error_row(samples, limits) for samples in study])
+    limits = field_scores(study[0]).l2_stored
+    return table.error_table([table.error_row(field_scores(samples), limits) for samples in study])
 
 
 def test_row_of_scaled_truth_has_the_errors_that_follow_from_the_scale():
     samples = make_samples(size=2, percent=12.5)
     truth = samples.coefficient_true
     samples.coefficient = np.stack([1.1 * truth, 0.7 * truth], axis=1)
-    row = table.error_row(samples, None)
+    row = table.error_row(field_scores(samples), None)
     assert row["l2_sample"] == pytest.approx(20, rel=1e-5) and row["l2_sample_se"] == pytest.approx(0, abs=1e-4)
     assert row["l2_mean"] == pytest.approx(10, rel=1e-5)
     assert row["spectral"] == pytest.approx((0.21 + 0.51) / 2, rel=1e-4)
@@ -104,12 +104,12 @@ def test_failed_fields_are_counted_and_left_out():
     kept = [0, 1, 3, 4, 5]
     for name in ("coefficient", "mean", "std", "coefficient_true", "solution_true", "mask", "observation"):
         setattr(clean, name, getattr(clean, name)[kept])
-    row, expected = table.error_row(samples, None), table.error_row(clean, None)
+    row, expected = table.error_row(field_scores(samples), None), table.error_row(field_scores(clean), None)
     assert (row.pop("n_failed"), row.pop("n_fields")) == (1, FIELDS)
     assert (expected.pop("n_failed"), expected.pop("n_fields")) == (0, FIELDS - 1)
     assert row == expected
     samples.coefficient[:] = np.inf
-    row = table.error_row(samples, None)
+    row = table.error_row(field_scores(samples), None)
     assert row["n_failed"] == FIELDS and row["l2_sample"] is None and row["coverage90"] is None
 
 
@@ -117,7 +117,7 @@ def test_misfit_is_in_units_of_the_solution():
     samples = make_samples(size=3)
     scale = samples.solution_true.astype(float).std()
     samples.solution = np.repeat(samples.solution_true[:, None] + np.float32(0.25 * scale), 3, axis=1)
-    assert table.error_row(samples, None)["misfit"] == pytest.approx(0.25, rel=1e-5)
+    assert table.error_row(field_scores(samples), None)["misfit"] == pytest.approx(0.25, rel=1e-5)
 
 
 def test_two_valued_fields_have_an_error_rate():
@@ -125,12 +125,12 @@ def test_two_valued_fields_have_an_error_rate():
     samples.coefficient_true = np.where(samples.coefficient_true >= 0, 12, 3).astype(np.float32)
     samples.coefficient = np.repeat(samples.coefficient_true[:, None], 8, axis=1)
     samples.coefficient[:, :, :4] = 15 - samples.coefficient[:, :, :4]
-    assert table.error_row(samples, None)["error_rate"] == pytest.approx(25)
+    assert table.error_row(field_scores(samples), None)["error_rate"] == pytest.approx(25)
 
 
 def test_limit_is_that_of_the_stored_mean(study):
     expected = [np.linalg.norm(m - t) / np.linalg.norm(t) for m, t in zip(study[0].mean, study[0].coefficient_true, strict=True)]
-    assert table.closed_form_errors(study[0]).mean() == pytest.approx(100 * np.mean(expected), rel=1e-5)
+    assert field_scores(study[0]).l2_stored.mean() == pytest.approx(100 * np.mean(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_limit_is_that_of_the_stored_mean(study):
     ],
 )
 def test_published_figures_stand_only_beside_their_own_case(method, percent, changes, published):
-    row = table.error_row(make_samples(method, percent=percent, size=1, **changes), None)
+    row = table.error_row(field_scores(make_samples(method, percent=percent, size=1, **changes)), None)
     assert (row["l2_paper"], row["spectral_paper"]) == published
 
 
@@ -191,12 +191,12 @@ class Cells(HTMLParser):
 
 
 def test_markdown_latex_and_html_agree_with_the_csv(errors):
-    caption = table.caption(errors, "quickstart", 3)
-    lines = [line for line in table.to_markdown(errors, caption).splitlines() if line.startswith("|")]
+    caption = readable.caption(errors, "quickstart", 3)
+    lines = [line for line in readable.to_markdown(errors, caption).splitlines() if line.startswith("|")]
     markdown = [[cell.strip().strip("*") for cell in line.strip("|").split(" | ")] for line in lines if "---" not in line]
     parser = Cells()
-    parser.feed(table.to_html(errors))
-    body = table.to_latex(errors, caption).split(r"\midrule")[1].split(r"\bottomrule")[0]
+    parser.feed(readable.to_html(errors))
+    body = readable.to_latex(errors, caption).split(r"\midrule")[1].split(r"\bottomrule")[0]
     latex = [line.removesuffix(r" \\").split(" & ") for line in body.strip().splitlines()]
     left_out = ("pairs", "cover 50", "CRPS", "spread / skill", "published l2, %", "published E_s")
     assert parser.rows[0] == [title for title in markdown[0] if title not in left_out]
@@ -212,33 +212,33 @@ def test_markdown_latex_and_html_agree_with_the_csv(errors):
 def test_best_is_bold_among_competitors_only(errors):
     """Not `exact`, and not a run that has the solver for an operator."""
     oracle = errors[errors["run"] == "ddis-gn"].assign(run="oracle", operator="solver", l2_sample=0.1)
-    lines = table.to_markdown(pd.concat([errors, oracle], ignore_index=True), "").splitlines()
+    lines = readable.to_markdown(pd.concat([errors, oracle], ignore_index=True), "").splitlines()
     bold = [line for line in lines if "**" in line]
     assert len(bold) == 2 and all("ddis-gn" in line for line in bold)
-    assert r"\textbf" in table.to_latex(errors, "") and "<strong>" in table.to_html(errors)
+    assert r"\textbf" in readable.to_latex(errors, "") and "<strong>" in readable.to_html(errors)
 
 
 def test_empty_columns_and_cells_are_empty_in_the_readable_tables(errors):
-    text = table.to_markdown(errors, "") + table.to_latex(errors, "") + table.to_html(errors)
+    text = readable.to_markdown(errors, "") + readable.to_latex(errors, "") + readable.to_html(errors)
     assert "error rate" not in text and "nan" not in text and "NA" not in text and "None" not in text
 
 
 def test_caption_says_how_the_table_was_made(errors):
-    caption = table.caption(errors, "quickstart", 3, notes=["Priors saw 10,000 coefficients."])
+    caption = readable.caption(errors, "quickstart", 3, notes=["Priors saw 10,000 coefficients."])
     for part in ("study quickstart", "seed 3", "device cpu", "16 x 16 nodes", "32 observations", "no noise", "6 test fields"):
         assert part in caption, part
     assert "128 x 128 nodes, 500 noiseless observations" in caption and caption.endswith("Priors saw 10,000 coefficients.")
     assert "failed" not in caption
     broken = make_samples("ddis-gn", noise=0.01)
     broken.coefficient[0] = np.nan
-    caption = table.caption(table.error_table([table.error_row(broken, None)]), "s", 0)
+    caption = readable.caption(table.error_table([table.error_row(field_scores(broken), None)]), "s", 0)
     assert "ddis-gn at 100 % of pairs (poisson, sparse): 1 of 6 fields failed" in caption and "noise 0.01 std(u)" in caption
     assert "128 x 128" not in caption
 
 
 def test_latex_escapes_what_latex_would_read():
-    frame = table.error_table([table.error_row(make_samples("my_run&50%"), None)])
-    text = table.to_latex(frame, "50 % of #1_a")
+    frame = table.error_table([table.error_row(field_scores(make_samples("my_run&50%")), None)])
+    text = readable.to_latex(frame, "50 % of #1_a")
     assert r"my\_run\&50\%" in text and r"50 \% of \#1\_a" in text
     assert text.count("{") == text.count("}")
 
@@ -321,7 +321,7 @@ def test_figures_show_the_numbers_of_the_table(study, errors):
     colours = run_colours([samples.attributes["run"] for samples in study])
     figure = error_figures.error_against_fraction(errors, "poisson", "sparse", colours)
     heights = {line.get_label(): line.get_ydata()[0] for line in figure.axes[1].lines if len(set(line.get_ydata())) == 1}
-    assert heights["limit (closed-form mean)"] == pytest.approx(table.closed_form_errors(study[0]).mean())
+    assert heights["limit (closed-form mean)"] == pytest.approx(field_scores(study[0]).l2_stored.mean())
     titles = [axes.get_title() for axes in fields.gallery(study[:1], [0]).axes]
     mean = study[0].coefficient[0].astype(float).mean(axis=0)
     truth = study[0].coefficient_true[0]
@@ -369,7 +369,7 @@ def make_report(errors: pd.DataFrame, pictures: dict[str, bytes]) -> str:
         study="quickstart <b>",
         config={"study": "quickstart", "problems": {"poisson": {"pde": "poisson"}}, "fractions": (0.01, 1.0)},
         table=errors,
-        caption=table.caption(errors, "quickstart", 0),
+        caption=readable.caption(errors, "quickstart", 0),
         lead=[Picture("limit", pictures["limit"], "Caption of the lead.")],
         claims=pd.DataFrame(
             [("a < b", 1.0, 0.9, 1.1, "yes"), ("c", 2.0, None, None, "no"), ("d", None, None, None, "inconclusive")],
@@ -393,7 +393,7 @@ def test_report_is_complete_and_needs_nothing_from_outside(errors, pictures):
     assert "<script" not in page and "quickstart &lt;b&gt;" in page
     for part in ("Dataset poisson", "abc123", "numpy", "1234", "Quality by noise level", "Caption of spectra.", "fractions:"):
         assert part in page, part
-    assert table.to_html(errors) in page and "<td>a &lt; b</td>" in page
+    assert readable.to_html(errors) in page and "<td>a &lt; b</td>" in page
 
 
 def test_report_opens_with_the_answer_and_ends_with_the_claims(errors, pictures):

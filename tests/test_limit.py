@@ -98,7 +98,7 @@ def test_a_run_whose_fields_all_failed_does_not_end_the_tables(study):
     for samples in broken:
         samples.coefficient[:] = np.nan
     scores = [field_scores(samples) for samples in [*broken, study[-1]]]
-    assert not scores[0].finite.any() and np.isnan(scores[0].spectral).all() and scores[0].covered90 is None
+    assert not scores[0].finite.any() and np.isnan(scores[0].spectral).all() and scores[0].calibration is None
     limit.to_markdown(limit.ratio_rows(scores), limit.split_rows(scores))
     verdicts = {row["claim"]: row["verdict"] for row in claims.claim_rows(scores)}
     assert verdicts["poisson, sparse: ddis does not diverge"] == "no"

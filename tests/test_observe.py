@@ -15,6 +15,7 @@ import ddis
 from ddis.config import Study
 from ddis.data.store import read_samples
 from ddis.errors import InputError
+from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
 from ddis.grid import Grid, square
 from ddis.observe.base import Placed
@@ -212,7 +213,7 @@ def test_kinds_in_a_study(tmp_path, monkeypatch):
     for case in study.cases():
         sample.run(study, **vars(case))
         samples = read_samples(study.folder / "samples" / "poisson" / case.observation / "exact-100.h5")
-        row = error_row(samples, None)
+        row = error_row(field_scores(samples), None)
         assert row["misfit"] == pytest.approx(0.05, rel=0.25 if case.observation != "blocks" else 1.0), case
         assert row["coverage90"] == pytest.approx(0.9, abs=0.12), case
         assert row["observations"] == study.observed("poisson", case.observation)

@@ -8,6 +8,7 @@ from batches import last_state, make_batch
 from ddis.config import Study
 from ddis.data.store import read_samples
 from ddis.errors import InputError
+from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
 from ddis.fields.noise import WhiteNoise
 from ddis.grid import square
@@ -126,7 +127,7 @@ def test_references_through_the_stages(tmp_path, monkeypatch):
     for case in study.cases():
         sample.run(study, **vars(case))
         path = study.folder / "samples" / case.problem / "sparse" / f"{case.run}-100.h5"
-        rows[case.problem, case.run] = error_row(read_samples(path), None)
+        rows[case.problem, case.run] = error_row(field_scores(read_samples(path)), None)
     poisson, darcy = rows["poisson", "prior-mean"], rows["darcy", "prior-mean"]
     assert poisson["l2_mean"] == pytest.approx(100, abs=2) and poisson["coverage90"] is None and poisson["pairs"] is None
     assert darcy["l2_mean"] == pytest.approx(100 * 4.5 / np.sqrt(7.5**2 + 4.5**2), abs=4)  # |a - 7.5| = 4.5 everywhere

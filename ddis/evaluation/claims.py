@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ddis.evaluation.bootstrap import HOW, Estimate, estimate
+from ddis.evaluation.published import PUBLISHED
 from ddis.evaluation.scores import Scores, common, find
-from ddis.evaluation.table import PUBLISHED
 from ddis.text import pipe_table, with_interval
 
 COLUMNS = ["claim", "formula", "published", "ours", "low", "high", "verdict"]
@@ -209,9 +209,9 @@ def _ratio(values: Callable[[Scores, int], np.ndarray], run: Scores | None, othe
 
 
 def _coverage(run: Scores | None) -> Found:
-    if run is None or run.covered90 is None:
+    if run is None or run.calibration is None:
         return _UNKNOWN
-    return estimate(lambda mean: mean, run.covered90[run.finite])
+    return estimate(lambda mean: mean, run.calibration.covered90)
 
 
 def _largest(runs: Sequence[Scores]) -> Found:

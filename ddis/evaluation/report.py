@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from ddis.data.subsets import percent_name
-from ddis.evaluation.table import to_html
+from ddis.evaluation.readable import to_html
 from ddis.yaml_text import yaml_text
 
 
@@ -59,7 +59,7 @@ def render_report(
 ) -> str:
     """The page as text.
 
-    study: its name. config: the resolved configuration. table, caption: the table of errors and `table.caption` of it.
+    study: its name. config: the resolved configuration. table, caption: the table of errors and `readable.caption` of it.
     lead: the figures that the page opens with. claims, claims_text: table of `claims.claim_rows`, and its Markdown. comparisons:
     title -> further tables, in Markdown. results, data, training: figures of the sections on results, data sets and models.
     cards: problem -> dataset card in Markdown. models: one entry per trained model. provenance: versions, commit, device,

@@ -1,4 +1,4 @@
-"""Scores of a file of samples, field by field: what comparisons of runs need, at a thousandth of the size."""
+"""Scores of a file of samples, field by field: what tables and comparisons of runs need, at a thousandth of the size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.evaluation import metrics
-from ddis.evaluation.calibration import calibration
+from ddis.evaluation.calibration import Calibration, calibration
 
 Array = NDArray[np.float64]
 
@@ -21,20 +21,28 @@ Array = NDArray[np.float64]
 class Scores:
     """Of n test fields with K samples each. Fields with a value that is not finite, in samples or their solutions, failed: NaN.
 
-    attributes  those of the file
-    fields      digest of the true coefficients: only runs on the same fields may be compared
-    l2_sample   [n, K], relative l2 error of each sample, in percent
-    l2_mean     [n, K], of the mean of the first 1, 2 ... K samples, in percent
-    spectral    [n, K], E_s of each sample
-    covered90   [n], share of nodes inside the interval of 90 %; None below 4 samples
+    attributes    those of the file; observations: observed values of a field; resolution: nodes along its last axis
+    fields        digest of the true coefficients: only runs on the same fields may be compared
+    l2_sample     [n, K], relative l2 error of each sample, in percent
+    l2_mean       [n, K], of the mean of the first 1, 2 ... K samples, in percent
+    l2_stored     [n], of the mean in the file, in closed form where the method has it, in percent
+    spectral      [n, K], E_s of each sample
+    error_rate    [n, K], share of wrong nodes of each sample, in percent; None but for coefficients of two values
+    misfit        [n, K], of the solution of each sample, in standard deviations of solutions; None without solutions
+    calibration   of the fields that did not fail; None below 4 samples
     """
 
     attributes: dict[str, Any]
+    observations: int
+    resolution: int
     fields: str
     l2_sample: Array
     l2_mean: Array
+    l2_stored: Array
     spectral: Array
-    covered90: Array | None
+    error_rate: Array | None
+    misfit: Array | None
+    calibration: Calibration | None
 
     @property
     def finite(self) -> NDArray[np.bool_]:
@@ -44,12 +52,10 @@ class Scores:
 
 def field_scores(samples: Samples) -> Scores:
     """Scores of one file of samples."""
-    finite = ~samples.failed
-    space = samples.spaces[0]
+    finite, space = ~samples.failed, samples.spaces[0]
     members, truth = samples.coefficient[finite].astype(np.float64), samples.coefficient_true[finite].astype(np.float64)
+    target, values = truth[:, None], metrics.two_values(samples.coefficient_true)
     counts = np.arange(1, members.shape[1] + 1).reshape(-1, *(1,) * (members.ndim - 2))
-    means = members.cumsum(axis=1) / counts
-    spread = calibration(members, truth) if finite.any() else None
 
     def filled(values: Array) -> Array:
         whole = np.full((len(finite), *values.shape[1:]), np.nan)
@@ -58,12 +64,26 @@ def field_scores(samples: Samples) -> Scores:
 
     return Scores(
         attributes=samples.attributes,
+        observations=samples.observations,
+        resolution=samples.coefficient.shape[-1],
         fields=hashlib.sha256(samples.coefficient_true.tobytes()).hexdigest(),
-        l2_sample=filled(100 * metrics.relative_l2(members, truth[:, None], space)),
-        l2_mean=filled(100 * metrics.relative_l2(means, truth[:, None], space)),
-        spectral=filled(metrics.spectral_error(members, truth[:, None], space)),
-        covered90=None if spread is None else filled(spread.covered90),
+        l2_sample=filled(100 * metrics.relative_l2(members, target, space)),
+        l2_mean=filled(100 * metrics.relative_l2(members.cumsum(axis=1) / counts, target, space)),
+        l2_stored=100 * metrics.relative_l2(samples.mean, samples.coefficient_true, space),
+        spectral=filled(metrics.spectral_error(members, target, space)),
+        error_rate=None if values is None else filled(100 * metrics.error_rate(members, target, values)),
+        misfit=None if samples.solution is None else filled(_misfit(samples)[finite]),
+        calibration=calibration(members, truth) if finite.any() else None,
     )
+
+
+def _misfit(samples: Samples) -> Array:
+    """[n, K]; in units of the attribute `solution_std`, the standard deviation of the training solutions, as the noise is."""
+    assert samples.solution is not None
+    if samples.seen is not None:
+        return samples.seen.misfit(samples.solution, samples.coefficient)
+    scale = samples.attributes.get("solution_std") or float(samples.solution_true.std(dtype=np.float64))
+    return metrics.misfit(samples.solution, samples.observation, samples.mask, scale)
 
 
 def find(scores: Sequence[Scores], **attributes: Any) -> Scores | None:

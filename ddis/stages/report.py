@@ -4,9 +4,9 @@ from typing import Any
 
 from ddis import provenance
 from ddis.config import Study
-from ddis.evaluation import claims
-from ddis.evaluation import table as tables
+from ddis.evaluation import claims, readable
 from ddis.evaluation.report import Model, Picture, render_report
+from ddis.evaluation.table import from_csv
 from ddis.evaluation.text import read_table
 from ddis.files import read_bytes, read_json, read_text, write_text
 from ddis.stages.common import stage
@@ -48,7 +48,7 @@ TITLES = {
 def run(study: Study) -> None:
     """Writes report.html."""
     with stage(study, "report") as (tracker, record):
-        table = tables.from_csv(study.folder / "tables" / "errors.csv")
+        table = from_csv(study.folder / "tables" / "errors.csv")
         pictures = {name: picture(study, name) for name in figure_names(study)}
         training = [p for name, p in pictures.items() if name.startswith(("training", "prior"))]
         lead = [pictures[name] for name in leading(study)]
@@ -56,7 +56,7 @@ def run(study: Study) -> None:
             study=study.study,
             config=study.resolved(),
             table=table,
-            caption=tables.caption(table, study.study, study.seed, notes(study)),
+            caption=readable.caption(table, study.study, study.seed, notes(study)),
             lead=lead,
             claims=read_table(study.folder / "tables" / "claims.csv", claims.TYPES),
             claims_text=read_text(study.folder / "tables" / "claims.md"),

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ddis.config import Case, Study
 from ddis.data.store import Samples, read_samples
 from ddis.errors import InputError
-from ddis.evaluation import claims, limit
+from ddis.evaluation import claims, limit, readable
 from ddis.evaluation import table as tables
 from ddis.evaluation.scores import Scores, field_scores
 from ddis.files import write_together
@@ -40,23 +38,23 @@ def run(study: Study) -> None:
 
 def read_all(study: Study) -> tuple[list[dict[str, Any]], list[Scores]]:
     """Row of the table of errors and scores of every case; one file of samples in memory at a time."""
-    rows, scores, limits = [], [], closed_form_limits(study)
-    for case in study.cases():
-        samples = read_case(study, case)
-        rows.append(tables.error_row(samples, limits.get((case.problem, case.observation))))
-        scores.append(field_scores(samples))
+    cases = study.cases()
+    scores = [field_scores(read_case(study, case)) for case in cases]
+    closed = [load_method(study.runs[case.run].method).closed_form for case in cases]
+    limits = {(c.problem, c.observation): s.l2_stored for c, s, known in zip(cases, scores, closed, strict=True) if known}
+    rows = [tables.error_row(s, limits.get((c.problem, c.observation))) for c, s in zip(cases, scores, strict=True)]
     return rows, scores
 
 
 def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> dict[str, str]:
     """Text of every table, by file name."""
     errors = tables.error_table(rows)
-    caption = tables.caption(errors, study.study, study.seed, notes(study))
+    caption = readable.caption(errors, study.study, study.seed, notes(study))
     ratios, splits, claimed = limit.ratio_rows(scores), limit.split_rows(scores), claims.claim_rows(scores)
     texts = {
         "errors.csv": tables.to_csv(errors),
-        "errors.md": tables.to_markdown(errors, caption),
-        "errors.tex": tables.to_latex(errors, caption),
+        "errors.md": readable.to_markdown(errors, caption),
+        "errors.tex": readable.to_latex(errors, caption),
         "limit.csv": csv_text(ratios, limit.RATIO_COLUMNS),
         "limit.md": limit.to_markdown(ratios, splits),
         "split.csv": csv_text(splits, limit.SPLIT_COLUMNS),
@@ -64,15 +62,6 @@ def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[S
         "claims.md": claims.to_markdown(claimed),
     }
     return {name: texts[name] for name in TABLES}
-
-
-def closed_form_limits(study: Study) -> dict[tuple[str, str], np.ndarray]:
-    """Errors [n] of the closed-form mean in %, per problem and observation with a closed-form run."""
-    return {
-        (case.problem, case.observation): tables.closed_form_errors(read_case(study, case))
-        for case in study.cases()
-        if load_method(study.runs[case.run].method).closed_form
-    }
 
 
 def notes(study: Study) -> list[str]:
