@@ -70,7 +70,7 @@ class JointGaussianDenoiser:
 
     Args:
         covariance: of the coefficients of C fields in the basis [C P, C P].
-        noise_spectrum: variance K [S, S] of the noise's modes, the same for all channels.
+        noise_spectrum: variance Γ [S, S] of the noise's modes, the same for all channels.
     """
 
     def __init__(self, modes: Basis, covariance: Tensor, noise_spectrum: Tensor):

@@ -9,13 +9,11 @@ Arrays in and out are NumPy, in physical units. Stages, benchmarks and tests bui
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from torch import Tensor
 
 from ddis.errors import InputError
@@ -30,6 +28,7 @@ from ddis.operators.solver import Solver, or_nan
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 from ddis.randomness import Generators, generator, white_noise
+from ddis.result import Drawn, Result, Spent, misfit_of
 from ddis.sampling.base import Batch, Cost, ErrorChoice, Method, State
 from ddis.sampling.methods import METHODS, load_method, run_settings
 
@@ -38,66 +37,6 @@ _log = logging.getLogger(__name__)
 NOISELESS_VARIANCE = 1e-6  # of the observed field's variance: the floor of R, for observations without noise too
 INTERPOLATION_DRAWS, TYPICAL = 32, 8
 LARGEST = 1e6  # value, in standard deviations of typical fields
-PLAUSIBLE = 0.999  # probability of a chi-square below the limit
-
-Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Misfit:
-    """How the samples' predictions differ from the observations, in units of what R explains.
-
-    ratio       root mean square of R^(-1/2) (y - M G(a)) over samples and observations; about 1 if all is as it should be
-    chi_square  m ratio², limit: what it exceeds with a probability of 0.1 % if R holds
-    worst       number of the observation that fits worst (its row, from 0), and by how many standard deviations
-    """
-
-    ratio: float
-    chi_square: float
-    limit: float
-    worst: int
-    worst_deviations: float
-
-    @property
-    def explained(self) -> bool:
-        return self.chi_square <= self.limit
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Evaluations per sample, of the prior and of the operator with its products; seconds in all."""
-
-    prior_evaluations: float
-    operator_evaluations: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """Posterior samples of one coefficient, in physical units.
-
-    samples [K, *shape]; mean, std [*shape]: in closed form where the method has it, else of the samples (n - 1)
-    predicted [K, m]: what the operator predicts of each sample at the observed places, with its gains where R holds its error
-    failed: samples that were not finite and are left out
-    """
-
-    samples: Array
-    mean: Array
-    std: Array
-    predicted: Array
-    misfit: Misfit
-    cost: Spent
-    failed: int = 0
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Normalised free fields [B, *shape] of all chains, closed-form moments [n, *shape] or None, and their cost."""
-
-    x0: Tensor
-    mean: Tensor | None
-    std: Tensor | None
-    cost: Cost
 
 
 class Posterior:
@@ -395,16 +334,3 @@ def without_gradients() -> str:
     """Names of the methods that an operator without gradients can be used with."""
     methods = [(name, load_method(name)) for name in METHODS.names()]
     return ", ".join(name for name, method in methods if method.uses_operator and not method.gradients) or "none"
-
-
-def misfit_of(observation: Observation, predicted: Tensor) -> Misfit:
-    """The misfit of predictions [K, m]. If R holds, R^(-1/2) (y - M G(a)) of a posterior sample is standard normal."""
-    covariance = observation.covariance[0].double()
-    residual = observation.values.double() - predicted
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), residual.T, upper=False)
-    chi_square = float(white.square().sum(dim=0).mean())
-    count = residual.shape[1]
-    deviations = residual.square().mean(dim=0).sqrt() / covariance.diagonal().sqrt()
-    worst = int(deviations.argmax())
-    limit = float(stats.chi2.ppf(PLAUSIBLE, count))
-    return Misfit((chi_square / count) ** 0.5, chi_square, limit, worst, float(deviations[worst]))

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddis"
 LAYERS = (
-    "errors randomness signals text written",
+    "commands errors randomness signals text written",
     "progress reading registry",
     "files provenance",
     "fields grid versions yaml_text",  # a grid has a basis, and a noise has a grid: apart from each other as modules, see below
@@ -18,8 +18,8 @@ LAYERS = (
     "models observe",
     "operators priors",
     "sampling training",
-    "evaluation posterior refusals settings",
-    "inputs",
+    "evaluation refusals result settings",
+    "inputs posterior",
     "config",
     "schema tracking",
     "stages",

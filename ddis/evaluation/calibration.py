@@ -1,9 +1,15 @@
 """Calibration: whether the spread of posterior samples tells the error that is made. NumPy, float64.
 
-Shapes: n fields, K samples per field, of any shape. All figures are per node, averaged over nodes, then over fields. A node
-that holds one and the same value in every truth and every sample (a boundary fixed by the problem) is known, not estimated: it
-would count as covered for free, so it is left out. Nodes of one field are correlated and fields are not, so whatever states an
-uncertainty goes over fields.
+At a node with samples x_1 ... x_K, of mean m and standard deviation s, and truth x:
+
+    coverage of p    |x - m| <= s (1 + 1/K)^½ t, with t the quantile (1 + p) / 2 of Student's distribution, K - 1 degrees
+    CRPS             (1/K) Σ_k |x_k - x| - 1/(K (K - 1)) Σ_{k<l} |x_k - x_l|
+    spread / skill   ((1 + 1/K) <s²> / <(m - x)²>)^½, with < > the mean over nodes and fields
+    rank             number of samples below x
+
+for n fields of any shape, averaged over nodes, then over fields. Nodes with one and the same value in every truth and every
+sample, such as a boundary fixed by the problem, are left out: they would count as covered. Nodes of one field are correlated and
+fields are not, so intervals and tests resample fields.
 """
 
 from __future__ import annotations
@@ -26,10 +32,9 @@ MIN_SAMPLES = 4
 class Calibration:
     """Of every field in the arrays, of all fields together in the properties.
 
-    covered50, covered90: [n], share of nodes whose truth lies in the interval mean +- t_{K-1} sd sqrt(1 + 1/K) of 50 and 90 %,
-        which a new draw of the same Gaussian hits with exactly that probability, however small K is.
-    scores: [n], fair continuous ranked probability score, in units of the coefficient; smaller is better.
-    variance, squared_error: [n], of the samples, times (K + 1) / K, and of their mean: the same on average if calibrated.
+    covered50, covered90: [n], share of covered nodes; a new draw of a Gaussian is covered with that probability for every K.
+    scores: [n], CRPS (the fair continuous ranked probability score), in units of the coefficient; smaller is better.
+    variance, squared_error: [n], (1 + 1/K) s² and (m - x)²: the same on average if calibrated.
     ranks: [n, K + 1], number of nodes at each rank of the truth among the samples: the same on average if calibrated.
     """
 

@@ -32,7 +32,7 @@ class Noise(Protocol):
         """
 
     def spectrum(self, basis: Basis) -> Tensor:
-        """Variance K [*shape] of the coefficients in `basis`, float64."""
+        """Variance Γ [*shape] of the coefficients in `basis`, float64."""
 
     def resized(self, size: int) -> "Noise":
         """The same noise on another number of nodes per side."""
@@ -91,7 +91,7 @@ class RandomFieldNoise:
         return torus[(..., *map(slice, self.grid.shape))].contiguous()
 
     def spectrum(self, basis: Basis) -> Tensor:
-        """Diagonal of the covariance in `basis`: K = A c Aᵀ, with A the autocorrelation of each basis function of an axis."""
+        """Diagonal of the covariance in `basis`: Γ = A c Aᵀ, with A the autocorrelation of each basis function of an axis."""
         lags = [np.arange(-(size - 1), size) for size in basis.shape]
         correlations = []
         for size, matrix, lag in zip(basis.shape, basis.matrices, lags, strict=True):

@@ -40,12 +40,12 @@ class EDMDenoiser(nn.Module):
 
 
 class GaussianDenoiser:
-    """The optimal denoiser of a Gaussian field, mode by mode: c / (c + σ² k) times the noisy coefficient, about the mean.
+    """The optimal denoiser of a Gaussian field, mode by mode: C / (C + σ² Γ) times the noisy coefficient, about the mean.
 
     Args:
         basis: basis in which field and noise have independent coefficients.
         spectrum: variance C [*shape] of the (normalised) field's coefficients.
-        noise_spectrum: variance K [*nodes] of the noise's.
+        noise_spectrum: variance Γ [*nodes] of the noise's.
         mean: [*shape] of the field; None: zero.
     """
 
@@ -53,8 +53,8 @@ class GaussianDenoiser:
         self.basis, self.spectrum, self.noise_spectrum, self.mean = basis, spectrum, noise_spectrum, mean
 
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        c, k = self.spectrum.to(x_t), self.noise_spectrum.to(x_t)
-        gain = c / (c + per_field(sigma.to(x_t), x_t) ** 2 * k)
+        spectrum, noise = self.spectrum.to(x_t), self.noise_spectrum.to(x_t)
+        gain = spectrum / (spectrum + per_field(sigma.to(x_t), x_t) ** 2 * noise)
         if self.mean is None:
             return self.basis.inverse(gain * self.basis.forward(x_t))
         mean = self.mean.to(x_t)
@@ -66,7 +66,7 @@ class MixtureDenoiser:
 
     Args:
         basis: basis in which fields and noise have independent coefficients.
-        mixture: of the (normalised) field; noise_spectrum: variance K [*shape] of the noise's coefficients.
+        mixture: of the (normalised) field; noise_spectrum: variance Γ [*shape] of the noise's coefficients.
     """
 
     def __init__(self, basis: Basis, mixture: Mixture, noise_spectrum: Tensor):

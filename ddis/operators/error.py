@@ -48,15 +48,15 @@ class OperatorError:
 
 
 def error_growth(values: Tensor, counted: Tensor | None = None) -> Tensor:
-    """What the operator's error variance is multiplied by for fields of normalised values [n, m]: 1 for a field of common size.
+    """Factor [n] on the operator's error variance for fields with the normalised values y [n, m] observed:
 
-    A solution ten times as large as another is predicted with an error about ten times as large, once the error is not small.
-    The variance grows with the root of the mean square of the values, so its standard deviation more slowly than the field: at
-    powers of 1/2 to 1 of the mean square R describes fresh fields equally well (benchmarks/results/operator_error.md). With few
-    observations the mean square is a guess at the field's own, which counts ten values of common size as observed
-    too, so that a few values near zero do not make an operator perfect.
+        ((Σ_j y_j² + 10 s²) / ((m + 10) s²))^½,    s = `SIGMA_DATA`, the standard deviation of normalised fields
 
-    counted: which of the values are of the solution, bool [n, m]; None: all.
+    It is 1 for a field of common size, since a larger solution is predicted with a larger error: powers of 1/2 to 1 of the mean
+    square describe fresh fields equally well (benchmarks/results/operator_error.md). The ten values of common size keep few
+    observations near zero from making the operator perfect.
+
+    counted: which of the values are of the solution, bool [n, m], the others are left out; None: all.
     """
     common = SIGMA_DATA**2
     squares, number = values.double() ** 2, torch.tensor(float(values.shape[1]), dtype=torch.float64)

@@ -151,7 +151,7 @@ class Batch:
     All fields are normalised. "Coefficient" means the problem's free field; the caller constrains the samples.
 
     observation  of the n fields
-    generators   one per chain; none where there are no chains yet, in `Method.prepare`
+    generators   one per chain; none in `Method.prepare`, which draws nothing
     basis        in which coefficient and noise have independent modes
     spaces       of coefficient and solution
     noise        of the diffusion
@@ -292,7 +292,10 @@ class Method(ABC, Generic[S]):
         return Evaluations()
 
     def prepare(self, batch: Batch) -> Any:
-        """Work that all batches share, from one without chains that observes all fields; `sample` is given what it returns."""
+        """What all batches of a run share, such as the rows of a Jacobian; `sample` takes it as `prepared`.
+
+        batch: of all fields of the run, without chains.
+        """
         return None
 
     @abstractmethod

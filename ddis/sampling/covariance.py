@@ -1,10 +1,10 @@
 """What a denoiser leaves uncertain: the covariance Σ of x0 given x_t, diagonal in the basis.
 
-With x_t = x0 + σ n, n ~ N(0, K), Tweedie's formulas give mean and covariance of x0 given x_t:
+With x_t = x0 + σ n, n ~ N(0, Γ), Tweedie's formulas give mean and covariance of x0 given x_t:
 
-    E[x0 | x_t] = D(x_t; σ),     Cov[x0 | x_t] = σ² (∂D/∂x) K.
+    E[x0 | x_t] = D(x_t; σ),     Cov[x0 | x_t] = σ² (∂D/∂x) Γ.
 
-For a Gaussian prior of spectrum C that is Σ = C σ² K / (C + σ² K), mode by mode and the same for all fields: `AverageSpectrum`.
+For a Gaussian prior of spectrum C that is Σ = C σ² Γ / (C + σ² Γ), mode by mode and the same for all fields: `AverageSpectrum`.
 Any other prior has another one at every x_t: `RingCovariance` takes the diagonal of ∂D/∂x in the basis, averaged over rings of
 equal wavenumber, from a few products with random signs. The full Jacobian of a trained network is not safe: it is not quite
 symmetric nor positive, and a draw adds up its errors, where the average over a ring takes them out.
@@ -26,7 +26,7 @@ Covariance = Callable[[Tensor, float], Tensor]
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:
-    """Σ = C σ² K / (C + σ² K), the variance of each mode of x0 given x_t; 0 where C is, and C for σ = ∞."""
+    """Σ = C σ² Γ / (C + σ² Γ), the variance of each mode of x0 given x_t; 0 where C is, and C for σ = ∞."""
     if math.isinf(sigma):
         return spectrum
     noise = sigma**2 * noise_spectrum
@@ -45,7 +45,7 @@ class AverageSpectrum:
 
 
 class RingCovariance:
-    """Σ_k = σ² K_k d(|k|) of each chain, with d the mean over a ring of the diagonal of ∂D/∂x, between 0 and 1.
+    """Σ_k = σ² Γ_k d(|k|) of each chain, with d the mean over a ring of the diagonal of ∂D/∂x, between 0 and 1.
 
     Hutchinson's estimate, with v random signs of the modes: the mean over the ring of v_k [(∂D/∂x)ᵀ v]_k, whose expectation is
     that of the diagonal. A ring of n modes and p products average n p numbers.

@@ -48,7 +48,7 @@ class LangevinStep:
     Args:
         weight, tau: w and τ of the likelihood; learning_rate: lr; temperature: η.
         predict: what is observed [B, m] of a state x; None: through the batch's operator.
-        trusting: L as published; otherwise by Huber's function, with the observation's R.
+        robust: L as the sum of Huber's functions of the misfits, with the observation's R; else the published L.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class LangevinStep:
         learning_rate: float,
         temperature: float,
         predict: Callable[[Tensor], Tensor] | None = None,
-        trusting: bool = True,
+        robust: bool = False,
     ):
-        self.batch, self.weight, self.tau, self.trusting = batch, weight, tau, trusting
+        self.batch, self.weight, self.tau, self.robust = batch, weight, tau, robust
         self.steps, self.learning_rate, self.temperature = steps, learning_rate, temperature
         self.predict = batch.predict if predict is None else predict
 
@@ -71,17 +71,16 @@ class LangevinStep:
         cls, batch: Batch, s: LangevinSettings, weight: PerCase, predict: Callable[[Tensor], Tensor] | None = None
     ) -> "LangevinStep":
         """The step that the settings of a run describe, with a weight of their own."""
-        trusting = s.error_model == "none"
-        return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, trusting)
+        robust = s.error_model != "none"
+        return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, robust)
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇ w L(x) / (2 τ²), of the shape of x."""
         x = x.detach().requires_grad_()
         size = self.batch.observation.misfit(self.predict(x)).abs()
         slope = self.weight / (2 * self.tau**2 * size.shape[1])
-        if self.trusting:
-            loss = slope * size.sum()
-        else:
+        loss = slope * size.sum()
+        if self.robust:
             variance = self.batch.observation.covariance.diagonal(dim1=1, dim2=2).to(size)
             variance = variance.repeat_interleave(len(size) // len(variance), dim=0)
             inside = size.clamp(max=slope * variance)

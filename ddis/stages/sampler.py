@@ -216,7 +216,7 @@ class Sampler:
         for number, start in enumerate(missing, len(fields[::step]) - len(missing)):
             stop = min(start + step, n)
             generators = [self._generator(split, field, sample) for field in range(start, stop) for sample in range(k)]
-            # The evaluations of the preparation are counted once, with the first batch; its time, wherever it is spent.
+            # Every job prepares the run, and one alone counts its evaluations: that of the first batch.
             batch = posterior.batch(self.method, slice(start, stop), generators, cost if start == 0 else Cost())
 
             def each(state: State, done: int = number * step, start: int = start, chains: int = len(generators)) -> None:

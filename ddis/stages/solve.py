@@ -31,9 +31,10 @@ from ddis.evaluation.figures import posterior as figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
 from ddis.pde.base import Problem
-from ddis.posterior import INTERPOLATION_DRAWS, Misfit, Posterior
+from ddis.posterior import INTERPOLATION_DRAWS, Posterior
 from ddis.progress import Progress
 from ddis.randomness import generator
+from ddis.result import Misfit
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import run_settings
 from ddis.stages.common import load_pairs, training_share
