@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,11 @@ def field_digests(field: np.ndarray) -> list[bytes]:
 
 def repetitions(digests: Mapping[str, list[bytes]]) -> list[str]:
     """Warnings for fields that a split holds twice, or that two splits share; from `field_digests` of each split."""
-    sets = {split: set(found) for split, found in digests.items()}
-    warnings = [
-        f"{len(digests[split]) - len(found)} coefficients of {split} are repetitions"
-        for split, found in sets.items()
-        if len(found) < len(digests[split])
-    ]
-    names = list(sets)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            common = len(sets[first] & sets[second])
-            if common:
-                warnings.append(f"{common} coefficients of {second} are also in {first}: its errors are not those of new fields")
+    repeated = {split: len(found) - len(set(found)) for split, found in digests.items()}
+    warnings = [f"{count} coefficients of {split} are repetitions" for split, count in repeated.items() if count]
+    for first, second in combinations(digests, 2):
+        if common := len({*digests[first]} & {*digests[second]}):
+            warnings.append(f"{common} coefficients of {second} are also in {first}: its errors are not those of new fields")
     return warnings
 
 

@@ -70,7 +70,7 @@ def inadmissible(problem: Problem, coefficient: Tensor) -> int | None:
 
 
 @dataclass(frozen=True)
-class Figures:
+class EquationFit:
     """How pairs fit their equation: medians over the checked fields, and the largest residual."""
 
     fields: int
@@ -85,21 +85,20 @@ class Figures:
         return self.residual <= max(10 * self.rounding, 1e-9)
 
 
-def figures(problem: Problem, coefficient: Tensor, solution: Tensor) -> Figures:
-    """The figures of fields [N, *shape]."""
+def equation_fit(problem: Problem, coefficient: Tensor, solution: Tensor) -> EquationFit:
+    """That of fields [N, *shape]."""
     residual = relative_residual(problem, coefficient, solution)
     rounding = rounding_residual(problem, coefficient, solution)
     difference = solver_difference(problem, coefficient, solution)
     medians = (float(np.median(x)) for x in (rounding, difference))
-    return Figures(len(residual), float(np.median(residual)), float(residual.max()), *medians)
+    return EquationFit(len(residual), float(np.median(residual)), float(residual.max()), *medians)
 
 
 def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str | None:
     """Which of the arrays [N, S, S] is transposed, judged by the solver; None if no other order fits clearly better.
 
     Where the equation is symmetric in x and y, transposing both arrays changes nothing and cannot be found, and transposing
-    one is the same as transposing the other: both are named. Only fields on S x S
-    nodes are judged.
+    one is the same as transposing the other: both are named. Only fields on S x S nodes are judged.
     """
     if not _square(coefficient, solution):
         return None
@@ -151,8 +150,8 @@ def _better_order(problem: Problem, given: tuple[Tensor, Tensor], orders: Mappin
         return None
     equal = [what for what, difference in after.items() if difference <= best * (1 + _SAME) + _ROUND_OFF]
     unknown = "; the arrays cannot tell which" if len(equal) > 1 else ""
-    figures = f"difference to the solver's solutions {best:.2g} in the right order, {before:.2g} as given"
-    return f"{', or '.join(equal)} ({figures}){unknown}"
+    errors = f"difference to the solver's solutions {best:.2g} in the right order, {before:.2g} as given"
+    return f"{', or '.join(equal)} ({errors}){unknown}"
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddis.data.hdf5 import read_attributes
 from ddis.data.public import Field, Input, check_shapes, group_inputs
-from ddis.data.residual import Figures, figures, inadmissible, moved_sample_axis, swapped, transposed
+from ddis.data.residual import EquationFit, equation_fit, inadmissible, moved_sample_axis, swapped, transposed
 from ddis.data.store import PAIRS, pairs_writer
 from ddis.errors import InputError
 from ddis.pde import make_problem
@@ -93,7 +93,7 @@ def _check_admissible(problem: Problem, label: str, coefficient: Tensor, numbers
         )
 
 
-def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int], int, list[Figures]]:
+def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int], int, list[EquationFit]]:
     """Number of fields of each input, nodes per side, and how each fits the equation. Raises InputError."""
     counts, sizes, found = [], [], []
     for item in inputs:
@@ -107,7 +107,7 @@ def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int],
     return counts, sizes[0], found
 
 
-def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> Figures:
+def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> EquationFit:
     count, size = a.shape[:2]
     chosen = np.unique(np.linspace(0, count - 1, CHECKED_FIELDS).astype(int))
     fields = _read(a, chosen), _read(u, chosen)
@@ -115,7 +115,7 @@ def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> Figure
         raise InputError(f"{item}: {wrong}; put it right and import again; nothing was written")
     _check_admissible(problem, a.label, fields[0], chosen.tolist())
     try:
-        result = figures(problem, *fields)
+        result = equation_fit(problem, *fields)
         wrong = None if result.small else swapped(problem, *fields) or transposed(problem, *fields)
         if not (result.small or wrong) and count == size:
             everything = np.arange(count)
@@ -134,7 +134,7 @@ def _read(field: Field, indices: np.ndarray) -> Tensor:
     return torch.from_numpy(values)
 
 
-def warning(item: Input, found: Figures) -> str | None:
+def warning(item: Input, found: EquationFit) -> str | None:
     """What a reader must know of pairs that do not solve the discrete equation of their problem; None if they do."""
     if found.small:
         return None
