@@ -25,7 +25,7 @@ from pydantic import (
 from ddis.data.store import open_pairs
 from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
-from ddis.fields.noise import make_noise
+from ddis.fields.noise import RandomFieldNoise
 from ddis.inputs import INPUTS
 from ddis.models.ids import ModelId
 from ddis.observe import Placed, SensorSettings, load_kind, sensors_of
@@ -46,7 +46,7 @@ from ddis.settings import (
     Settings,
     TuningSettings,
 )
-from ddis.training.loop import TrainingSettings
+from ddis.training.settings import TrainingSettings
 from ddis.versions import METHODS as METHOD_VERSIONS
 from ddis.versions import NETWORKS, STAGES, version
 from ddis.versions import PROBLEMS as PROBLEM_VERSIONS
@@ -188,10 +188,10 @@ class Study(Settings):
         pad = round(self.operator.network.padding * self.data.resolution)
         if pad >= self.data.resolution:
             raise InputError(f"operator.network.padding {self.operator.network.padding}: reflects more nodes than there are")
-        for name in self.problems:
-            modes = self.make_problem(name).coefficient_space(self.data.resolution).grid.basis
+        for name in self.problems if self.noise.kernel != "white" else ():
+            grid = self.make_problem(name).coefficient_space(self.data.resolution).grid
             try:
-                make_noise(modes, **self.noise.model_dump())
+                RandomFieldNoise(grid, self.noise.kernel, self.noise.length, self.noise.nugget)
             except ValueError as error:
                 raise InputError(str(error)) from error
 

@@ -1,16 +1,20 @@
 """Grids of nodes and the spaces of fields on them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.fields.bases import Basis, basis
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Nodes = NDArray[np.bool_]
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
+
+from ddis.lazy import torch
 
 Generators = Sequence[np.random.Generator]
 WORTH_A_THREAD = 2**17  # numbers, drawn in 1.2 ms; with half of it a second thread costs more than it gains

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ddis.data.subsets import percent_keys
 from ddis.models.settings import BackboneSettings, OperatorSettings
-from ddis.training.loop import TrainingSettings
+from ddis.training.settings import TrainingSettings
 from ddis.written import Text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]

@@ -7,7 +7,8 @@ import torch
 from trainings import denoiser_trainer, finish, operator_trainer
 
 from ddis.errors import InputError
-from ddis.training.loop import Trainer, TrainingSettings
+from ddis.training.loop import Trainer
+from ddis.training.settings import TrainingSettings
 
 LONGER = {"steps": 40, "batch": 4, "warmup": 2, "validate_every": 40, "learning_rate": 1e-2}
 PLAIN, HALF = (TrainingSettings(**LONGER, precision=precision) for precision in ("float32", "bfloat16"))

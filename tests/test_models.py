@@ -14,7 +14,8 @@ from ddis.fields.bases import basis
 from ddis.grid import Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors, weights
-from ddis.models.denoiser import SIGMA_DATA, EDMDenoiser, GaussianDenoiser
+from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
+from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator, HermitianSpectralConv, PointwiseConv, transforms, use_pointwise_products
 from ddis.models.settings import BackboneSettings, OperatorSettings

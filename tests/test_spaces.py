@@ -11,7 +11,7 @@ from ddis.errors import InputError
 from ddis.evaluation import metrics
 from ddis.grid import Grid, Space, square
 from ddis.models.backbones import make_backbone
-from ddis.models.denoiser import EDMDenoiser
+from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import BackboneSettings, OperatorSettings

@@ -23,7 +23,8 @@ from posterior_gap import SIZE, JointGaussianDenoiser, Setting, draw, gap, make_
 from ddis.fields.bases import basis
 from ddis.fields.noise import RandomFieldNoise
 from ddis.grid import square
-from ddis.models.denoiser import EDMDenoiser, GaussianDenoiser
+from ddis.models.denoiser import GaussianDenoiser
+from ddis.models.edm import EDMDenoiser
 from ddis.observe.nodes import draw_nodes
 from ddis.pde.helmholtz import Helmholtz
 from ddis.sampling.methods import load_method, run_settings

@@ -13,7 +13,7 @@ from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors, save_tensors
-from ddis.models.denoiser import EDMDenoiser
+from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import FourierOperator
 from ddis.models.settings import BackboneSettings, OperatorSettings
@@ -21,7 +21,8 @@ from ddis.stages import generate
 from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
-from ddis.training.loop import Trainer, TrainingSettings
+from ddis.training.loop import Trainer
+from ddis.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(steps=9, batch=4, warmup=2, validate_every=3, learning_rate=1e-2)
 

@@ -5,14 +5,19 @@ Q_1 x Q_2ᵀ. Products with Q cost O(S³) per field, and at the sizes of this pr
 transform, differentiable, and run on every device.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from ddis.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cosine_matrix(size: int) -> np.ndarray:
@@ -111,15 +116,15 @@ class Basis:
 
     def forward(self, field: Tensor) -> Tensor:
         """Coefficients [..., *shape] of fields [..., *shape]."""
-        return cast(Tensor, along_axes([q.to(field) for q in self.matrices], field))
+        return cast("Tensor", along_axes([q.to(field) for q in self.matrices], field))
 
     def inverse(self, coefficients: Tensor) -> Tensor:
         """Fields [..., *shape] of coefficients [..., *shape]."""
-        return cast(Tensor, along_axes([q.to(coefficients).T for q in self.matrices], coefficients))
+        return cast("Tensor", along_axes([q.to(coefficients).T for q in self.matrices], coefficients))
 
     def variance(self, spectrum: Tensor) -> Tensor:
         """Point-wise variance [..., *shape] of a random field with independent coefficients of variance `spectrum`."""
-        return cast(Tensor, along_axes([(q.to(spectrum) ** 2).T for q in self.matrices], spectrum))
+        return cast("Tensor", along_axes([(q.to(spectrum) ** 2).T for q in self.matrices], spectrum))
 
 
 @lru_cache(maxsize=64)

@@ -10,15 +10,20 @@ cosines of poisson, helmholtz and darcy (α = 2, τ = 3: point-wise standard dev
 (α = 2.5, τ = 7: 0.262), where its sum over all k counts every function twice, for k and for -k.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ddis.grid import Grid, square
+from ddis.lazy import torch
 from ddis.randomness import generator, white_noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def matern_spectrum(grid: Grid, alpha: float, tau: float, variance: float) -> np.ndarray:

@@ -5,16 +5,21 @@ distribution, α and τ uniform in their ranges, is a mixture of these. Closed f
 quadrature.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ddis.fields.gaussian import neumann_spectrum
 from ddis.grid import Grid
+from ddis.lazy import torch
 from ddis.randomness import generator, white_noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # One number, or the ends of the range that it is drawn from
 Drawn = float | tuple[float, float]
@@ -34,11 +39,11 @@ class Mixture:
         """Variance [*shape] of the modes over all components."""
         return torch.tensordot(self.weights, self.spectra, 1)
 
-    def scaled(self, factor: float) -> "Mixture":
+    def scaled(self, factor: float) -> Mixture:
         """The mixture of fields times `factor`."""
         return Mixture(self.weights, self.spectra * factor**2)
 
-    def to(self, device: torch.device) -> "Mixture":
+    def to(self, device: torch.device) -> Mixture:
         return Mixture(self.weights.to(device), self.spectra.to(device))
 
 

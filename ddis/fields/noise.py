@@ -10,22 +10,25 @@ plus a nugget of 1e-4 on the diagonal. On any grid it is sampled without a covar
   which the spectral likelihood step needs. Point-wise variance is 1 on average over the grid in both.
 """
 
-from typing import Protocol
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ddis.fields.bases import Basis, along_axes
 from ddis.fields.bases import basis as make_basis
 from ddis.grid import Grid, square
+from ddis.lazy import torch
 from ddis.randomness import Generators, white_noise
 
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Noise(Protocol):
-    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
         """Noise [B, C, *shape of the grid] (`shape`), float32; row b depends on generators[b] alone.
 
         White noise is drawn on the CPU, so that it is the same everywhere, and filtered on the device.
@@ -34,20 +37,20 @@ class Noise(Protocol):
     def spectrum(self, basis: Basis) -> Tensor:
         """Variance Γ [*shape] of the coefficients in `basis`, float64."""
 
-    def resized(self, size: int) -> "Noise":
+    def resized(self, size: int) -> Noise:
         """The same noise on another number of nodes per side."""
 
 
 class WhiteNoise:
     """Independent standard normal values at the nodes."""
 
-    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
         return torch.from_numpy(white_noise(shape[1:], generators)).to(device)
 
     def spectrum(self, basis: Basis) -> Tensor:
         return torch.ones(basis.shape, dtype=torch.float64)
 
-    def resized(self, size: int) -> "WhiteNoise":
+    def resized(self, size: int) -> WhiteNoise:
         return self
 
 
@@ -62,7 +65,7 @@ class RandomFieldNoise:
         self.grid, self.kernel, self.length, self.nugget = grid, kernel, length, nugget
         self._edges = tuple(size if wraps else 2 * size for size, wraps in zip(grid.shape, grid.periodic, strict=True))
         self._axes = tuple(range(-len(grid.shape), 0))
-        self._filter = self._embedding_filter()
+        self._eigenvalues = self._embedding()
 
     def covariance(self, *lags: np.ndarray) -> np.ndarray:
         """Covariance at displacements, in nodes, along each axis; arrays that broadcast."""
@@ -75,7 +78,8 @@ class RandomFieldNoise:
         )
         return np.asarray((smooth + self.nugget * (distance == 0)) / (1 + self.nugget))
 
-    def _embedding_filter(self) -> Tensor:
+    def _embedding(self) -> np.ndarray:
+        """The kernel's Fourier transform on the torus."""
         lags = [np.minimum(np.arange(edge), edge - np.arange(edge)) for edge in self._edges]
         eigenvalues = np.fft.rfftn(self.covariance(*np.ix_(*lags))).real
         if eigenvalues.min() < -1e-6 * eigenvalues.max():
@@ -83,9 +87,13 @@ class RandomFieldNoise:
                 f"noise.length {self.length} is too large for circulant embedding on {self.grid} points; "
                 "accepted: lengths up to about a quarter of the domain"
             )
-        return torch.from_numpy(np.sqrt(np.maximum(eigenvalues, 0.0))).float()
+        return np.asarray(eigenvalues)
 
-    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+    @cached_property
+    def _filter(self) -> Tensor:
+        return torch.from_numpy(np.sqrt(np.maximum(self._eigenvalues, 0.0))).float()
+
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
         white = torch.from_numpy(white_noise((*shape[1 : -len(self._axes)], *self._edges), generators)).to(device)
         torus = torch.fft.irfftn(self._filter.to(device) * torch.fft.rfftn(white, dim=self._axes), s=self._edges, dim=self._axes)
         return torus[(..., *map(slice, self.grid.shape))].contiguous()
@@ -101,7 +109,7 @@ class RandomFieldNoise:
             correlations.append(correlation[:, lag % (2 * size)])
         return torch.from_numpy(np.maximum(along_axes(correlations, self.covariance(*np.ix_(*lags))), 0.0))
 
-    def resized(self, size: int) -> "RandomFieldNoise":
+    def resized(self, size: int) -> RandomFieldNoise:
         return RandomFieldNoise(square(size, self.grid.periodic[0]), self.kernel, self.length, self.nugget)
 
 
@@ -110,10 +118,16 @@ class DiagonalNoise:
 
     def __init__(self, stationary: RandomFieldNoise, basis: Basis):
         self.stationary, self.basis = stationary, basis
-        self._spectrum = stationary.spectrum(basis)
-        self._root = self._spectrum.sqrt().float()
 
-    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device = CPU) -> Tensor:
+    @cached_property
+    def _spectrum(self) -> Tensor:
+        return self.stationary.spectrum(self.basis)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        return self._spectrum.sqrt().float()
+
+    def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
         white = torch.from_numpy(white_noise(shape[1:], generators)).to(device)
         return self.basis.inverse(self._root.to(device) * white)
 
@@ -122,7 +136,7 @@ class DiagonalNoise:
             raise ValueError(f"noise is diagonal in the {self.basis.name} basis, not in the {basis.name} basis")
         return self._spectrum
 
-    def resized(self, size: int) -> "DiagonalNoise":
+    def resized(self, size: int) -> DiagonalNoise:
         return DiagonalNoise(self.stationary.resized(size), make_basis(self.basis.name, size))
 
 

@@ -1,16 +1,15 @@
-"""Denoisers x0_hat = D(x_t; σ): a network with EDM preconditioning, and the closed form of a Gaussian prior.
+"""Denoisers x0_hat = D(x_t; σ): what they are, and the closed forms of Gaussian priors and their mixtures."""
 
-Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models (EDM), arXiv 2206.00364, section 5
-and table 1; with noise of another spectrum than white as in FunDPS, arXiv 2505.17004.
-"""
+from __future__ import annotations
 
-from typing import Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Protocol
 
 from ddis.fields.bases import Basis
 from ddis.fields.mixture import Mixture
+from ddis.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIGMA_DATA = 0.5  # standard deviation of normalised fields
 
@@ -23,20 +22,6 @@ def per_field(sigma: Tensor, like: Tensor) -> Tensor:
 class Denoiser(Protocol):
     def __call__(self, x_t: Tensor, sigma: Tensor) -> Tensor:
         """Expected clean field x0_hat [B, C, *nodes] of the noisy normalised field x_t [B, C, *nodes] at levels sigma [B]."""
-
-
-class EDMDenoiser(nn.Module):
-    """D(x; σ) = c_skip x + c_out F(c_in x, ln(σ)/4) around a backbone F (EDM, eq. 7)."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        s = per_field(sigma.to(x_t.dtype), x_t)
-        total = s**2 + SIGMA_DATA**2
-        c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
-        return c_skip * x_t + c_out * self.backbone(c_in * x_t, sigma.log() / 4)
 
 
 class GaussianDenoiser:

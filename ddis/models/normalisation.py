@@ -1,14 +1,18 @@
 """Normalised fields: x = (a - mean) * 0.5 / std, so that the data has the denoiser's standard deviation 0.5."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ddis.grid import Space
+from ddis.lazy import torch
 from ddis.models.denoiser import SIGMA_DATA
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Normalisation:
     std: Any
 
     @classmethod
-    def of(cls, fields: np.ndarray, space: Space | None = None) -> "Normalisation":
+    def of(cls, fields: np.ndarray, space: Space | None = None) -> Normalisation:
         """Statistics over fields [N, *shape] and the nodes of the domain, by channel; space: theirs (default: one channel).
 
         Raises ValueError for constant fields.
@@ -39,7 +43,7 @@ class Normalisation:
         return cls(mean, std)
 
     @classmethod
-    def centred(cls, fields: np.ndarray, space: Space | None = None) -> "Normalisation":
+    def centred(cls, fields: np.ndarray, space: Space | None = None) -> Normalisation:
         """The same with mean 0, as in a closed form."""
         made = cls.of(fields, space)
         return cls((0 * np.asarray(made.mean)).tolist(), made.std)

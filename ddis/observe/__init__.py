@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ddis.errors import InputError
 from ddis.grid import square
+from ddis.lazy import torch
 from ddis.observe.base import Joined, Placed, Sensors, SensorSettings
 from ddis.observe.blocks import Blocks as blocks
 from ddis.observe.coefficient import Coefficient as coefficient

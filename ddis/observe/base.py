@@ -3,21 +3,25 @@
 y_j = Σ_q w_jq f(node_jq) + e_j,  e_j ~ N(0, noise²),  f = u (the solution) or f = a (the coefficient)
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.grid import Grid
+from ddis.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Which = Literal["solution", "coefficient"]
 
@@ -74,7 +78,7 @@ class Functionals:
         functions = node_functions(basis, places[..., 0] * inside[..., 0]).flatten(2)
         return functions if bool(inside.all()) and self.weights is None else functions * weights
 
-    def to(self, device: torch.device) -> "Functionals":
+    def to(self, device: torch.device) -> Functionals:
         weights = None if self.weights is None else self.weights.to(device)
         return Functionals(self.index.to(device), weights, self.nodes)
 
@@ -139,7 +143,7 @@ class Sensors(ABC):
 
     @classmethod
     @abstractmethod
-    def of_settings(cls, settings: Any) -> "Sensors":
+    def of_settings(cls, settings: Any) -> Sensors:
         """The operator that settings of a study describe."""
 
     @abstractmethod
@@ -159,10 +163,10 @@ class Sensors(ABC):
         return f"number {number}"
 
     @property
-    def parts(self) -> tuple["Sensors", ...]:
+    def parts(self) -> tuple[Sensors, ...]:
         return (self,)
 
-    def __add__(self, other: "Sensors | Joined") -> "Joined":
+    def __add__(self, other: Sensors | Joined) -> Joined:
         return Joined((*self.parts, *other.parts))
 
 
@@ -172,7 +176,7 @@ class Joined:
 
     parts: tuple[Sensors, ...]
 
-    def __add__(self, other: "Sensors | Joined") -> "Joined":
+    def __add__(self, other: Sensors | Joined) -> Joined:
         return Joined((*self.parts, *other.parts))
 
 
@@ -198,8 +202,10 @@ class Placed:
         """Which of the functionals a field shows [m], and of which part each is [m]; from (seed, field) alone."""
         index, owner, start = [], [], 0
         for number, part in enumerate(self.sensors.parts):
+            if number > 0:
+                before = self.sensors.parts[number - 1]
+                start += len(before.functionals(self.grid(before)).index)
             chosen = part.draw(self.grid(part), seed, field, *[number] * (number > 0))
             index.append(chosen + start)
             owner.append(np.full(len(chosen), number))
-            start += len(part.functionals(self.grid(part)).index)
         return np.concatenate(index), np.concatenate(owner)

@@ -1,12 +1,12 @@
 """Averages of the solution over equal blocks of nodes, such as the pixels of a coarse picture."""
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.grid import Grid
+from ddis.lazy import torch
 from ddis.observe.base import Functionals, Sensors, SensorSettings
 
 

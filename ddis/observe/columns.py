@@ -1,12 +1,12 @@
 """All nodes of some columns: vertical boreholes through the solution, or one sensor at all times."""
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.grid import Grid
+from ddis.lazy import torch
 from ddis.observe.base import Functionals, Sensors, SensorSettings
 
 

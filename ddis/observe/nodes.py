@@ -3,12 +3,12 @@
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.grid import Grid
+from ddis.lazy import torch
 from ddis.observe.base import Functionals, Sensors, SensorSettings
 from ddis.randomness import generator
 

@@ -1,19 +1,22 @@
 """Values that were observed of n fields, and how uncertain they are."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
+from ddis.lazy import torch
 from ddis.observe.base import Functionals
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ErrorModel(Protocol):
     """How an operator errs, as far as the likelihood counts it."""
 
-    def covariance(self, observation: "Observation") -> Tensor:
+    def covariance(self, observation: Observation) -> Tensor:
         """What the operator's error adds to R, [n, m, m]."""
 
 

@@ -4,19 +4,23 @@ Between nodes a solution bends: u - (interpolated u) = -Î£_axis 1/2 f (1 - f) hÂ
 This error of the interpolation, estimated on typical solutions, is a part of R.
 """
 
+from __future__ import annotations
+
 from itertools import product
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.grid import Grid
+from ddis.lazy import torch
 from ddis.observe.base import Functionals, Sensors, SensorSettings
 from ddis.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cells(points: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -96,7 +100,7 @@ class Points(Sensors):
             raise InputError(f"points of shape {self.points.shape}; accepted: [m, axes], finite, at least one")
 
     @classmethod
-    def of_settings(cls, settings: PointsSettings) -> "Points":
+    def of_settings(cls, settings: PointsSettings) -> Points:
         if (settings.at is None) == (settings.count is None):
             raise InputError("points: accepted: either at, a list of coordinates, or count")
         if settings.at is None:

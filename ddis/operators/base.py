@@ -1,12 +1,15 @@
 """What an operator is: the way from a coefficient to its solution, and what is known of its error."""
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
 
 from ddis.models.normalisation import Normalisation
 from ddis.operators.error import OperatorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Operator(ABC):

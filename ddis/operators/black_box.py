@@ -1,17 +1,21 @@
 """Any function from coefficients to solutions: no gradient is asked of it."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ddis.errors import InputError
+from ddis.lazy import torch
 from ddis.models.normalisation import Normalisation
 from ddis.operators.base import Operator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 

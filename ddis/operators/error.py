@@ -1,14 +1,19 @@
 """How an operator errs, from held-out pairs, and what that adds to the covariance R of observations."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ddis.fields.bases import Basis
+from ddis.lazy import torch
 from ddis.models.denoiser import SIGMA_DATA
 from ddis.observe.observation import Observation
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COMMON_VALUES = 10  # see error_growth
 GAIN_SPREAD = 0.3  # see operator_error_model
@@ -28,7 +33,7 @@ class OperatorError:
     gain: Tensor | None = None
     spectrum: Tensor | None = None
 
-    def counted(self, model: str) -> "OperatorError | None":
+    def counted(self, model: str) -> OperatorError | None:
         """As a method counts it: spectral (gain and modes), white (variance alone) or none."""
         if model == "none":
             return None

@@ -1,15 +1,19 @@
 """The problem's own finite-difference solver."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ddis.errors import InputError
+from ddis.lazy import torch
 from ddis.models.normalisation import Normalisation
 from ddis.operators.base import Operator
 from ddis.pde.base import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TYPICAL = 32  # solutions whose standard deviation is the unit of a problem's solutions
 

@@ -1,18 +1,22 @@
 """What a problem is: the one interface between an equation and everything else."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
-from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.fields.gaussian import sample_neumann
 from ddis.fields.mixture import Drawn, Mixture, neumann_mixture, sample_neumann_mixture
 from ddis.grid import Grid, Space, square
+from ddis.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ProblemParameters(BaseModel):
@@ -184,3 +188,18 @@ class RandomFieldProblem(Problem):
         if self.parameters.drawn:
             return self.parameters.mixture(self.coefficient_space(resolution).grid)
         return super().prior_mixture(resolution)
+
+    @property
+    def is_gaussian(self) -> bool:
+        return super().is_gaussian if self._own_distribution else not self.parameters.drawn
+
+    @property
+    def has_closed_form(self) -> bool:
+        return super().has_closed_form if self._own_distribution else self.linear
+
+    @property
+    def _own_distribution(self) -> bool:
+        """Whether a subclass says how it is distributed: what that is must then be computed."""
+        return any(
+            getattr(type(self), name) is not getattr(RandomFieldProblem, name) for name in ("prior_spectrum", "prior_mixture")
+        )

@@ -3,18 +3,22 @@
 ∂u/∂t + ∂(u²/2)/∂x = ν ∂²u/∂x²,     u(x, 0) = a(x),     periodic in x
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ddis.errors import InputError
 from ddis.fields.gaussian import matern_spectrum, sample_gaussian
 from ddis.grid import Grid, Space
+from ddis.lazy import torch
 from ddis.pde.base import Problem, ProblemParameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FASTEST = 5.0  # the speed |u| that steps are made for: eight standard deviations of the initial condition
 COURANT, DIFFUSION = 1.0, 0.5  # dt |u| / h and dt 4ν / h²; Runge-Kutta 4 is stable up to 2.8 in either
@@ -86,7 +90,9 @@ class Burgers(Problem):
         for _ in range(size):
             arguments = (columns[-1], steps, whole / steps, p.viscosity)
             # For gradients the columns are kept and the steps between them computed again.
-            columns.append(checkpoint(_advance, *arguments, use_reentrant=False) if keep else _advance(*arguments))
+            columns.append(
+                torch.utils.checkpoint.checkpoint(_advance, *arguments, use_reentrant=False) if keep else _advance(*arguments)
+            )
         return torch.stack(columns, dim=-1).to(coefficient.dtype)
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:

@@ -3,18 +3,22 @@
 -∇·(a ∇u) = 1   in (0, 1)²,     u = 0   on the boundary
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
 from pydantic import Field, model_validator
-from torch import Tensor
-from torch.nn.functional import pad
 
 from ddis.errors import InputError
 from ddis.fields.gaussian import neumann_spectrum, sample_neumann
+from ddis.lazy import torch
 from ddis.pde.base import Problem, RandomFieldParameters
 from ddis.pde.dirichlet import chunks, solve_interior
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-10
 MOST_ITERATIONS = 1000
@@ -29,7 +33,7 @@ class DarcyParameters(RandomFieldParameters):
     scale: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
-    def _used_and_ordered(self) -> "DarcyParameters":
+    def _used_and_ordered(self) -> DarcyParameters:
         unused = {"scale"} if self.coefficient == "two-valued" else {"low", "high"}
         for name in sorted(unused & self.model_fields_set):
             raise ValueError(f"{name} is not used with coefficient: {self.coefficient}; leave it out")
@@ -142,31 +146,35 @@ def solve_flux(coefficient: Tensor, source: Tensor, smooth: bool = False) -> Ten
         low, high = a[field].min().item(), a[field].max().item()
         raise InputError(f"coefficient of field {field}: values from {low:.3g} to {high:.3g}; accepted: positive and finite")
     inner = source.expand_as(coefficient).reshape(-1, size, size)[:, 1:-1, 1:-1].double()
-    solution: Tensor = _FluxSolve.apply(*face_means(a), inner, smooth)
-    return pad(solution, (1, 1, 1, 1)).reshape(coefficient.shape).to(coefficient.dtype)
+    solution: Tensor = _differentiable_flux_solve().apply(*face_means(a), inner, smooth)
+    return torch.nn.functional.pad(solution, (1, 1, 1, 1)).reshape(coefficient.shape).to(coefficient.dtype)
 
 
-class _FluxSolve(torch.autograd.Function):
+@cache
+def _differentiable_flux_solve() -> type[torch.autograd.Function]:
     """u [B, M, M] with A u = f. By the implicit function theorem, with λ = A⁻¹ g for a gradient g of the loss with respect to u,
     the gradient is λ with respect to f and -δλ δu / h² with respect to a face, δ the difference across it.
     """
 
-    @staticmethod
-    def forward(ctx: Any, faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth: bool) -> Tensor:
-        ctx.smooth = smooth
-        solution = solve_faces(faces_x, faces_y, source, smooth)
-        ctx.save_for_backward(faces_x, faces_y, solution)
-        return solution
+    class Solve(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth: bool) -> Tensor:
+            ctx.smooth = smooth
+            solution = solve_faces(faces_x, faces_y, source, smooth)
+            ctx.save_for_backward(faces_x, faces_y, solution)
+            return solution
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        faces_x, faces_y, solution = ctx.saved_tensors
-        adjoint: Tensor = _FluxSolve.apply(faces_x, faces_y, gradient, ctx.smooth)
-        u, v = pad(solution, (1, 1, 1, 1)), pad(adjoint, (1, 1, 1, 1))
-        scale = -float((u.shape[-1] - 1) ** 2)
-        gradient_x = scale * u[..., 1:-1].diff(dim=-2) * v[..., 1:-1].diff(dim=-2)
-        gradient_y = scale * u[..., 1:-1, :].diff(dim=-1) * v[..., 1:-1, :].diff(dim=-1)
-        return gradient_x, gradient_y, adjoint, None
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+            faces_x, faces_y, solution = ctx.saved_tensors
+            adjoint: Tensor = Solve.apply(faces_x, faces_y, gradient, ctx.smooth)
+            u, v = torch.nn.functional.pad(solution, (1, 1, 1, 1)), torch.nn.functional.pad(adjoint, (1, 1, 1, 1))
+            scale = -float((u.shape[-1] - 1) ** 2)
+            gradient_x = scale * u[..., 1:-1].diff(dim=-2) * v[..., 1:-1].diff(dim=-2)
+            gradient_y = scale * u[..., 1:-1, :].diff(dim=-1) * v[..., 1:-1, :].diff(dim=-1)
+            return gradient_x, gradient_y, adjoint, None
+
+    return Solve
 
 
 def solve_faces(faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth: bool) -> Tensor:
@@ -209,8 +217,8 @@ def conjugate_gradients(faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth
 
     def precondition(r: Tensor) -> Tensor:
         if weight is None:
-            return solve_interior(r, dtype=torch.float32).double().neg_()
-        return solve_interior(r * weight, dtype=torch.float32).double().mul_(weight).neg_()
+            return solve_interior(r, torch.float32).double().neg_()
+        return solve_interior(r * weight, torch.float32).double().mul_(weight).neg_()
 
     def inner(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(dim=(1, 2), keepdim=True)

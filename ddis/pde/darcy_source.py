@@ -3,16 +3,21 @@
 -∇·(k ∇u) = f   in (0, 1)²,     u = 0   on the boundary
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from pydantic import Field
-from torch import Tensor
 
 from ddis.fields.gaussian import neumann_spectrum, sample_gaussian
 from ddis.grid import Space, square
+from ddis.lazy import torch
 from ddis.pde.base import Problem, RandomFieldParameters
 from ddis.pde.darcy import Darcy, face_means, flux_divergence, solve_flux
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DarcySourceParameters(RandomFieldParameters):

@@ -6,14 +6,17 @@ nodes, of which M = S - 2 are interior. The Laplacian is diagonal in the sine ba
 transform of length 254 = 2 x 127), differentiable, and run on every device.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from ddis.fields.bases import sine_matrix
+from ddis.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Lengths = tuple[float, float]
 UNIT = (1.0, 1.0)
@@ -64,7 +67,7 @@ def chunks(fields: Tensor) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def solve_interior(source: Tensor, shift: float = 0.0, dtype: torch.dtype = torch.float64, lengths: Lengths = UNIT) -> Tensor:
+def solve_interior(source: Tensor, dtype: torch.dtype, shift: float = 0.0, lengths: Lengths = UNIT) -> Tensor:
     """u [B, M, N] of (Δ_h + shift) u = source [B, M, N] at the interior nodes, computed in `dtype`."""
     batch, m, n = source.shape
     left, right = (sine_modes(size, dtype, source.device) for size in (m, n))
@@ -76,20 +79,24 @@ def solve_interior(source: Tensor, shift: float = 0.0, dtype: torch.dtype = torc
     return torch.bmm(left, torch.bmm(coefficients, right))[:, :m, :n]
 
 
-class _Solve(torch.autograd.Function):
+@cache
+def _differentiable_solve() -> type[torch.autograd.Function]:
     """The operator is symmetric, so the gradient is one more solve; nothing is kept for it."""
 
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, shift: float, lengths: Lengths) -> Tensor:
-        ctx.constants = shift, lengths
-        solution = torch.zeros_like(source)
-        for part in chunks(source):
-            solution[part, 1:-1, 1:-1] = solve_interior(source[part, 1:-1, 1:-1], shift, lengths=lengths)
-        return solution
+    class Solve(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, source: Tensor, shift: float, lengths: Lengths) -> Tensor:
+            ctx.constants = shift, lengths
+            solution = torch.zeros_like(source)
+            for part in chunks(source):
+                solution[part, 1:-1, 1:-1] = solve_interior(source[part, 1:-1, 1:-1], torch.float64, shift, lengths)
+            return solution
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _Solve.apply(gradients[0], *ctx.constants), None, None
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+            return Solve.apply(gradients[0], *ctx.constants), None, None
+
+    return Solve
 
 
 def solve_dirichlet(source: Tensor, shift: float = 0.0, lengths: Lengths = UNIT) -> Tensor:
@@ -105,7 +112,7 @@ def solve_dirichlet(source: Tensor, shift: float = 0.0, lengths: Lengths = UNIT)
     Returns:
         u [..., S, T], in the dtype and on the device of `source`; differentiable, any number of times.
     """
-    solution: Tensor = _Solve.apply(source.reshape(-1, *source.shape[-2:]), shift, lengths)
+    solution: Tensor = _differentiable_solve().apply(source.reshape(-1, *source.shape[-2:]), shift, lengths)
     return solution.reshape(source.shape)
 
 

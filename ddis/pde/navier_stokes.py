@@ -19,20 +19,24 @@ function as in the viscous term.
 Time. Runge-Kutta of fourth order for exp(-ν t ∇²) w: the viscous term is exact, and the step is bound by advection alone.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ddis.errors import InputError
 from ddis.fields.bases import interpolation_matrix
 from ddis.fields.gaussian import periodic_spectrum, sample_periodic
+from ddis.lazy import torch
 from ddis.pde.base import Problem, RandomFieldParameters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Runge-Kutta 4 is stable up to 2 sqrt(2) on the imaginary axis, where D reaches 1.372 / h.
 STABLE_COURANT = 2.06
@@ -148,7 +152,7 @@ class Stepper:
         keep = torch.is_grad_enabled() and w.requires_grad
         for _ in range(steps):
             if keep:
-                w_hat, speed = checkpoint(self.step, w_hat, use_reentrant=False, preserve_rng_state=False)
+                w_hat, speed = torch.utils.checkpoint.checkpoint(self.step, w_hat, use_reentrant=False, preserve_rng_state=False)
             else:
                 w_hat, speed = self.step(w_hat)
             fastest = torch.maximum(fastest, speed)
@@ -270,7 +274,6 @@ class NavierStokes(Problem):
                 waiting.append((2 * count, unstable))
         return torch.cat([done[i] if i in done else w[i : i + 1] * math.nan for i in range(len(w))])
 
-    @torch.no_grad()
     def steps(self, w: Tensor) -> list[int]:
         """Number of time steps of each field w [B, R, R]; 0 for a field that cannot be solved. InputError: unstable `step`."""
         p, size = self.parameters, w.shape[-1]

@@ -3,15 +3,20 @@
 ∇²u = a   in (0, L) x (0, 1),     u = 0   on the boundary
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.grid import Grid, Space
 from ddis.pde.base import MixtureParameters, RandomFieldProblem
 from ddis.pde.dirichlet import Lengths, laplacian, solve_dirichlet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PoissonParameters(MixtureParameters):

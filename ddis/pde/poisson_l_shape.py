@@ -3,18 +3,23 @@
 ∇²u = a   in (0, 1)² without [1/2, 1)²,     u = 0   on the boundary
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy.ndimage import distance_transform_edt
-from torch import Tensor
 
 from ddis.fields.gaussian import neumann_spectrum, sample_neumann
 from ddis.grid import Grid, Space
+from ddis.lazy import torch
 from ddis.pde.base import Problem, RandomFieldParameters
 from ddis.pde.dirichlet import laplacian, solve_dirichlet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @lru_cache(maxsize=16)

@@ -1,13 +1,13 @@
 """What a sampler is given, what it yields, and what it is chosen by."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from torch import Tensor
 
 from ddis.data.subsets import percent_keys
 from ddis.errors import InputError
@@ -15,11 +15,16 @@ from ddis.fields.bases import Basis
 from ddis.fields.mixture import Mixture
 from ddis.fields.noise import Noise
 from ddis.grid import Space, split
-from ddis.models.denoiser import Denoiser
+from ddis.lazy import torch
 from ddis.observe.observation import Observation
 from ddis.pde.base import Problem
 from ddis.randomness import Generators, white_noise
 from ddis.written import Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddis.models.denoiser import Denoiser
 
 # A number for all cases, or by problem, or by problem and percent of the pairs.
 NonNegative = Annotated[float, Field(ge=0)]
@@ -71,7 +76,7 @@ class RunSettings(BaseModel):
                     key = f"{name}.{problem}.{min(unknown)}"
                     raise InputError(f"{key}: no percent at which the run is made; accepted: {', '.join(percents)}")
 
-    def for_case(self, problem: str, percent: str) -> "RunSettings":
+    def for_case(self, problem: str, percent: str) -> RunSettings:
         """These settings with every value per problem (and percent) replaced by the one that applies. Raises InputError."""
         chosen = {}
         for name, value in self:
@@ -112,7 +117,7 @@ class Evaluations:
     shared: float = 0
     memory: float = 0
 
-    def with_prior(self, evaluations: float) -> "Evaluations":
+    def with_prior(self, evaluations: float) -> Evaluations:
         return replace(self, prior=evaluations)
 
 

@@ -10,19 +10,24 @@ equal wavenumber, from a few products with random signs. The full Jacobian of a 
 symmetric nor positive, and a draw adds up its errors, where the average over a ring takes them out.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from ddis.lazy import torch
 from ddis.operators.error import rings
 from ddis.randomness import white_noise
 from ddis.sampling.base import Batch
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # (x_t [B, 1, *shape], sigma) -> Σ [*shape], or [B, *shape] of each chain
-Covariance = Callable[[Tensor, float], Tensor]
+Covariance = Callable[["Tensor", float], "Tensor"]
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:

@@ -4,16 +4,21 @@ Source: Zhang et al., Improving Diffusion Inverse Problem Solving with Decoupled
 algorithm 1. Per level σ: x_t <- x0 + σ n, x0_hat from x_t by the probability-flow ODE, x0 ~ p(x0 | x0_hat, y); x0 = 0 at first.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from ddis.sampling.base import Batch, State
 from ddis.sampling.schedules import solve_ode
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # (x0_hat [B, *shape], or [B, C, *nodes] of coefficient and solution; x_t [B, C, *nodes]; sigma; progress in [0, 1]) -> x0
-LikelihoodStep = Callable[[Tensor, Tensor, float, float], Tensor]
+LikelihoodStep = Callable[["Tensor", "Tensor", float, float], "Tensor"]
 
 
 def anneal(

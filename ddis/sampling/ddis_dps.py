@@ -4,14 +4,17 @@ The loop, losses and schedule are those of `fundps`, so that what differs from i
 the sampler. No weights are published: they depend on the operator's Jacobian, and are chosen on validation fields.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from ddis.sampling.base import Batch, Evaluations, Method, Size, State, number
 from ddis.sampling.dps import DPSSettings, guided_ode
 from ddis.sampling.schedules import karras_schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DDISDPS(Method[DPSSettings]):

@@ -4,17 +4,21 @@ Source: DiffusionPDE, arXiv 2406.17763. Guidance of the first part of the steps:
 0.1 w ||M (u_hat - u)|| + w_r ||residual|| / (S-1)². The published weights are for 128 x 128 and 500 observations.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import Tensor
 
 from ddis.models.denoiser import SIGMA_DATA
 from ddis.sampling.base import Batch, Evaluations, Method, PerCase, RunSettings, Size, State, number
 from ddis.sampling.dps import guided_ode
 from ddis.sampling.schedules import karras_schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DiffusionPDESettings(RunSettings):

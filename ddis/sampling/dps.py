@@ -4,19 +4,23 @@ Source: Chung et al., arXiv 2209.14687; with the schedule and gradient of FunDPS
 denoiser's last output in it with respect to the step's starting point, so through all of its calls in the step.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from ddis.lazy import torch
 from ddis.sampling.base import Batch, PerCase, PositivePerCase, RunSettings, State
 from ddis.sampling.schedules import heun_step
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # (x0_hat [B, C, *nodes], sigma) -> weighted loss of each chain [B]
-GuidanceLoss = Callable[[Tensor, float], Tensor]
+GuidanceLoss = Callable[["Tensor", float], "Tensor"]
 
 
 class DPSSettings(RunSettings):

@@ -10,15 +10,20 @@ with the covariances C_xu, C_uu of the ensemble. For a linear G it is exact in t
 directions, and the spread is too small where K is not large against the number of observed values.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from pydantic import Field
-from torch import Tensor
 
 from ddis.errors import InputError
+from ddis.lazy import torch
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.gauss_newton import draw_observation_noise
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ESMDASettings(RunSettings):

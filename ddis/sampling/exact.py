@@ -11,14 +11,18 @@ If b is a mixture of Gaussian fields of spectra C_j with probabilities p_j, the 
 with probabilities that are proportional to p_j N(y; 0, J C_j Jᵀ + R).
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ddis.fields.mixture import Mixture
+from ddis.lazy import torch
 from ddis.sampling.base import Batch, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.gauss_newton import SharedJacobian, chain_updates, draw_observation_noise, gauss_newton_cost, gaussian_update
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEGLIGIBLE = 1e-6  # probability of a component that mean and variance leave out
 

@@ -3,14 +3,17 @@
 Source: FunDPS, arXiv 2505.17004. The published weights are for 128 x 128 and 500 observations.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from ddis.sampling.base import Batch, Evaluations, Method, PerCase, Size, State, number
 from ddis.sampling.dps import DPSSettings, guided_ode
 from ddis.sampling.schedules import karras_schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class FunDPSSettings(DPSSettings):

@@ -12,12 +12,17 @@ repeated from x_0 <- x0 where G is not linear, with the same x~ and e. There are
 - `MatrixFreeUpdate`: J at every chain's own point, through products alone; it never asks for a row, whatever the masks.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ddis.lazy import torch
 from ddis.sampling.base import Batch, Evaluations, RunSettings, Size
 from ddis.sampling.covariance import Covariance
 from ddis.sampling.linearisation import Linearisation, conjugate_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEADING_MODES = 256
 MOST_NUMBERS = 2**25  # of the rows of chains that are updated together, 256 MB

@@ -9,14 +9,19 @@ misfit where that pulls as much as w does, linear beyond. The weight is then the
 with a large error pulls less. As R goes to 0 this is L again. Correlations in R are left out.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from ddis.lazy import torch
 from ddis.sampling.base import Batch, ErrorChoice, PerCase, RunSettings, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class LangevinSettings(RunSettings):
@@ -69,7 +74,7 @@ class LangevinStep:
     @classmethod
     def of(
         cls, batch: Batch, s: LangevinSettings, weight: PerCase, predict: Callable[[Tensor], Tensor] | None = None
-    ) -> "LangevinStep":
+    ) -> LangevinStep:
         """The step that the settings of a run describe, with a weight of their own."""
         robust = s.error_model != "none"
         return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, robust)

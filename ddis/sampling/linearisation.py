@@ -5,13 +5,17 @@ pass, with its graph kept, serves any number of products of both kinds. On the n
 0.8 forward passes this way and 2.4 to 4.3 in forward mode, which the solvers, with gradient rules of their own, do not have.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from ddis.lazy import torch
 from ddis.sampling.base import Cost
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 

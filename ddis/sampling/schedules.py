@@ -1,13 +1,19 @@
 """Noise levels and the probability-flow ODE. Source: EDM, arXiv 2206.00364, eq. 5 and algorithm 1 (without churn)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ddis.models.denoiser import Denoiser
+from ddis.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddis.models.denoiser import Denoiser
 
 
 def karras_schedule(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> np.ndarray:
@@ -36,13 +42,13 @@ def heun_step(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: flo
     return x + (sigma_next - sigma) * 0.5 * (slope + (x_next - x0) / sigma_next), x0
 
 
-@torch.no_grad()
 def solve_ode(denoiser: Denoiser, x_t: Tensor, sigma: float, steps: int, sigma_min: float = 1e-3) -> Tensor:
     """x0_hat [B, C, *nodes]: the ODE from x_t at level σ down to 0, on a Karras grid; 2 steps - 1 evaluations of the denoiser.
 
     One step is the denoiser itself: the posterior mean.
     """
     levels = [float(s) for s in karras_schedule(sigma, min(sigma_min, sigma), steps)]
-    for level, following in pairwise(levels):
-        x_t, _ = heun_step(denoiser, x_t, level, following)
+    with torch.no_grad():
+        for level, following in pairwise(levels):
+            x_t, _ = heun_step(denoiser, x_t, level, following)
     return x_t

@@ -12,12 +12,14 @@ pressure data, ECMOR V, 1996). Gauss-Newton iterations from x = μ, with the Jac
     x <- x + t (x~ - x + C Jᵀ (J C Jᵀ + R)⁻¹ (y + e - M G(x) - J (x~ - x))),    t the first of 1, 1/2, 1/4, 1/8 that makes Q fall
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from ddis.lazy import torch
 from ddis.models.denoiser import per_field
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.gauss_newton import (
@@ -30,6 +32,9 @@ from ddis.sampling.gauss_newton import (
     gauss_newton_cost,
     make_update,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FALL = 1e-3  # of Q, twice a negative log density: what is less does not matter
 TOLERANCE = 0.01  # of a step, in standard deviations of R; the next one makes up for it

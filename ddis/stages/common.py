@@ -1,14 +1,16 @@
 """What every stage shares: threads, device, tracking, and the paths of a study."""
 
+from __future__ import annotations
+
 import ctypes
 import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from ddis import provenance, tracking
@@ -17,10 +19,13 @@ from ddis.data.hdf5 import read_attributes
 from ddis.data.store import PAIRS, Pairs, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
+from ddis.lazy import torch
 from ddis.models.ids import ModelId
 from ddis.stages.layout import data_path
 from ddis.stages.records import Step, check_folders, digests, inputs_of, write_record
 from ddis.stages.takeover import only_process
+
+COMPUTING = ("generate", "card", "train", "draw", "sample", "tune")  # the stages that use torch
 
 
 def resolve_device(name: str) -> torch.device:
@@ -28,6 +33,12 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda': no usable GPU was found; accepted here: auto, cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def gpu_is_there() -> bool:
+    """Whether torch finds a GPU. Where the system shows none, torch is not imported to ask it."""
+    shown = any(Path("/dev").glob(name) for name in ("nvidia*", "dxg", "kfd"))
+    return shown and resolve_device("auto").type == "cuda"
 
 
 def keep_freed_memory() -> None:
@@ -60,10 +71,10 @@ def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.Stage
 
     The record is written beside the results when the block ends well. Raises InputError where the results cannot be written.
     """
-    step, inputs = Step(name, what), study.inputs(name, **what)
+    step, inputs, computing = Step(name, what), study.inputs(name, **what), name in COMPUTING
     check_folders(study, step)
-    with settle(study):
-        record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)))
+    with settle(study) if computing else threadpool_limits(study.threads):
+        record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)) if computing else "cpu")
         read = digests(study, inputs_of(study, step))
         tags = {**provenance.tags(record), **subject(study, name, what), "ddis.configuration": study.digest(name, **what)}
         mark = study.folder / "work" / "running" / step.label

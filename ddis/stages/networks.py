@@ -14,7 +14,7 @@ from ddis.fields.noise import Noise, WhiteNoise, make_noise
 from ddis.files import read_json
 from ddis.models.backbones import make_backbone
 from ddis.models.checkpoint import load_tensors
-from ddis.models.denoiser import EDMDenoiser
+from ddis.models.edm import EDMDenoiser
 from ddis.models.ids import ModelId
 from ddis.models.normalisation import Normalisation
 from ddis.operators.error import OperatorError

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ddis.errors import InputError
-from ddis.training.loop import TrainingSettings
+from ddis.training.settings import TrainingSettings
 
 
 def accelerate(network: nn.Module, settings: TrainingSettings) -> None:

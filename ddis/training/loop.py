@@ -9,50 +9,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ddis.errors import InputError
 from ddis.models.checkpoint import weights
 from ddis.randomness import generator
 from ddis.training.distributed import Loss, Ranks
-
-
-class TrainingSettings(BaseModel):
-    """Length and speed of a training.
-
-    steps            optimiser steps
-    batch            fields per step
-    learning_rate    peak rate of Adam
-    warmup           steps of linear warm-up
-    schedule         after the warm-up: constant, or cosine down to 1 %
-    ema_half_life    half-life of the weights' moving average, in fields
-    validate_every   steps between validations; the average with the smallest validation loss is kept
-    clip             largest gradient norm, or null
-    precision        of the network's arithmetic: float32, or bfloat16 where torch's autocast uses it; weights stay float32
-    compile          torch.compile: quicker steps after a minute of compilation; needs a C++ compiler
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(1000, ge=1)
-    batch: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup: int = Field(50, ge=0)
-    schedule: Literal["constant", "cosine"] = "cosine"
-    ema_half_life: float = Field(2000, gt=0)
-    validate_every: int = Field(100, ge=1)
-    clip: float | None = Field(1.0, gt=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-
-    def inputs(self) -> dict[str, Any]:
-        """What the weights depend on, as plain values: all settings, precision and compilation only where they are chosen."""
-        plain = {"precision": "float32", "compile": False}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in plain or value != plain[key]}
+from ddis.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

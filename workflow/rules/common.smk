@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from ddis.config import Case, Study
 from ddis.errors import InputError
-from ddis.stages.common import resolve_device
+from ddis.stages.common import gpu_is_there
 from ddis.stages.needs import memory_mb, minutes
 from ddis.stages.records import Step, inputs_of, outputs_of, steps, tuning_steps
 from ddis.stages.stale import work
@@ -53,7 +53,7 @@ shell.prefix(
 # One GPU per job. `local_gpu` holds jobs back on this machine alone: they take its first GPU in turn. On a cluster `gpu` is
 # what is asked for, and the profile lifts the limit on `local_gpu`.
 GPU = int(study.device != "cpu")
-LOCAL_GPU = int(GPU and resolve_device("auto").type == "cuda")
+LOCAL_GPU = int(GPU and gpu_is_there())
 workflow.global_resources.setdefault("local_gpu", 1)
 
 SETTINGS = json.dumps(study.resolved())

@@ -1,0 +1,27 @@
+"""torch, imported when it is first used: `from ddis.lazy import torch` in place of `import torch`.
+
+For modules that say what a study is as well as compute. The workflow asks them much, and stages that only read files ask them a
+little, and neither computes with torch, whose import takes longer than all that they do.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["torch"]
+
+if TYPE_CHECKING:
+    import torch
+else:
+
+    class _Later:
+        """Has the attributes of a module, which is imported when the first is asked for."""
+
+        def __init__(self, name: str):
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            found = getattr(import_module(self._name), attribute)
+            setattr(self, attribute, found)
+            return found
+
+    torch = _Later("torch")

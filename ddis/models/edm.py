@@ -1,0 +1,23 @@
+"""A network as a denoiser.
+
+Source: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models (EDM), arXiv 2206.00364, section 5
+and table 1; with noise of another spectrum than white as in FunDPS, arXiv 2505.17004.
+"""
+
+from torch import Tensor, nn
+
+from ddis.models.denoiser import SIGMA_DATA, per_field
+
+
+class EDMDenoiser(nn.Module):
+    """D(x; σ) = c_skip x + c_out F(c_in x, ln(σ)/4) around a backbone F (EDM, eq. 7)."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        s = per_field(sigma.to(x_t.dtype), x_t)
+        total = s**2 + SIGMA_DATA**2
+        c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
+        return c_skip * x_t + c_out * self.backbone(c_in * x_t, sigma.log() / 4)
