@@ -1,22 +1,28 @@
 """Weights as safetensors, with what is needed to rebuild the model as JSON beside them. Nothing is ever unpickled."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from ddis.errors import DamagedError, InputError
 from ddis.files import atomic_path
+from ddis.lazy import torch
 from ddis.reading import REPAIR, cannot_read, safetensors_damage
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def save_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Writes tensors and JSON-able metadata to one file, atomically."""
+    from safetensors.torch import save
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         # Not save_file: its error on a full disk is no OSError.
@@ -50,17 +56,17 @@ def load_unfinished(path: Path | str, digest: str | None = None) -> tuple[dict[s
 
 def check_header(path: Path | str) -> None:
     """Raises as `load_tensors` does for a file that is no checkpoint or is truncated; loads no tensor."""
-    with _open(Path(path)):
+    with _open(Path(path), "numpy"):
         pass
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _open(path: Path, framework: Literal["pt", "numpy"] = "pt") -> Iterator[tuple[Any, dict[str, Any]]]:
     """The open file and its metadata."""
     try:
         with path.open("rb"):
             pass  # what safetensors says of a file that cannot be opened may be wrong
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             text = (file.metadata() or {}).get("ddis")
             metadata = None if text is None else json.loads(text)
             if not isinstance(metadata, dict):
@@ -76,4 +82,4 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the module's weights by name (neuraloperator's state_dict also holds a `_metadata` entry: left out)."""
-    return {name: t.detach().clone() for name, t in module.state_dict().items() if isinstance(t, Tensor)}
+    return {name: t.detach().clone() for name, t in module.state_dict().items() if isinstance(t, torch.Tensor)}

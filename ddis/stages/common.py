@@ -37,8 +37,8 @@ def resolve_device(name: str) -> torch.device:
 
 def gpu_is_there() -> bool:
     """Whether torch finds a GPU. Where the system shows none, torch is not imported to ask it."""
-    shown = any(Path("/dev").glob(name) for name in ("nvidia*", "dxg", "kfd"))
-    return shown and resolve_device("auto").type == "cuda"
+    devices = [path for name in ("nvidia*", "dxg", "kfd") for path in Path("/dev").glob(name)]
+    return bool(devices) and resolve_device("auto").type == "cuda"
 
 
 def keep_freed_memory() -> None:

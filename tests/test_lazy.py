@@ -1,0 +1,40 @@
+"""What a study is can be asked, and its files be read, without importing what computes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddis.lazy import torch as lazy_torch
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "neuralop", "azula", "matplotlib", "scipy", "pandas", "mlflow"}
+
+
+def imported(*arguments: str, folder: Path) -> set[str]:
+    """The packages that a call of Python imports."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def test_a_name_is_found_where_the_module_has_it():
+    import torch
+
+    assert lazy_torch.zeros is torch.zeros and lazy_torch.nn.functional is torch.nn.functional
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = lazy_torch.no_such_name
+
+
+@pytest.mark.parametrize("name", ["config/config.yaml", "config/paper.yaml", "tests/tiny.yaml"])
+def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
+    program = f"from ddis.config import Study; Study.load({str(ROOT / name)!r})"
+    assert not HEAVY & imported("-c", program, folder=tmp_path)
+
+
+def test_the_graph_of_jobs_is_made_without_what_computes():
+    heavy = HEAVY - {"pandas"}  # which a plug-in of Snakemake's imports
+    assert not heavy & imported("-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), folder=ROOT)
