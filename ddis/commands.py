@@ -134,7 +134,7 @@ def _add_solve(commands: Commands) -> None:
     sub = commands.add_parser("solve", help="the posterior of your own observations", description=SOLVE_HELP)
     sub.add_argument("--model", required=True, type=Path, metavar="DIR", help="results/<study>/models/<problem>")
     sub.add_argument("--percent", required=True, help="percent of the pairs, as in file names (1, 12.5, 100)")
-    columns = "CSV with columns x, y, value, and optionally noise (standard deviation) and of (solution or coefficient)"
+    columns = "CSV with columns x, y, value, and optionally noise (standard deviation), of (solution or coefficient) and channel"
     sub.add_argument("--observations", required=True, type=Path, metavar="FILE.csv", help=columns)
     sub.add_argument("--samples", type=int, default=8, metavar="K", help="posterior samples, 2 or more (8)")
     sub.add_argument("--output", required=True, type=Path, metavar="OUT.h5", help="the file to write, and OUT.png beside it")

@@ -298,7 +298,7 @@ class Study(Settings):
     def placed(self, problem: str, observation: str) -> Placed:
         """The observation operator on the grids of a problem."""
         coefficient, solution = self.make_problem(problem).spaces(self.data.resolution)
-        return Placed(sensors_of(self.observations[observation]), solution.grid, coefficient.grid)
+        return Placed(sensors_of(self.observations[observation]), solution, coefficient)
 
     def observed(self, problem: str, observation: str) -> int:
         """Number of observed values of a field. Raises InputError for what is not on the grid."""

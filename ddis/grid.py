@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,38 @@ class Grid:
             if not wraps and not self.free_ends:
                 np.moveaxis(inside, axis, 0)[[0, -1]] = False
         return inside
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes that the grid has."""
+        return self.names[: len(self.shape)]
+
+    def cells(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Lower corner [m, d] of the cell that each of the points [m, d] lies in, and the fraction [m, d] of the cell.
+
+        On periodic axes the last cell ends at the first node. Points outside get a cell at the edge.
+        """
+        last = np.array(self.shape) - 1 + np.array(self.periodic)
+        place = points / np.array(self.lengths) * last
+        nearest = np.round(place)
+        place = np.where(np.abs(place - nearest) < 1e-6, nearest, place)  # so that a node is a node
+        lower = np.clip(np.floor(place).astype(np.int64), 0, last - 1)
+        return lower, place - lower
+
+    def corners(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Flat nodes [m, 2^d] at the corners of the cells of points [m, d], and their weights in a linear interpolation."""
+        lower, part = self.cells(points)
+        shifts = np.array(list(product((0, 1), repeat=len(self.shape))))
+        places = (lower[:, None] + shifts) % self.shape
+        weights = np.where(shifts, part[:, None], 1 - part[:, None]).prod(axis=-1)
+        return np.ravel_multi_index(tuple(np.moveaxis(places, -1, 0)), self.shape), weights
+
+    def contains(self, points: NDArray[np.float64]) -> Nodes:
+        """Whether points [m, d] lie in the domain, of a masked one between nodes that all belong to it."""
+        beyond = (points < 0) | (points > np.array(self.lengths) * (1 + 1e-9))
+        nodes, weights = self.corners(np.where(beyond, 0.0, points))
+        found: Nodes = ~beyond.any(axis=1) & (self.nodes.flatten()[nodes] | (weights == 0)).all(axis=1)
+        return found
 
     def coordinates(self) -> tuple[NDArray[np.float64], ...]:
         """Coordinates of the nodes along each axis."""

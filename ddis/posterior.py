@@ -76,7 +76,7 @@ class Posterior:
         self.operator = operator or Solver(problem, prior.solution)
         self.coefficient = prior.coefficient
         self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed)
-        self.placed = Placed(sensors, self.spaces[1].grid, self.spaces[0].grid)
+        self.placed = Placed(sensors, self.spaces[1], self.spaces[0])
         self.functionals = self.placed.functionals.to(self.device)
         given = np.asarray(values)
         self.single = given.ndim == 1
@@ -216,7 +216,7 @@ class Posterior:
                 continue
             if drawn is None:
                 drawn = self._typical(error)
-            own = part.own_error(grid, drawn[part.of])
+            own = part.own_error(grid, self.placed.space(part).channelled(drawn[part.of])[:, part.channel])
             found.append(torch.zeros(count, dtype=torch.float64) if own is None else own)
         return None if drawn is None else torch.cat(found).to(self.device)
 

@@ -15,7 +15,9 @@ import scipy.io
 
 from ddis.data.observations import read_observations
 from ddis.errors import InputError
+from ddis.grid import Space, square
 
+SPACES = (Space(square(16)),) * 2
 TABLE = [[0.5, 0.25, 1.5, 0.1], [0.125, 0.75, -2000.0, 0.25]]
 PLAIN = "x,y,value,noise\n0.5,0.25,1.5,0.1\n0.125,0.75,-2e3,.25\n"
 GERMAN = "x;y;value;noise\n0,5;0,25;1,5;0,1\n0,125;0,75;-2e3;,25\n"
@@ -23,7 +25,7 @@ GERMAN = "x;y;value;noise\n0,5;0,25;1,5;0,1\n0,125;0,75;-2e3;,25\n"
 
 def read(path: Path, content: str | bytes) -> list[list[float]]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_observations(path, 16, periodic=False).table().tolist()
+    return read_observations(path, SPACES).table().tolist()
 
 
 def zipped(**files: str | bytes) -> bytes:
@@ -158,10 +160,10 @@ def test_files_of_other_kinds_are_named(tmp_path, kind):
     save, message = SAVE[kind]
     save(tmp_path / "points.csv")
     with pytest.raises(InputError, match=r"points\.csv:? ") as caught:
-        read_observations(tmp_path / "points.csv", 16, periodic=False)
+        read_observations(tmp_path / "points.csv", SPACES)
     assert message in str(caught.value)
 
 
 def test_names_in_a_data_frame_may_be_in_capitals():
-    found = read_observations({"X": [0.5], " Y ": [0.25], "Value": [1.5]}, 16, periodic=False)
+    found = read_observations({"X": [0.5], " Y ": [0.25], "Value": [1.5]}, SPACES)
     assert found.table().tolist() == [[0.5, 0.25, 1.5, 0.0]]

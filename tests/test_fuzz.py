@@ -22,6 +22,7 @@ from ddis.data.observations import read_observations
 from ddis.data.public import check_shapes, group_inputs
 from ddis.data.store import Samples, read_pairs, read_samples, write_pairs, write_samples
 from ddis.errors import InputError
+from ddis.grid import Space, square
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.pde import make_problem
 from ddis.yaml_text import parse_assignments, parse_yaml, read_yaml, yaml_text
@@ -134,7 +135,7 @@ def test_a_file_of_any_bytes_is_observations_or_an_input_error(content):
     with TemporaryDirectory() as folder, contextlib.suppress(InputError):
         path = Path(folder) / "points.csv"
         path.write_bytes(content)
-        assert len(read_observations(path, 16, periodic=False)) > 0
+        assert len(read_observations(path, (Space(square(16)),) * 2)) > 0
 
 
 def read_import(*paths: Path) -> None:

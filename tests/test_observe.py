@@ -17,11 +17,12 @@ from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
-from ddis.grid import Grid, square
+from ddis.grid import Grid, Space, square
 from ddis.observe.base import Placed
 from ddis.stages import generate, sample
 
 SIZE = 12
+PLAIN = Space(square(SIZE))
 XY = np.random.default_rng(3).random((10, 2))
 NODES = [14, 27, 40, 65, 80, 101]
 NOISE = 2e-4
@@ -84,9 +85,9 @@ def parts(kind: str) -> tuple[str, ...]:
 def test_values_are_those_by_hand(kind):
     rng = np.random.default_rng(0)
     u, a = rng.standard_normal((2, 3, SIZE, SIZE))
-    functionals = Placed(SENSORS[kind], square(SIZE), square(SIZE)).functionals
+    functionals = Placed(SENSORS[kind], PLAIN, PLAIN).functionals
     seen = functionals.stack(*(torch.from_numpy(f) if s else None for f, s in zip((u, a), functionals.seen, strict=True)))
-    index, _ = Placed(SENSORS[kind], square(SIZE), square(SIZE)).draw(0, 0)
+    index, _ = Placed(SENSORS[kind], PLAIN, PLAIN).draw(0, 0)
     assert np.allclose(functionals(seen)[:, index], by_hand(kind, u, a), atol=1e-12)
     assert np.allclose(functionals(seen, torch.from_numpy(index).expand(3, -1)), by_hand(kind, u, a), atol=1e-12)
 

@@ -14,6 +14,7 @@ from ddis.errors import InputError
 from ddis.evaluation.figures import posterior
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import write_together
+from ddis.grid import Space, square
 
 MATPLOTLIBRC = """text.usetex: True
 font.family: serif
@@ -38,9 +39,10 @@ assert all(os.environ.get(name) == before.get(name) for name in ("MPLBACKEND", "
 
 def picture(title: str = "poisson, ddis-gn") -> bytes:
     field, places = np.arange(16.0).reshape(4, 4), np.array([0.25, 0.5])
-    data = Observations(places, places, places, places, np.zeros(2, dtype=bool))
-    labels = ("$a$ (1)", "$u$ (1)")
-    return to_png(posterior.picture(data, field, field, np.stack([field] * 2), np.linspace(0, 1, 4), labels, title), dpi=60)
+    where = np.stack([places, places], axis=1)
+    data = Observations(("x", "y"), where, places, places, np.zeros(2, dtype=bool), np.zeros(2, dtype=np.int64))
+    fields, labels = (field, field, np.stack([field] * 2)), ("$a$ (1)", "$u$ (1)")
+    return to_png(posterior.picture(data, fields, (Space(square(4)),) * 2, labels, title), dpi=60)
 
 
 def digest() -> str:

@@ -27,7 +27,7 @@ from ddis.data.observations import read_observations
 from ddis.errors import InputError
 from ddis.fields.bases import basis
 from ddis.fields.noise import WhiteNoise
-from ddis.grid import square
+from ddis.grid import Space, square
 from ddis.models.normalisation import Normalisation
 from ddis.observe import Sensors
 from ddis.observe.nodes import Nodes, draw_nodes
@@ -44,6 +44,7 @@ from ddis.stages.solve import threads
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
+PLAIN = (Space(square(SIZE)),) * 2
 sys.path.append(str(ROOT / "docs" / "solve"))
 
 
@@ -247,7 +248,7 @@ def test_constrained_coefficients_and_periodic_domains(folder):
         if problem == "helmholtz":
             assert (found.samples[:, 0] == 0).all() and (found.samples[:, :, -1] == 0).all() and found.std[3, 3] > 0
         if problem == "navier-stokes":
-            assert found.x[-1] == np.float32((SIZE - 1) / SIZE) and found.observations.x[0] == 0
+            assert found.axes["x"][-1] == np.float32((SIZE - 1) / SIZE) and found.observations.places[0, 0] == 0
 
 
 def test_almost_coincident_points_without_noise_are_no_singular_system(folder, example):
@@ -342,22 +343,22 @@ def test_the_column_of_is_read_in_any_case_and_empty_is_the_solution(tmp_path):
         {**columns, "OF": words},
         pd.DataFrame({**columns, "of": [words[0], np.nan, *words[2:]]}),
     ):
-        data = read_observations(source, SIZE, periodic=False)
+        data = read_observations(source, PLAIN)
         assert data.of.tolist() == [True, False, False, True]
         assert data.table().tolist() == [[0, 1, 0.5, 0], [0.5, 0.5, 2, 0], [0.25, 0.5, 3, 0], [0.5, 0.5, 2, 0]]
     with pytest.raises(InputError, match=r"observations: row 2: of is flux; accepted: solution \(or empty\), coefficient"):
-        read_observations({**columns, "of": ["", "flux", 1, ""]}, SIZE, periodic=False)
+        read_observations({**columns, "of": ["", "flux", 1, ""]}, PLAIN)
 
 
 def test_every_node_of_the_coefficient_may_be_observed_and_no_more():
     i, j = np.divmod(np.arange(SIZE**2), SIZE)
     rows = pd.DataFrame({"x": i / (SIZE - 1), "y": j / (SIZE - 1), "value": 1.0, "of": "coefficient"})
-    assert len(read_observations(rows, SIZE, periodic=False)) == 256
+    assert len(read_observations(rows, PLAIN)) == 256
     more = pd.concat([rows, rows[:1] + {"x": 0.01, "y": 0.0, "value": 0.0, "of": ""}])
     with pytest.raises(InputError, match="257 observations of the coefficient are more than there are nodes; accepted: 1 to 256"):
-        read_observations(more, SIZE, periodic=False)
+        read_observations(more, PLAIN)
     with pytest.raises(InputError, match="256 observations are more than there are nodes; accepted: 1 to 196"):
-        read_observations(rows.drop(columns="of"), SIZE, periodic=False)
+        read_observations(rows.drop(columns="of"), PLAIN)
 
 
 @pytest.mark.parametrize("method", ["ddis", "ddis-gn", "tikhonov", "fundps"])
@@ -404,7 +405,7 @@ def test_forms_of_observations_agree(folder, example, tmp_path):
 def test_a_mask_as_in_the_files_of_samples(folder):
     mask, field = np.zeros((SIZE, SIZE), dtype=bool), np.ones((SIZE, SIZE))
     mask[3, 7] = mask[9, 2] = True
-    data = read_observations((mask, field), SIZE, periodic=False)
+    data = read_observations((mask, field), PLAIN)
     assert data.table()[:, :2] * (SIZE - 1) == pytest.approx(np.array([[3, 7], [9, 2]])) and (data.value == 1).all()
     for wrong in ((mask[:-1], field[:-1]), (mask,), (mask, field[None])):
         with pytest.raises(InputError, match=r"observations: shapes .*accepted: mask and solution, both \(16, 16\)"):

@@ -68,18 +68,20 @@ class _Line:
         return [cell.strip() for cell in cells]
 
 
-def read_table(path: Path, known: Sequence[str], text: Sequence[str] = ()) -> Table:
+def read_table(path: Path, known: Sequence[str], text: Sequence[str] = (), gaps: Sequence[str] = ()) -> Table:
     """The table of a file whose header has some of the `known` names; columns named in `text` hold words.
+
+    gaps: columns whose cells may be empty, which are NaN then.
 
     Raises InputError, which names the line.
     """
     try:
-        return _parse(_lines(_unpacked(path)), known, text)
+        return _parse(_lines(_unpacked(path)), known, text, gaps)
     except _RefusedError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _parse(lines: list[_Line], known: Sequence[str], text: Sequence[str]) -> Table:
+def _parse(lines: list[_Line], known: Sequence[str], text: Sequence[str], gaps: Sequence[str]) -> Table:
     delimiter, lines = _told_delimiter(lines)
     header, lines, delimiter = _header(lines, known, delimiter)
     names = [name.lower() for name in header.cells(delimiter)]
@@ -100,7 +102,7 @@ def _parse(lines: list[_Line], known: Sequence[str], text: Sequence[str]) -> Tab
     words = {name: [row[place] for _, row in rows] for place, name in enumerate(names) if name in text}
     numeric = [place for place, name in enumerate(names) if name not in text]
     rows, counted = [(number, [row[place] for place in numeric]) for number, row in rows], [names[place] for place in numeric]
-    values = _numbers(rows, counted, _decimal_mark(rows, counted, delimiter)).reshape(len(rows), len(counted))
+    values = _numbers(rows, counted, _decimal_mark(rows, counted, delimiter), gaps).reshape(len(rows), len(counted))
     return Table(tuple(names), dict(zip(counted, values.T, strict=True)), words, tuple(number for number, _ in rows))
 
 
@@ -165,11 +167,12 @@ def _number(cell: str, mark: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-def _numbers(rows: list[tuple[int, list[str]]], names: Sequence[str], mark: str) -> NDArray[np.float64]:
-    """The cells as numbers. Raises for the first that is none."""
+def _numbers(rows: list[tuple[int, list[str]]], names: Sequence[str], mark: str, gaps: Sequence[str]) -> NDArray[np.float64]:
+    """The cells as numbers, NaN for empty ones in the columns `gaps`. Raises for the first that is none."""
     values = [[_number(cell, mark) for cell in row] for _, row in rows]
     for position, ((number, row), found) in enumerate(zip(rows, values, strict=True)):
-        wrong = [place for place, value in enumerate(found) if value is None or not np.isfinite(value)]
+        empty = [name in gaps and not cell for name, cell in zip(names, row, strict=True)]
+        wrong = [n for n, value in enumerate(found) if not empty[n] and (value is None or not np.isfinite(value))]
         if position == 0 and 0 < len(wrong) == len(row) and not re.search(r"\d|nan|inf", "".join(row), re.IGNORECASE):
             raise _RefusedError(
                 f"line {number} ({_short(', '.join(row))}) holds no numbers; a row of units has no place here, remove it"
@@ -177,7 +180,7 @@ def _numbers(rows: list[tuple[int, list[str]]], names: Sequence[str], mark: str)
         if wrong:
             name, cell = names[wrong[0]] or f"cell {wrong[0] + 1}", row[wrong[0]]
             raise _RefusedError(f"line {number}: {name} is {_short(cell) or 'empty'}; accepted: a finite number")
-    return np.array(values, dtype=np.float64)
+    return np.array(values, dtype=np.float64)  # None is NaN
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddis.errors import InputError
-from ddis.grid import square
+from ddis.grid import Space, square
 from ddis.lazy import torch
 from ddis.observe.base import Joined, Placed, Sensors, SensorSettings
 from ddis.observe.blocks import Blocks as blocks
@@ -56,7 +56,7 @@ KINDS = Registry(
 def sensors_of(settings: SensorSettings | Sequence[SensorSettings]) -> Sensors | Joined:
     """The observation operator of settings of a study, or the sum of several. Raises InputError."""
     parts = [settings] if isinstance(settings, SensorSettings) else settings
-    made = [load_kind(part.kind).of_settings(part) for part in parts]
+    made = [load_kind(part.kind).of_settings(part).of_channel(part.channel) for part in parts]
     return made[0] if len(made) == 1 else Joined(tuple(made))
 
 
@@ -70,7 +70,7 @@ def simulate(
     u = torch.as_tensor(solution, dtype=torch.float64)
     a = u if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
     problem = grid.get("problem")
-    spaces = (square(len(u)),) * 2 if problem is None else [space.grid for space in problem.spaces(problem.resolution)][::-1]
+    spaces = (Space(square(len(u))),) * 2 if problem is None else problem.spaces(problem.resolution)[::-1]
     placed = Placed(sensors, *spaces)
     seen = placed.functionals.seen
     fields = placed.functionals.stack(u[None] if seen[0] else None, a[None] if seen[1] else None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
-from ddis.grid import Grid
+from ddis.grid import Grid, Space
 from ddis.lazy import torch
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Functionals:
 
     index    nodes [P, q] of the flattened solution; the coefficient's are counted on from `nodes`
     weights  [P, q], float64; None: all 1
-    nodes    number of nodes of the solution
+    nodes    number of values of the solution, over its channels
     """
 
     index: Tensor
@@ -112,27 +113,32 @@ class SensorSettings(BaseModel):
     kind           name of the kind, or module:Class of one outside the package
     noise          standard deviation of the simulated noise / that of the observed field, over the training split
     assumed_noise  what the likelihood takes it for; null: the same
+    channel        of the observed field, where it has several; 0 is the first
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     kind: str = "nodes"
     noise: float = Field(0.0, ge=0)
     assumed_noise: float | None = Field(None, ge=0)
+    channel: int = Field(0, ge=0)
 
     def inputs(self) -> dict[str, Any]:
         """What an observation depends on, without what is as it always was."""
         content = self.model_dump(mode="json")
-        return {key: value for key, value in content.items() if (key, value) not in (("kind", "nodes"), ("assumed_noise", None))}
+        usual = (("kind", "nodes"), ("assumed_noise", None), ("channel", 0))
+        return {key: value for key, value in content.items() if (key, value) not in usual}
 
 
 class Sensors(ABC):
     """An observation operator. A kind says which functionals it takes; noise: standard deviation(s) of the values, in their unit.
 
-    of: the field that is observed. In a study an operator is made from its Settings, and noise is relative.
+    of, channel: the field that is observed, and which of its channels.
+    In a study an operator is made from its Settings, and noise is relative.
     """
 
     Settings: ClassVar[type[SensorSettings]] = SensorSettings
     of: Which = "solution"
+    channel: int = 0
 
     def __init__(self, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
         self.noise = np.asarray(noise, dtype=np.float64)
@@ -158,6 +164,12 @@ class Sensors(ABC):
         """Mean squared error [P] of the functionals themselves (interpolation) on fields [N, *shape]; None: they are exact."""
         return None
 
+    def of_channel(self, channel: int) -> Sensors:
+        """The same observation of another channel; 0 is the first."""
+        made = copy(self)
+        made.channel = channel
+        return made
+
     def where(self, number: int) -> str:
         """Where a value is observed, for messages."""
         return f"number {number}"
@@ -182,21 +194,33 @@ class Joined:
 
 @dataclass(frozen=True)
 class Placed:
-    """Observation operators on the grids of a problem's solution and coefficient."""
+    """Observation operators on the spaces of a problem's solution and coefficient."""
 
     sensors: Sensors | Joined
-    solution: Grid
-    coefficient: Grid
+    solution: Space
+    coefficient: Space
+
+    def space(self, part: Sensors) -> Space:
+        """That of the field that a part observes. Raises InputError for a channel that the field does not have."""
+        space = self.solution if part.of == "solution" else self.coefficient
+        if not 0 <= part.channel < space.channels:
+            channels = f"0 to {space.channels - 1}" if space.channels > 1 else "0, as there is one"
+            raise InputError(f"channel {part.channel} of the {part.of}; accepted: {channels}")
+        return space
 
     def grid(self, part: Sensors) -> Grid:
-        return self.solution if part.of == "solution" else self.coefficient
+        return self.space(part).grid
 
     @cached_property
     def functionals(self) -> Functionals:
         """Those of all parts. Raises InputError for what is outside a grid or a domain."""
-        nodes = int(np.prod(self.solution.shape))
-        made = [(part, part.functionals(self.grid(part))) for part in self.sensors.parts]
-        return joined([Functionals(f.index + (nodes if part.of == "coefficient" else 0), f.weights, nodes) for part, f in made])
+        size, made = int(np.prod(self.solution.shape)), []
+        for part in self.sensors.parts:
+            grid = self.grid(part)
+            own = part.functionals(grid)
+            start = part.channel * int(np.prod(grid.shape)) + (size if part.of == "coefficient" else 0)
+            made.append(Functionals(own.index + start, own.weights, size))
+        return joined(made)
 
     def draw(self, seed: int, field: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which of the functionals a field shows [m], and of which part each is [m]; from (seed, field) alone."""

@@ -9,7 +9,7 @@ class CoefficientSettings(PointsSettings):
 
 
 class Coefficient(Points):
-    """points: [m, d], in units of the domain; values are of the coefficient a, not of the free field."""
+    """points: [m, d], in the domain's units; values are of the coefficient a, not of the free field."""
 
     Settings = CoefficientSettings
     of: Which = "coefficient"

@@ -6,7 +6,6 @@ This error of the interpolation, estimated on typical solutions, is a part of R.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,43 +22,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def cells(points: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Lower corner [m, d] of the cell that each of the points [m, d] lies in, and the fraction [m, d] of the cell.
-
-    On periodic axes the last cell ends at the first node. Raises InputError for points outside the domain.
-    """
-    lower, part = [], []
-    for axis, (size, length, wraps) in enumerate(zip(grid.shape, grid.lengths, grid.periodic, strict=True)):
-        outside = np.flatnonzero(~((points[:, axis] >= 0) & (points[:, axis] <= length * (1 + 1e-9))))
-        if outside.size:
-            raise InputError(f"point {tuple(points[outside[0]].tolist())} is outside the domain; accepted: 0 to {length:g}")
-        place = points[:, axis] / length * (size if wraps else size - 1)
-        nearest = np.round(place)
-        place = np.where(np.abs(place - nearest) < 1e-6, nearest, place)  # so that a node is a node
-        cell = np.minimum(np.floor(place).astype(np.int64), size - 1 if wraps else size - 2)
-        lower.append(cell)
-        part.append(place - cell)
-    return np.stack(lower, axis=1), np.stack(part, axis=1)
-
-
 def interpolation(points: NDArray[np.float64], grid: Grid) -> Functionals:
-    """Linear interpolation along each axis, at the points [m, d]: 2^d corners of a cell each."""
-    lower, part = cells(points, grid)
-    corners, weights = [], []
-    for shift in product((0, 1), repeat=lower.shape[1]):
-        place = (lower + shift) % grid.shape
-        corners.append(np.ravel_multi_index(tuple(place.T), grid.shape))
-        weights.append(np.where(shift, part, 1 - part).prod(axis=1))
-    index, weight = np.stack(corners, axis=1), np.stack(weights, axis=1)
-    outside = (~grid.nodes.flatten()[index] & (weight > 0)).any(axis=1)
-    if outside.any():
-        raise InputError(f"point {tuple(points[np.flatnonzero(outside)[0]].tolist())} is outside the domain")
-    return Functionals(torch.from_numpy(index), torch.from_numpy(weight), int(np.prod(grid.shape)))
+    """Linear interpolation along each axis, at the points [m, d]: 2^d corners of a cell each. Raises InputError for others."""
+    outside = np.flatnonzero(~grid.contains(points))
+    if outside.size:
+        ends = ", ".join(f"{name} from 0 to {length:g}" for name, length in zip(grid.axes, grid.lengths, strict=True))
+        masked = "" if grid.mask is None else ", between nodes of the domain's mask"
+        raise InputError(f"point {tuple(points[outside[0]].tolist())} is outside the domain; accepted: {ends}{masked}")
+    index, weights = grid.corners(points)
+    return Functionals(torch.from_numpy(index), torch.from_numpy(weights), int(np.prod(grid.shape)))
 
 
 def interpolation_variance(points: NDArray[np.float64], grid: Grid, fields: Tensor) -> Tensor:
     """Mean squared error [m] of the interpolation, to leading order, over smooth fields [N, *shape]."""
-    places, fraction = interpolation(points, grid), torch.from_numpy(cells(points, grid)[1])
+    places, fraction = interpolation(points, grid), torch.from_numpy(grid.cells(points)[1])
     error = torch.zeros(len(fields), len(points), dtype=torch.float64)
     for axis, wraps in enumerate(grid.periodic, start=1):
         bend = torch.roll(fields, 1, axis) - 2 * fields + torch.roll(fields, -1, axis)
@@ -71,8 +47,18 @@ def interpolation_variance(points: NDArray[np.float64], grid: Grid, fields: Tens
     return (error**2).mean(dim=0)
 
 
+def drawn_points(count: int, grid: Grid) -> NDArray[np.float64]:
+    """Points [m, d] at random in the domain, the same for all fields."""
+    rng = generator(0, "points")
+    points = np.empty((0, len(grid.shape)))
+    while len(points) < count:
+        more = rng.random((count, len(grid.shape))) * grid.lengths
+        points = np.concatenate([points, more[grid.contains(more)]])
+    return points[:count]
+
+
 class PointsSettings(SensorSettings):
-    """at: coordinates of each point; or count of them at random in the unit square. They are the same for all fields.
+    """at: coordinates of each point; or count of them at random in the domain. They are the same for all fields.
 
     Simulated values are interpolated from the nodes, so that no error of interpolation is assumed in a study.
     """
@@ -82,7 +68,7 @@ class PointsSettings(SensorSettings):
 
 
 class Points(Sensors):
-    """points: [m, d], in units of the domain; between_nodes: whether the values are of more than the nodes' interpolation."""
+    """points: [m, d], in the domain's units, or a number of them, to draw; between_nodes: whether values are not interpolated."""
 
     Settings: ClassVar[type[SensorSettings]] = PointsSettings
 
@@ -96,25 +82,31 @@ class Points(Sensors):
         super().__init__(noise, assumed_noise)
         self.points = np.asarray(points, dtype=np.float64)
         self.between_nodes = between_nodes
-        if self.points.ndim != 2 or not len(self.points) or not np.isfinite(self.points).all():
+        if self.points.ndim and (self.points.ndim != 2 or not len(self.points) or not np.isfinite(self.points).all()):
             raise InputError(f"points of shape {self.points.shape}; accepted: [m, axes], finite, at least one")
 
     @classmethod
     def of_settings(cls, settings: PointsSettings) -> Points:
         if (settings.at is None) == (settings.count is None):
             raise InputError("points: accepted: either at, a list of coordinates, or count")
-        if settings.at is None:
-            rng = generator(0, "points")
-            return cls(rng.random((settings.count or 0, 2)), settings.noise, settings.assumed_noise, between_nodes=False)
-        return cls(settings.at, settings.noise, settings.assumed_noise, between_nodes=False)
+        given: ArrayLike = settings.count or 0 if settings.at is None else settings.at
+        return cls(given, settings.noise, settings.assumed_noise, between_nodes=False)
 
-    def functionals(self, grid: Grid) -> Functionals:
+    def places(self, grid: Grid) -> NDArray[np.float64]:
+        """The points [m, d]. Raises InputError if they have other coordinates than the grid."""
+        if not self.points.ndim:
+            return drawn_points(int(self.points), grid)
         if self.points.shape[1] != len(grid.shape):
             raise InputError(f"points with {self.points.shape[1]} coordinates on {grid} nodes; accepted: {len(grid.shape)}")
-        return interpolation(self.points, grid)
+        return self.points
+
+    def functionals(self, grid: Grid) -> Functionals:
+        return interpolation(self.places(grid), grid)
 
     def where(self, number: int) -> str:
+        if not self.points.ndim:
+            return super().where(number)
         return f"at ({', '.join(f'{x:g}' for x in self.points[number])})"
 
     def own_error(self, grid: Grid, fields: Tensor) -> Tensor | None:
-        return interpolation_variance(self.points, grid, fields) if self.between_nodes else None
+        return interpolation_variance(self.places(grid), grid, fields) if self.between_nodes else None

@@ -113,8 +113,9 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
     index, owner = np.stack([chosen for chosen, _ in drawn]), drawn[0][1]
     spaces = dict(zip(FIELDS, spaces_of(study.make_problem(case.problem)), strict=True))
     seen = {"solution", *(part.of for part in placed.sensors.parts)}
-    scales = {name: mean_unit(Normalisation.of(getattr(train, name), spaces[name])) for name in seen}
-    parts = [(part.noise.item(), part.assumed_noise.item(), scales[part.of]) for part in placed.sensors.parts]
+    scales = {name: Normalisation.of(getattr(train, name), spaces[name]) for name in seen}
+    stds = {name: np.ravel(scale.std) for name, scale in scales.items()}
+    parts = [(p.noise.item(), p.assumed_noise.item(), float(stds[p.of][p.channel])) for p in placed.sensors.parts]
     noise = np.array([simulated * scale for simulated, _, scale in parts])[owner]
     variance = np.array([max(assumed**2, NOISELESS_VARIANCE) * scale**2 for _, assumed, scale in parts])[owner]
     solution, coefficient, functionals = pairs.solution[fields], pairs.coefficient[fields], placed.functionals
@@ -124,7 +125,7 @@ def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observe
         rng = generator(study.seed, "observation", stream + int(f))
         row += noise.astype(np.float32) * rng.standard_normal(len(row), dtype=np.float32)
     unit = np.array([scale for *_, scale in parts])[owner]
-    return Observed(coefficient, solution, placed, index, values, unit, variance, scales["solution"])
+    return Observed(coefficient, solution, placed, index, values, unit, variance, mean_unit(scales["solution"]))
 
 
 @dataclass(frozen=True)

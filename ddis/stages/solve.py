@@ -1,9 +1,9 @@
 """`ddis solve`: the posterior of a user's own observations, with the networks of a finished study. `ddis.solve` in Python.
 
-The networks know fields at the nodes only; between them fields are interpolated bilinearly. What separates an observation from
-the prediction is then R: its noise, the error of interpolation (independent from point to point, estimated on draws from the
-prior and their solutions) and the operator's own error. Noise below 0.1 % of the observed field's standard deviation is
-taken as that.
+The networks know fields at the nodes only; between them fields are interpolated linearly along each axis. What separates an
+observation from the prediction is then R: its noise, the error of interpolation (independent from point to point, estimated on
+draws from the prior and their solutions) and the operator's own error. Noise below 0.1 % of the observed field's standard
+deviation is taken as that.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from ddis.errors import InputError
 from ddis.evaluation.figures import posterior as figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
+from ddis.grid import Space
 from ddis.pde.base import Problem
-from ddis.posterior import INTERPOLATION_DRAWS, Posterior
+from ddis.posterior import INTERPOLATION_DRAWS, Posterior, spaces_of
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.result import Misfit
@@ -55,16 +56,15 @@ Array = NDArray[np.float32]
 class Solution:
     """The posterior of a coefficient given observations, in physical units.
 
-    mean, std [S, S]; samples [K, S, S]; x, y [S]: places of the nodes [i, j]; predicted [K, m]: the operator's solution of each
-    sample at the observed points, with its gains where the error model has them, or where the coefficient is observed the sample.
-    std is that of the samples (n - 1). attributes: how it was made.
+    mean, std [*shape]; samples [K, *shape]; axes: places of the nodes along each axis, by name; predicted [K, m]: the
+    operator's solution of each sample at the observed points, with its gains where the error model has them, or where the
+    coefficient is observed the sample. std is that of the samples (n - 1). attributes: how it was made.
     """
 
     mean: Array
     std: Array
     samples: Array
-    x: Array
-    y: Array
+    axes: dict[str, Array]
     observations: Observations
     predicted: Array
     misfit: Misfit
@@ -74,12 +74,11 @@ class Solution:
     def save(self, path: Path | str) -> None:
         """Writes `path` (HDF5) and a picture beside it (PNG), both or none; what is there is written over."""
         picture = to_png(self.picture())
-        arrays = {name: getattr(self, name) for name in ("mean", "std", "samples", "x", "y", "predicted")}
+        arrays = {name: getattr(self, name) for name in ("mean", "std", "samples", "predicted")} | self.axes
+        arrays |= {"observations": self.observations.table()}
+        arrays |= {name: kind for name in ("of", "channel") if (kind := getattr(self.observations, name)).any()}
         with atomic_path(picture_path(path)) as temporary:
             temporary.write_bytes(picture)
-            arrays |= {"observations": self.observations.table()}
-            if self.observations.of.any():
-                arrays |= {"of": self.observations.of}
             write_arrays(path, LAYOUT, arrays, self.attributes)
 
     def picture(self) -> Figure:
@@ -88,7 +87,8 @@ class Solution:
         names = tuple(drawable(f"{label} ({problem.units})") for label in (problem.coefficient_label, problem.solution_label))
         pairs = "" if known["pairs"] is None else f", {known['percent']:g} % of the pairs"
         title = f"{known['problem']}, {known['run']}{pairs}"
-        return figure.picture(self.observations, self.mean, self.std, self.samples, self.x, (names[0], names[1]), title)
+        fields = self.mean, self.std, self.samples
+        return figure.picture(self.observations, fields, spaces_of(problem), (names[0], names[1]), title)
 
 
 def solve(
@@ -114,14 +114,11 @@ def solve(
     Raises InputError for whatever cannot be used, before any long work.
     """
     study, problem = open_model(Path(model))
-    if not study.make_problem(problem).is_plain(study.data.resolution):
-        raise InputError(f"problem {problem!r}: accepted by solve: problems with one channel on S x S nodes for both fields")
     settings = settings_of(study, problem, method, samples)
     label = checked_percent(study, Path(model), settings, method, percent)
     if seed < 0:
         raise InputError(f"seed {seed}; accepted: 0 or more")
-    periodic = study.make_problem(problem).basis == "fourier"
-    data = read_observations(observations, study.data.resolution, periodic)
+    data = read_observations(observations, spaces_of(study.make_problem(problem)))
     with threads(study.threads):
         return posterior_of(study, Case(problem, "own", method, label), settings, data, seed)
 
@@ -135,7 +132,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         pairs = load_pairs(study, case.problem, "train")
         known = training_share(study, case.percent)[:INTERPOLATION_DRAWS]
         prior = replace(prior, examples=torch.from_numpy(pairs.solution[known]))
-    sensors, order = sensors_of(data)
+    sensors, order = sensors_of(data, spaces_of(parts.problem))
     posterior = Posterior(parts.problem, prior, parts.operator, sensors, data.value[order], seed=study.seed, device=parts.device)
     begin = time.perf_counter()
     generators = [generator(seed, f"solve {case.problem}", number) for number in range(settings.samples)]
@@ -159,14 +156,13 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "device": record["device"],
         "provenance": record,
     }
-    x, y = (axis.astype(np.float32) for axis in posterior.spaces[0].grid.coordinates())
+    grid = posterior.spaces[0].grid
     fields = result.samples.astype(np.float64)
     return Solution(
         mean=fields.mean(axis=0).astype(np.float32),
         std=fields.std(axis=0, ddof=1).astype(np.float32),
         samples=result.samples,
-        x=x,
-        y=y,
+        axes={name: axis.astype(np.float32) for name, axis in zip(grid.axes, grid.coordinates(), strict=True)},
         observations=data,
         predicted=result.predicted[:, np.argsort(order)],
         misfit=misfit,
@@ -175,13 +171,16 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
     )
 
 
-def sensors_of(data: Observations) -> tuple[observe.Sensors | observe.Joined, NDArray[np.intp]]:
-    """Points of the solution, then of the coefficient, as far as there are any; and the rows [m] in that order."""
-    order = np.argsort(data.of, kind="stable")
-    places = np.stack([data.x, data.y], axis=1)
-    kinds = (observe.points, ~data.of), (observe.coefficient, data.of)
-    parts = tuple(kind(places[rows], data.noise[rows]) for kind, rows in kinds if rows.any())
-    return parts[0] if len(parts) == 1 else observe.Joined(parts), order
+def sensors_of(data: Observations, spaces: tuple[Space, Space]) -> tuple[observe.Sensors | observe.Joined, NDArray[np.intp]]:
+    """Points of the solution, then of the coefficient, channel by channel; and the rows [m] in that order."""
+    order = np.lexsort((data.channel, data.of))
+    parts: list[observe.Sensors] = []
+    for of, channel in sorted(set(zip(data.of.tolist(), data.channel.tolist(), strict=True))):
+        rows = (data.of == of) & (data.channel == channel)
+        columns = data.columns(spaces[0 if of else 1])
+        kind = observe.coefficient if of else observe.points
+        parts.append(kind(data.places[rows][:, columns], data.noise[rows]).of_channel(channel))
+    return parts[0] if len(parts) == 1 else observe.Joined(tuple(parts)), order
 
 
 def open_model(model: Path) -> tuple[Study, str]:
@@ -279,9 +278,8 @@ def report_misfit(solution: Solution) -> None:
     if misfit.explained:
         _log.info("%s (%s)", fit, numbers)
         return
-    place = f"({data.x[misfit.worst]:g}, {data.y[misfit.worst]:g})" + ", of the coefficient" * bool(data.of[misfit.worst])
     _log.warning(
         "warning: %s (%s). Largest at %s: %.2g standard deviations. Check the noise, that observation, and whether the "
         "coefficient is like those of the training data",
-        *(fit, numbers, place, misfit.worst_deviations),
+        *(fit, numbers, data.where(misfit.worst), misfit.worst_deviations),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.evaluation import metrics
+from ddis.evaluation.figures.grids import aspect, by_channel, colour_bar, draw_field, ends, proportions, ticks
 from ddis.evaluation.figures.style import drawing, field_colours, plain_number, run_label, setting
 from ddis.grid import Grid, Space
 
 _COLUMNS = 8
 """Pictures beside each other in a gallery, at most; more go below."""
-_LONGEST = 3.0
-"""Longest side of a picture, in units of the other; what is longer is drawn out of proportion."""
 
 
 def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean", "sample"] = "mean") -> Figure:
@@ -35,7 +34,7 @@ def gallery(runs: Sequence[Samples], fields: Sequence[int], show: Literal["mean"
     shown = [(field, channel) for field in fields for channel in range(first.spaces[0].channels)]
     blocks = -(-(len(runs) + 1) // _COLUMNS)
     columns = -(-(len(runs) + 1) // blocks)
-    width, height = _size(first.spaces[0].grid)
+    width, height = proportions(first.spaces[0].grid)
     with drawing({"axes.grid": False}):
         # By itself the layout leaves too little room for the labels of a part's colour bars.
         layout = ConstrainedLayoutEngine(rect=(0.0, 0.0, 0.985, 1.0))
@@ -54,8 +53,8 @@ def portrait(samples: Samples, field: int, channel: int = 0) -> Figure:
     """
     space = samples.spaces[0]
     grid, own = space.grid, Space(space.grid)
-    truth = _by_channel(samples.coefficient_true[field], space)[channel]
-    members = _by_channel(samples.coefficient[field], space)[:, channel]
+    truth = by_channel(samples.coefficient_true[field], space)[channel]
+    members = by_channel(samples.coefficient[field], space)[:, channel]
     mean = members.mean(axis=0)
     shown = {"truth $a$": truth, f"one sample, $l^2$ error {100 * metrics.relative_l2(members[0], truth, own):.1f} %": members[0]}
     widths = {"error": np.abs(mean - truth)}
@@ -63,19 +62,19 @@ def portrait(samples: Samples, field: int, channel: int = 0) -> Figure:
         shown[f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth, own):.1f} %"] = mean
         widths = {"standard deviation": members.std(axis=0, ddof=1), "error of the mean": widths["error"]}
     top = np.quantile([*widths.values()], 0.995)
-    width, height = _size(grid)
+    width, height = proportions(grid)
     with drawing({"axes.grid": False}):
         figure = Figure(figsize=(2.35 * width * len(shown | widths) + 1.4, 2.9 * height), layout="constrained")
         axes = figure.subplots(1, len(shown | widths), squeeze=False, sharex=True, sharey=len(grid.shape) == 2)
         left, right = axes[0, : len(shown)], axes[0, len(shown) :]
         for ax, (title, values) in zip(left, shown.items(), strict=True):
-            picture = _picture(ax, values, field_colours(truth), grid)
+            picture = draw_field(ax, values, field_colours(truth), grid)
             ax.set_title(title)
-        _colour_bar(figure, picture, list(left), "$a$ (dimensionless)", pad=0.01, extend="both")
+        colour_bar(figure, picture, list(left), "$a$ (dimensionless)", pad=0.01, extend="both")
         for ax, (title, values) in zip(right, widths.items(), strict=True):
-            picture = _picture(ax, values, {"cmap": "magma", "vmin": 0.0, "vmax": top}, grid)
+            picture = draw_field(ax, values, {"cmap": "magma", "vmin": 0.0, "vmax": top}, grid)
             ax.set_title(title)
-        _colour_bar(figure, picture, list(right), "dimensionless", pad=0.01, extend="max")
+        colour_bar(figure, picture, list(right), "dimensionless", pad=0.01, extend="max")
         _outer_labels(axes, grid)
         figure.suptitle(f"{run_label(samples)}: test field {field}, {setting(samples)}", fontsize=9)
     return figure
@@ -85,18 +84,18 @@ def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, spaces:
     """Pairs of a data set side by side, arrays [n, *shape], coefficient above solution; a row is one channel."""
     count, rows = len(coefficient), []
     for fields, space, name in zip((coefficient, solution), spaces, ("coefficient $a$", "solution $u$"), strict=True):
-        channels = _by_channel(fields, space)
+        channels = by_channel(fields, space)
         numbers = [f" {channel + 1}" if space.channels > 1 else "" for channel in range(space.channels)]
         rows += [(channels[:, i], space.grid, f"{name}{number}") for i, number in enumerate(numbers)]
-    width, height = (max(sizes) for sizes in zip(*(_size(space.grid) for space in spaces), strict=True))
+    width, height = (max(sizes) for sizes in zip(*(proportions(space.grid) for space in spaces), strict=True))
     with drawing({"axes.grid": False}):
         figure = Figure(figsize=(1.9 * width * count + 1.2, 2.2 * height * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), count, squeeze=False)
         for number, (row, (fields, grid, name)) in enumerate(zip(axes, rows, strict=True), start=1):
             scale = field_colours(fields)
             for ax, field in zip(row, fields, strict=True):
-                picture = _picture(ax, field, scale, grid)
-            _colour_bar(figure, picture, list(row), f"{name} (dimensionless)", pad=0.01, format=plain_number)
+                picture = draw_field(ax, field, scale, grid)
+            colour_bar(figure, picture, list(row), f"{name} (dimensionless)", pad=0.01, format=plain_number)
             row[0].set_ylabel(name if len(grid.shape) == 1 else f"${grid.names[1]}$")
             for ax in row[1:]:
                 ax.tick_params(labelleft=False)
@@ -113,21 +112,21 @@ def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, channel
     first = runs[0]
     space, seen_space = first.spaces
     grid, own = space.grid, Space(space.grid)
-    truth = _by_channel(first.coefficient_true[field], space)[channel]
-    estimates = [_by_channel(_estimate(samples, field, show), space)[channel] for samples in runs]
+    truth = by_channel(first.coefficient_true[field], space)[channel]
+    estimates = [by_channel(_estimate(samples, field, show), space)[channel] for samples in runs]
     blocks, columns = shape
     axes = part.subplots(2 * blocks, columns, squeeze=False)
     above, below = axes[::2].ravel(), axes[1::2].ravel()
     scale = field_colours(truth)
-    picture = _picture(above[0], truth, scale, grid)
+    picture = draw_field(above[0], truth, scale, grid)
     above[0].set_title("truth $a$")
     largest = [np.abs(estimate - truth).max() for estimate in estimates if np.isfinite(estimate).all()]
     # The middle run sets the scale: the worst would wash out the errors of the others.
     top = min(float(np.median(largest)) if largest else 1.0, float(np.ptp(truth)))
     errors = {"cmap": "magma", "vmin": 0.0, "vmax": top}
     for place, (samples, estimate) in enumerate(zip(runs, estimates, strict=True), start=1):
-        _picture(above[place], estimate, scale, grid)
-        wrong = _picture(below[place], np.abs(estimate - truth), errors, grid)
+        draw_field(above[place], estimate, scale, grid)
+        wrong = draw_field(below[place], np.abs(estimate - truth), errors, grid)
         size = samples.coefficient.shape[1]
         name = f"mean of {size}" if show == "mean" and size > 1 else "one sample"
         error = 100 * metrics.relative_l2(estimate, truth, own) if np.isfinite(estimate).all() else None
@@ -137,9 +136,9 @@ def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, channel
     for ax in (*above[len(runs) + 1 :], *below[len(runs) + 1 :]):
         ax.set_axis_off()
     seen = _sensors(below[0], first.observation[field], first.mask[field], seen_space.grid)
-    _colour_bar(part, picture, list(axes[0]), "$a$ (dimensionless)", pad=0.01, extend="both")
-    _colour_bar(part, wrong, list(axes[1]), "$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
-    _colour_bar(part, seen, below[0], "$u$ (dimensionless)", location="left", pad=0.02, format=plain_number)
+    colour_bar(part, picture, list(axes[0]), "$a$ (dimensionless)", pad=0.01, extend="both")
+    colour_bar(part, wrong, list(axes[1]), "$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
+    colour_bar(part, seen, below[0], "$u$ (dimensionless)", location="left", pad=0.02, format=plain_number)
     _outer_labels(axes, grid)
     what = f", channel {channel + 1}" if space.channels > 1 else ""
     part.suptitle(f"Test field {field}{what}, {setting(first)}", fontsize=9)
@@ -150,69 +149,20 @@ def _estimate(samples: Samples, field: int, show: str) -> NDArray[np.float64]:
     return np.asarray(members.mean(axis=0) if show == "mean" else members[0])
 
 
-def _by_channel(fields: NDArray[Any], space: Space) -> NDArray[np.float64]:
-    """Fields [..., *shape] as [..., C, *nodes], float64."""
-    before = fields.shape[: fields.ndim - len(space.shape)]
-    return fields.astype(np.float64).reshape(*before, space.channels, *space.grid.shape)
-
-
-def _size(grid: Grid) -> tuple[float, float]:
-    """Width and height of a picture, in units of those of a square's."""
-    if len(grid.shape) == 1:
-        return 1.3, 1.0
-    ratio = grid.lengths[0] / grid.lengths[1]
-    return min(_LONGEST, max(1.0, ratio)), min(_LONGEST, max(1.0, 1 / ratio))
-
-
-def _aspect(grid: Grid) -> Literal["equal", "auto"]:
-    return "equal" if max(_size(grid)) < _LONGEST else "auto"
-
-
-def _ends(grid: Grid, axis: int) -> tuple[float, float]:
-    """Where an axis of a picture begins and ends: half a spacing outside the nodes."""
-    half, places = grid.spacing[axis] / 2, grid.coordinates()[axis]
-    return float(places[0]) - half, float(places[-1]) + half
-
-
-def _ticks(grid: Grid, axis: int) -> list[float]:
-    length = grid.lengths[axis]
-    return [0.0, length / 2, length]
-
-
-def _picture(ax: Axes, field: NDArray[Any], scale: Mapping[str, Any], grid: Grid) -> Any:
-    """A field as colours, blank outside the domain, which are returned for a colour bar; on a line its graph, and None."""
-    ax.set(xlim=_ends(grid, 0), xticks=_ticks(grid, 0))
-    if len(grid.shape) == 1:
-        ax.plot(*grid.coordinates(), field, color="#0072B2", lw=1.2)
-        margin = 0.05 * (scale["vmax"] - scale["vmin"])
-        ax.set_ylim(scale["vmin"] - margin, scale["vmax"] + margin)
-        return None
-    ax.set(yticks=_ticks(grid, 1), facecolor="0.8")
-    shown = np.ma.masked_array(field.T, mask=~grid.nodes.T)
-    extent = (*_ends(grid, 0), *_ends(grid, 1))
-    return ax.imshow(shown, origin="lower", extent=extent, interpolation="nearest", aspect=_aspect(grid), **scale)
-
-
 def _sensors(ax: Axes, observation: NDArray[Any], mask: NDArray[Any], grid: Grid) -> Any:
     """Observed values as coloured points, which are returned for a colour bar; on a line as points of a graph, and None."""
     index, values = np.nonzero(mask), observation[mask].astype(np.float64)
     places = [axis[i] for axis, i in zip(grid.coordinates(), index, strict=True)]
     x, y = places[0], places[-1]
     ax.set_ylabel("" if len(grid.shape) == 1 else f"${grid.names[1]}$")
-    ax.set(facecolor="0.92", xlim=_ends(grid, 0), xticks=_ticks(grid, 0))
+    ax.set(facecolor="0.92", xlim=ends(grid, 0), xticks=ticks(grid, 0))
     ax.set_title(f"observed $u$, {len(values)} nodes")
     if len(grid.shape) == 1:
         ax.plot(x, values, "s", ms=3)
         return None
-    ax.set(aspect=_aspect(grid), ylim=_ends(grid, 1), yticks=_ticks(grid, 1))
+    ax.set(aspect=aspect(grid), ylim=ends(grid, 1), yticks=ticks(grid, 1))
     size = min(14.0, 2400 / len(values))
     return ax.scatter(x, y, c=values, s=size, marker="s", linewidths=0, **field_colours(values))
-
-
-def _colour_bar(figure: Figure | SubFigure, picture: Any, axes: Any, label: str, **options: Any) -> None:
-    """For pictures; graphs have their values at the axis."""
-    if picture is not None:
-        figure.colorbar(picture, ax=axes, label=label, **options)
 
 
 def _outer_labels(axes: NDArray[Any], grid: Grid) -> None:
