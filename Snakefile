@@ -17,7 +17,7 @@ wildcard_constraints:
     percent=PERCENT,
     shard=r"\d+",
     split="train|validation|test",
-    model=f"(joint|joint-white|operator)-{PERCENT}",
+    model=rf"[^/]+-{PERCENT}",
 
 
 localrules:

@@ -40,6 +40,7 @@ from ddis.fields.bases import Basis, basis
 from ddis.files import atomic_path, write_json, write_text
 from ddis.grid import square
 from ddis.models.denoiser import SIGMA_DATA
+from ddis.models.ids import ModelId
 from ddis.observe.base import node_functions
 from ddis.observe.nodes import draw_nodes
 from ddis.observe.observation import Observation
@@ -49,10 +50,10 @@ from ddis.provenance import collect
 from ddis.randomness import generator
 from ddis.sampling.base import RunSettings
 from ddis.stages.common import keep_freed_memory, load_pairs, training_share, validation_share
-from ddis.stages.networks import Trained, load_network
 from ddis.stages.sampler import Observed, Sampler
 from ddis.stages.train import operator_job
 from ddis.text import pipe_table
+from ddis.trained import Trained, load_network
 from ddis.training.distributed import Ranks
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +93,7 @@ class StressedSampler(Sampler):
 
     def __init__(self, study: Study, case: Case, settings: RunSettings, operator: Trained, covariance: Covariance | None = None):
         super().__init__(study, case, settings)
-        made = operator.as_operator(basis(self.parts.problem.basis, study.data.resolution))
+        made = operator.as_operator()
         if covariance is not None:
             made.error = StatedError(made.error.gain, covariance)  # type: ignore[union-attr, assignment]
         self.parts = replace(self.parts, operator=made)
@@ -190,12 +191,15 @@ class Stress:
         study = Study.load(content)
         study._folder = self.study.folder
         torch.manual_seed(int(generator(study.seed, f"initialise operator-{percent}").integers(2**62)))
-        job = operator_job(study, self.name, percent, CPU, Ranks())
+        job = operator_job(study, self.name, ModelId("operator", percent), CPU, Ranks())
         for _ in job.trainer.run():
             pass
         best = job.trainer.average
         best.load_state_dict(job.trainer.best)
         return Trained(
+            ModelId("operator", percent),
+            self.problem,
+            study.noise,
             best.eval().requires_grad_(False),
             **job.normalisation,
             spectrum=None,

@@ -9,12 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddis import observe, operators, priors
+    from ddis import observe, operator, prior
     from ddis.pde import problem
     from ddis.posterior import Posterior
     from ddis.stages.solve import solve
-
-    operator, prior = operators, priors
 
 __all__ = ["Posterior", "observe", "operator", "prior", "problem", "solve"]
 
@@ -23,8 +21,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "Posterior": "ddis.posterior:Posterior",
     "observe": "ddis.observe",
-    "operator": "ddis.operators",
-    "prior": "ddis.priors",
+    "operator": "ddis.operator",
+    "prior": "ddis.prior",
     "problem": "ddis.pde:problem",
     "solve": "ddis.stages.solve:solve",
 }

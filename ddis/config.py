@@ -7,10 +7,10 @@ accepted. `Study.inputs` says, stage by stage, what a result depends on; its dig
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BeforeValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     PrivateAttr,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -27,11 +28,11 @@ from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
 from ddis.inputs import INPUTS
-from ddis.models.ids import ModelId
+from ddis.models.ids import OPERATOR, PARTS, ModelId
 from ddis.observe import Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
-from ddis.refusals import explain, shown, text_keys
+from ddis.refusals import SettingError, explain, shown, text_keys, validated
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import load_method, run_settings
 from ddis.settings import (
@@ -40,12 +41,12 @@ from ddis.settings import (
     DataSettings,
     Name,
     NoiseSettings,
-    OperatorConfig,
-    PriorSettings,
     ProblemSettings,
     Settings,
     TuningSettings,
 )
+from ddis.training.diffusion import DiffusionSettings
+from ddis.training.sections import OperatorSettings, PriorSettings, TrainedSettings
 from ddis.training.settings import TrainingSettings
 from ddis.versions import METHODS as METHOD_VERSIONS
 from ddis.versions import NETWORKS, STAGES, version
@@ -53,6 +54,7 @@ from ddis.versions import PROBLEMS as PROBLEM_VERSIONS
 from ddis.written import as_written
 from ddis.yaml_text import merged, parse_assignments, read_yaml
 
+RESERVED = ("solver", "corrected")  # names of operators that no section may have
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -75,22 +77,37 @@ class Study(Settings):
     fractions: tuple[Fraction, ...] = Field(min_length=1)
     observations: dict[Name, SerializeAsAny[SensorSettings] | tuple[SerializeAsAny[SensorSettings], ...]] = Field(min_length=1)
     noise: NoiseSettings = NoiseSettings()
-    prior: PriorSettings = PriorSettings()
-    joint: PriorSettings = PriorSettings()
-    operator: OperatorConfig = OperatorConfig()
+    prior: DiffusionSettings = DiffusionSettings()
+    joint: DiffusionSettings = DiffusionSettings()
+    operator: OperatorSettings = OperatorSettings()
+    operators: dict[Name, OperatorSettings] = Field({})
     runs: dict[Name, SerializeAsAny[RunSettings]] = Field(min_length=1)
     tuning: TuningSettings = TuningSettings()
     _folder: Path | None = PrivateAttr(None)
 
+    @field_validator("operators", mode="before")
+    @classmethod
+    def _variants(cls, value: Any, info: ValidationInfo) -> Any:
+        """Each operator with what it does not give from `operator`."""
+        base = info.data.get("operator")
+        if not isinstance(value, Mapping) or base is None:
+            return value
+        taken = [name for name in value if name in RESERVED or name == base.name]
+        if taken:
+            others = ", ".join([base.name, *RESERVED])
+            raise SettingError(f"{taken[0]}: the name of another operator; accepted: other names than {others}")
+        return {name: _below(name, _variant, base, given) for name, given in value.items()}
+
     @field_validator("runs", mode="before")
     @classmethod
-    def _typed_runs(cls, value: Any) -> Any:
+    def _typed_runs(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Mapping):
             return value
         for name, run in value.items():
             if not isinstance(run, Mapping | RunSettings | None):
                 raise InputError(f"runs.{name}: {run!r}; accepted: settings such as {{method: ddis, samples: 4}}, or nothing")
-        return {name: run_settings(name, dict(run or {})) for name, run in value.items()}
+        own = info.data.get("operator", OperatorSettings())
+        return {name: _with_operator(run_settings(name, dict(run or {})), own.name) for name, run in value.items()}
 
     @field_validator("observations", mode="before")
     @classmethod
@@ -115,6 +132,7 @@ class Study(Settings):
         _check_fractions("fractions", self.fractions)
         self._check_training()
         for name, run in self.runs.items():
+            self._check_operator(name, run)
             if run.fractions is not None:
                 _check_fractions(f"runs.{name}.fractions", run.fractions)
             unknown = set(run.problems or ()) - set(self.problems)
@@ -139,7 +157,7 @@ class Study(Settings):
         """Raises InputError if two results would have one file, also on disks that do not tell capitals from small letters."""
         problems, observations, runs = list(self.problems), list(self.observations), list(self.runs)
         figures = (problems, observations), (problems, observations, runs)
-        for kinds in ((problems,), (observations,), (runs,), *figures):
+        for kinds in ((problems,), (observations,), (runs,), (list(self.operators),), *figures):
             found: dict[str, tuple[str, ...]] = {}
             for names in product(*kinds):
                 other = found.setdefault("-".join(names).casefold(), names)
@@ -165,29 +183,36 @@ class Study(Settings):
                     f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
                     f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
                 )
-            if run.operator == "solver" and not load_method(run.method).uses_operator:
-                raise InputError(f"runs.{label}.operator: solver; method {run.method!r} has no operator: leave it out")
             if wanted:
                 try:
                     method = load_method(run.method)
                     method(run).check(problem, size)
-                    if method.prior == "joint":
+                    if method.prior not in (None, "coefficient"):
                         problem.check_joint(size)
                 except InputError as error:
                     raise InputError(f"runs.{label}.{error}") from error
 
+    def _check_operator(self, label: str, run: RunSettings) -> None:
+        if not load_method(run.method).uses_operator:
+            if run.operator == "solver":
+                raise InputError(f"runs.{label}.operator: solver; method {run.method!r} has no operator: leave it out")
+        elif run.operator not in (accepted := [self.operator.name, *self.operators, "solver"]):
+            raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
+
     def _check_training(self) -> None:
         fractions = [*self.fractions, *(f for run in self.runs.values() for f in run.fractions or ())]
         used = {percent_label(fraction) for fraction in fractions}
-        for part in ("prior", "joint", "operator"):
-            for percent in getattr(self, part).at:
-                if part == "prior" or percent not in used:
-                    accepted = "none, it sees all coefficients" if part == "prior" else ", ".join(sorted(used, key=float))
-                    raise InputError(f"{part}.at.{percent}: no fraction of the study; accepted: {accepted}")
-                self.training(part, percent)
-        pad = round(self.operator.network.padding * self.data.resolution)
-        if pad >= self.data.resolution:
-            raise InputError(f"operator.network.padding {self.operator.network.padding}: reflects more nodes than there are")
+        for key, section in self.sections().items():
+            pairs = PARTS.get(key, True)  # operators.NAME is trained on them, as operator is
+            for percent in section.at:
+                if not pairs or percent not in used:
+                    accepted = ", ".join(sorted(used, key=float)) if pairs else "none, it sees all coefficients"
+                    raise InputError(f"{key}.at.{percent}: no fraction of the study; accepted: {accepted}")
+                _below(key, section.training_at, percent)
+            if isinstance(section, OperatorSettings):
+                padding = section.network.padding
+                if round(padding * self.data.resolution) >= self.data.resolution:
+                    raise InputError(f"{key}.network.padding {padding}: reflects more nodes than there are")
         for name in self.problems if self.noise.kernel != "white" else ():
             grid = self.make_problem(name).coefficient_space(self.data.resolution).grid
             try:
@@ -199,10 +224,10 @@ class Study(Settings):
         names = dict.fromkeys(name for case in self.cases() for name in self.models_of(case.run, case.percent))
         for name in names:
             model, count = ModelId.parse(name), self.training_processes
-            batch = self.training(model.part, model.percent).batch
+            batch = self.training(model).batch
             if batch % count:
                 raise InputError(
-                    f"{model.part}.training.batch {batch}: cannot be divided among training_processes {count}; "
+                    f"{self.section_name(model)}.training.batch {batch}: cannot be divided among training_processes {count}; "
                     f"accepted: multiples of {count}"
                 )
 
@@ -304,14 +329,37 @@ class Study(Settings):
         """Number of observed values of a field. Raises InputError for what is not on the grid."""
         return len(self.placed(problem, observation).draw(0, 0)[0])
 
-    def training(self, part: str, percent: str | None) -> TrainingSettings:
-        """Training settings of `prior`, `joint` or `operator` at a percent of the pairs."""
-        settings = getattr(self, part)
-        changes = settings.at.get(percent, {})
-        try:
-            return TrainingSettings.model_validate({**settings.training.model_dump(), **changes})
-        except ValidationError as error:
-            raise InputError(f"{part}.at.{percent}: {explain(TrainingSettings, error.errors()[0])}") from error
+    def sections(self) -> dict[str, TrainedSettings]:
+        """The sections of what is trained, by key."""
+        operators = {f"operators.{name}": section for name, section in self.operators.items()}
+        return {**{key: value for key, value in self if isinstance(value, TrainedSettings)}, **operators}
+
+    def section_name(self, model: ModelId) -> str:
+        """The key of a model's settings. Raises InputError for an operator that is not in the study."""
+        if model.variant and model.variant not in self.operators:
+            known = ", ".join(self.operators) or "none"
+            raise InputError(f"model {str(model)!r}: {model.variant!r} is not in the study; accepted operators: {known}")
+        return f"operators.{model.variant}" if model.variant else model.part
+
+    def section(self, model: ModelId) -> TrainedSettings:
+        """The settings of a model. Raises InputError for an operator that is not in the study."""
+        return self.sections()[self.section_name(model)]
+
+    def prior_section(self, model: ModelId) -> PriorSettings:
+        """The settings of a prior."""
+        section = self.section(model)
+        assert isinstance(section, PriorSettings)
+        return section
+
+    def operator_section(self, model: ModelId) -> OperatorSettings:
+        """The settings of an operator."""
+        section = self.section(model)
+        assert isinstance(section, OperatorSettings)
+        return section
+
+    def training(self, model: ModelId) -> TrainingSettings:
+        """Training settings of a model at its percent of the pairs."""
+        return self.section(model).training_at(model.percent)
 
     def percents(self, run: str) -> list[str]:
         """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
@@ -327,6 +375,10 @@ class Study(Settings):
     def operator_of(self, run: str) -> str | None:
         """The operator that guides a run; None for methods without one."""
         return operator_of(self.runs[run])
+
+    def with_operator(self, settings: RunSettings) -> RunSettings:
+        """The settings of a run that may name no operator, with the study's own."""
+        return _with_operator(settings, self.operator.name)
 
     def cases(self) -> list[Case]:
         """Every row of the tables."""
@@ -349,7 +401,19 @@ class Study(Settings):
 
     def models_of(self, run: str, percent: str) -> list[str]:
         """Names of the trained models that a run needs."""
-        return models_of(self.runs[run], percent)
+        return self.models_for(self.runs[run], percent)
+
+    def models_for(self, settings: RunSettings, percent: str) -> list[str]:
+        """Names of the trained models that a run of these settings needs."""
+        method, operator = load_method(settings.method), operator_of(settings)
+        found = []
+        if method.prior == "coefficient":
+            found.append(ModelId("prior"))
+        elif method.prior is not None:
+            found.append(ModelId(method.prior, percent, method.noise == "white"))
+        if operator not in (None, "solver"):
+            found.append(ModelId(OPERATOR, percent, variant="" if operator == self.operator.name else operator))
+        return [str(model) for model in found]
 
     def shards_of(self, case: Case) -> list[range]:
         """Test fields of each of a run's sampling jobs: whole batches, so that samples do not depend on `shards`."""
@@ -375,8 +439,8 @@ class Study(Settings):
             name = self.problems[what["problem"]].pde
             found[name] = version(PROBLEM_VERSIONS, name, type(self.make_problem(what["problem"])))
         if stage == "train":
-            network = "fno" if ModelId.parse(what["model"]).part == "operator" else "denoiser"
-            found[network] = NETWORKS[network]
+            kinds = self.section(ModelId.parse(what["model"])).versioned()
+            found |= {name: version(NETWORKS, name, made) for name, made in kinds.items()}
         if "run" in what:
             name = self.runs[what["run"]].method
             found[name] = version(METHOD_VERSIONS, name, load_method(name))
@@ -394,11 +458,7 @@ def _sensor_settings(key: str, given: Any) -> SensorSettings:
         return given
     if not isinstance(given, Mapping):
         raise InputError(f"{key}: {shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
-    made = load_kind(given.get("kind", "nodes")).Settings
-    try:
-        return made.model_validate(dict(given))
-    except ValidationError as error:
-        raise InputError("; ".join(f"{key}.{explain(made, each)}" for each in error.errors())) from error
+    return _below(key, validated, load_kind(given.get("kind", "nodes")).Settings, given, "")
 
 
 def operator_of(settings: RunSettings) -> str | None:
@@ -411,15 +471,39 @@ def operator_of(settings: RunSettings) -> str | None:
 
 def uses_pairs(settings: RunSettings) -> bool:
     """Whether anything that a run of these settings needs is trained on pairs."""
-    return load_method(settings.method).prior == "joint" or operator_of(settings) == "fno"
+    return load_method(settings.method).prior not in (None, "coefficient") or operator_of(settings) not in (None, "solver")
 
 
-def models_of(settings: RunSettings, percent: str) -> list[str]:
-    """Names of the trained models that a run of these settings needs."""
-    method = load_method(settings.method)
-    priors = {"coefficient": [ModelId("prior")], "joint": [ModelId("joint", percent, method.noise == "white")], None: []}
-    operators = [ModelId("operator", percent)] if operator_of(settings) == "fno" else []
-    return [str(model) for model in priors[method.prior] + operators]
+def _with_operator(settings: RunSettings, name: str) -> RunSettings:
+    """The settings with the study's own operator, where they name none and one is used."""
+    given = "operator" in settings.model_fields_set or not load_method(settings.method).uses_operator
+    return settings if given else settings.model_copy(update={"operator": name})
+
+
+def _variant(base: OperatorSettings, given: Any) -> OperatorSettings:
+    """An operator with what it does not give from `base`; a network of another architecture is taken whole."""
+    if isinstance(given, OperatorSettings):
+        return given
+    if not isinstance(given, Mapping | None):
+        raise InputError(f"{shown(given)}; accepted: settings such as {{network: {{architecture: unet}}}}")
+    own, whole = dict(given or {}), base.model_dump(mode="json")
+    network = own.get("network")
+    if isinstance(network, Mapping) and network.get("architecture", base.name) != base.name:
+        del whole["network"]
+    return validated(OperatorSettings, merged(whole, own), "{network: {architecture: unet}}")
+
+
+R = TypeVar("R")
+
+
+def _below(key: str, call: Callable[..., R], *arguments: Any) -> R:
+    """What a call returns; what it refuses is told with the key above it."""
+    try:
+        return call(*arguments)
+    except SettingError as error:
+        raise error.below(key) from error
+    except InputError as error:
+        raise SettingError(f"{key}: {error}") from error
 
 
 def _check_fractions(key: str, fractions: tuple[float, ...]) -> None:

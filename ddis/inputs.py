@@ -7,7 +7,7 @@ from ddis.data.hdf5 import read_attributes
 from ddis.data.store import PAIRS
 from ddis.data.subsets import fraction_of
 from ddis.errors import InputError
-from ddis.models.ids import ModelId
+from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import SensorSettings
 from ddis.sampling.methods import load_method
 from ddis.settings import SPLITS, Case
@@ -40,10 +40,9 @@ def pairs_inputs(study: "Study", problem: str, percent: str) -> dict[str, Any]:
 def train_inputs(study: "Study", problem: str, model: str) -> dict[str, Any]:
     named = ModelId.parse(model)
     data = {split: study.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
-    settings = getattr(study, named.part).model_dump(mode="json", exclude={"at", "training"})
-    settings["training"] = study.training(named.part, named.percent).inputs()
+    settings = study.section(named).inputs(named.percent)
     noise = {"kernel": "white"} if named.white else study.noise.model_dump(mode="json")
-    return {"data": data, "settings": settings, "seed": study.seed, **({} if named.part == "operator" else {"noise": noise})}
+    return {"data": data, "settings": settings, "seed": study.seed, **({} if named.part == OPERATOR else {"noise": noise})}
 
 
 def sample_inputs(study: "Study", problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:

@@ -1,18 +1,61 @@
 """What is told of settings that are refused: key, value, and what is accepted."""
 
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ddis.data.subsets import percent_name
 from ddis.errors import InputError
+from ddis.registry import Registry
 from ddis.written import as_written
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class SettingError(InputError):
+    """Refusals that each begin with a key, counted from where they were raised; `below` adds the keys above."""
+
+    def __init__(self, *refusals: str):
+        super().__init__("; ".join(refusals))
+        self.refusals = refusals
+
+    def below(self, key: str) -> "SettingError":
+        return SettingError(*(f"{key}.{refusal}" for refusal in self.refusals)) if key else self
+
+
+def validated(model: type[M], given: Any, example: str) -> M:
+    """`given` as the settings of a class. Raises SettingError."""
+    if isinstance(given, model):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(f"{shown(given)}; accepted: settings such as {example}")
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise SettingError(*(explain(model, each) for each in error.errors())) from error
+
+
+def chosen(registry: Registry, base: type[M], given: Any, key: str, default: str) -> M:
+    """Settings of the class of a registry, a subclass of `base`, that stands under `key` in them. Raises SettingError."""
+    if isinstance(given, base):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(f"{shown(given)}; accepted: settings such as {{{key}: {default}}}")
+    name = given.get(key, default)
+    try:
+        made = registry.load_class(name, base)
+    except InputError as error:
+        raise SettingError(str(error)) from error
+    return validated(made, {**given, key: name}, f"{{{key}: {default}}}")
 
 
 def explain(model: type[BaseModel], error: Any) -> str:
     """One pydantic error as `key: what is wrong (got value)`, with the accepted keys where one is unknown."""
     key = ".".join(_shown_key(part) for part in error["loc"])
+    inner = error.get("ctx", {}).get("error")
+    if isinstance(inner, SettingError):
+        return str(inner.below(key))
     message = error["msg"].removeprefix("Value error, ") + (", in quotes" if error["type"] == "string_type" else "")
     if error["type"] == "extra_forbidden":
         accepted = ", ".join(_keys_at(model, error["loc"][:-1]))

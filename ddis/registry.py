@@ -9,9 +9,11 @@ import traceback
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddis.errors import InputError
+
+T = TypeVar("T")
 
 
 class Registry:
@@ -41,6 +43,13 @@ class Registry:
             return getattr(import_module(module), attribute)
         except (Exception, SystemExit) as error:  # whatever a user's own file does when it is imported
             raise InputError(f"{self.kind} {name!r} cannot be loaded: {_told(error)}") from error
+
+    def load_class(self, name: Any, base: type[T]) -> type[T]:
+        """The subclass of `base` called `name`. Raises InputError if there is none."""
+        made = self.load(name)
+        if not (isinstance(made, type) and issubclass(made, base)):
+            raise InputError(f"{self.kind} {name!r} is no subclass of {base.__module__}.{base.__qualname__}")
+        return made
 
 
 def _told(error: BaseException) -> str:

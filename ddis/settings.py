@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ddis.data.subsets import percent_keys
-from ddis.models.settings import BackboneSettings, OperatorSettings
-from ddis.training.settings import TrainingSettings
 from ddis.written import Text
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
@@ -75,24 +73,6 @@ class NoiseSettings(Settings):
     length: float = Field(0.1, gt=0)
     nugget: float = Field(1e-4, ge=0)
     diagonal: bool = True
-
-
-class PriorSettings(Settings):
-    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` as for an operator."""
-
-    backbone: BackboneSettings = BackboneSettings()
-    log_sigma_mean: float = -1.2
-    log_sigma_std: float = Field(1.2, gt=0)
-    training: TrainingSettings = TrainingSettings()
-    at: AtPercent = {}
-
-
-class OperatorConfig(Settings):
-    """A neural operator and its training; `at` changes the training at a percent of the pairs: `at: {1: {steps: 300}}`."""
-
-    network: OperatorSettings = OperatorSettings()
-    training: TrainingSettings = TrainingSettings()
-    at: AtPercent = {}
 
 
 class TuningSettings(Settings):

@@ -1,9 +1,14 @@
-"""A problem, a sampler and an observation operator that live outside the package, each one class; used by test_extension.py."""
+"""What lives outside the package, for test_extension.py: a problem, a sampler, an observation operator, an architecture of
+operators and a backbone of priors."""
 
 from collections.abc import Iterator
 
 import torch
+from pydantic import Field
+from torch import nn
 
+from ddis.models.architectures import Architecture
+from ddis.models.backbones import Backbone
 from ddis.observe.base import Functionals, Sensors
 from ddis.pde.dirichlet import laplacian, solve_dirichlet
 from ddis.pde.poisson import Poisson, PoissonParameters
@@ -56,3 +61,49 @@ class Diagonal(Sensors):
     def functionals(self, grid):
         size = grid.shape[0]
         return Functionals(torch.arange(size)[:, None] * (size + 1), None, size**2)
+
+
+class Convolutions(Architecture):
+    """Two convolutions of a given width."""
+
+    width: int = Field(4, ge=1)
+
+    def build(self, coefficient, solution):
+        first, second = (
+            nn.Conv2d(coefficient.channels, self.width, 5, padding=2),
+            nn.Conv2d(self.width, solution.channels, 5, padding=2),
+        )
+        return nn.Sequential(first, nn.GELU(), second)
+
+    def flops(self, resolution):
+        return 100 * self.width * resolution**2
+
+    @property
+    def finest(self):
+        return self.width
+
+
+class Leveled(nn.Module):
+    """A convolution of the field and of its noise level, as another channel."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = nn.Conv2d(channels + 1, channels, 5, padding=2)
+
+    def forward(self, x, c_noise):
+        level = c_noise[:, None, None, None].expand(len(x), 1, *x.shape[2:])
+        return self.layer(torch.cat([x, level], dim=1))
+
+
+class OneLayer(Backbone):
+    """A backbone without settings."""
+
+    def build(self, channels, grid):
+        return Leveled(channels)
+
+    def flops(self, resolution):
+        return 50 * resolution**2
+
+    @property
+    def finest(self):
+        return 1

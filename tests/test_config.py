@@ -9,6 +9,7 @@ import yaml
 
 from ddis.config import Case, Study
 from ddis.errors import InputError
+from ddis.models.ids import ModelId
 from ddis.pde.poisson import Poisson
 from ddis.schema import json_schema
 
@@ -62,6 +63,24 @@ BAD = [
     ("noise", {"kernel": "gaussian", "length": 0.5}, r"noise\.length 0\.5 is too large"),
     ("prior.backbone.blocks", [1, 1], r"3 channels and 2 blocks; accepted: one of each per level"),
     ("prior.backbone.channels", [16, 40, 64], r"channels \[40\]; accepted: up to 16, or multiples of 16"),
+    ("prior.backbone.name", "vnet", r"prior\.backbone\.name 'vnet' is unknown; accepted: unet, or module:attribute"),
+    ("prior.backbone.chanels", [8], r"prior\.backbone\.chanels: unknown key .*accepted here: name, channels, blocks"),
+    ("joint.backbone", 5, r"joint\.backbone: 5; accepted: settings such as \{name: unet\}"),
+    ("operator.network.architecture", "cnn", r"operator\.network\.architecture 'cnn' is unknown; accepted: fno"),
+    (
+        "operator.network.architecture",
+        "os:path",
+        r"architecture 'os:path' is no subclass of ddis\.models\.architectures\.base\.Arch",
+    ),
+    ("operator.network.mods", 5, r"operator\.network\.mods: unknown key \(got 5\); accepted here: architecture, padding, modes"),
+    ("operator.network.modes", 1, r"operator\.network\.modes: .*greater than or equal to 2 \(got 1\)"),
+    ("operators", {"solver": {}}, r"operators\.solver: the name of another operator; accepted: other names than fno, solver"),
+    ("operators", {"fno": {}}, r"operators\.fno: the name of another operator"),
+    ("operators", {"wide": 5}, r"operators\.wide: 5; accepted: settings such as"),
+    ("operators", {"wide": {"network": {"widht": 5}}}, r"operators\.wide\.network\.widht: unknown key .*accepted here: .*width"),
+    ("operators", {"wide": {"at": {7: {"steps": 3}}}}, r"operators\.wide\.at\.7: no fraction of the study"),
+    ("operators", {"a": {}, "A": {}}, r"a and A would have one file name where capitals do not count"),
+    ("runs.ddis.operator", "wide", r"runs\.ddis\.operator: 'wide'; accepted: fno, solver"),
     ("operator.network.padding", 0.99, r"operator\.network\.padding 0\.99: reflects more nodes than there are"),
     ("observations.sparse.noise", float("nan"), r"observations\.sparse\.noise: .*finite"),
     ("runs.joint-daps", {"error_model": "white"}, r"runs\.joint-daps\.error_model 'white'; accepted: none"),
@@ -128,6 +147,43 @@ def test_percents_and_cases():
     content["runs"]["solved"] = {"method": "ddis-gn", "operator": "solver"}
     solver = Study.load(content)
     assert solver.percents("solved") == ["100"] and solver.models_of("solved", "100") == ["prior"]
+
+
+def test_a_run_names_its_operator_and_gets_its_model():
+    """What a variant does not give is that of `operator`; by another architecture its network is taken whole."""
+    content = default()
+    content["operators"] = {"wide": {"network": {"width": 32}, "training": {"steps": 9}}}
+    content["runs"] |= {"wide": {"method": "ddis-gn", "operator": "wide"}, "plain": {"method": "ddis-gn", "operator": "fno"}}
+    study = Study.load(content)
+    assert study.models_of("wide", "1") == ["prior", "operator-wide-1"] and study.models_of("plain", "1") == [
+        "prior",
+        "operator-1",
+    ]
+    wide, own = study.operators["wide"], study.operator
+    assert wide.network == own.network.model_copy(update={"width": 32}) and wide.at == own.at
+    assert wide.training == own.training.model_copy(update={"steps": 9})
+    assert study.training(ModelId.parse("operator-wide-1")).steps == 600
+    assert study.percents("wide") == ["1", "100"]
+    assert Study.load(study.resolved()) == study
+
+
+def test_model_names():
+    for name in (
+        "prior",
+        "joint-1",
+        "joint-white-12.5",
+        "operator-100",
+        "operator-physics-1",
+        "operator-a-b-12.5",
+        "operator-1-5",
+    ):
+        assert str(ModelId.parse(name)) == name
+    assert ModelId.parse("operator-a-b-12.5") == ModelId("operator", "12.5", variant="a-b")
+    for name in ("operator", "operator-physics", "operator--5", "joint-white", "joint-physics-1", "prior-5", "operator-101", ""):
+        with pytest.raises(InputError, match=r"model .* is unknown; accepted: prior, joint-<percent>|percent '"):
+            ModelId.parse(name)
+    with pytest.raises(InputError, match=r"'physics' is not in the study; accepted operators: none"):
+        Study.load(default()).training(ModelId.parse("operator-physics-1"))
 
 
 def test_weight_of_a_case():

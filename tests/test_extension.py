@@ -1,15 +1,19 @@
-"""A problem, a sampler and observation operator from outside run through the stages by `module:Class` in the configuration."""
+"""What is from outside runs through the stages by `module:Class` in the configuration: problem, sampler, observation, network."""
+
+import json
 
 import numpy as np
 import pytest
 import torch
 
+import ddis
 from ddis.config import Study
 from ddis.data.store import read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
-from ddis.stages import generate, sample
+from ddis.stages import generate, sample, train
+from ddis.stages.layout import model_folder, models
 
 CONFIGURATION = {
     "study": "outside",
@@ -50,3 +54,81 @@ def test_parameters_of_an_outside_problem_are_checked():
         Study.load(wrong)
     with pytest.raises(InputError, match=r"pde 'nowhere:Thing' cannot be loaded"):
         Study.load({**CONFIGURATION, "problems": {"screened": {"pde": "nowhere:Thing"}}})
+
+
+SHORT = {"training": {"steps": 4, "batch": 8, "warmup": 1, "validate_every": 2}}
+NETWORKS = {
+    "study": "networks",
+    "device": "cpu",
+    "problems": {"poisson": {"pde": "poisson"}},
+    "data": {"resolution": 12, "train": 16, "validation": 8, "test": 2},
+    "fractions": [1.0],
+    "observations": {"sparse": {"count": 20, "noise": 0.01}},
+    "prior": {"backbone": {"name": "outside:OneLayer"}, **SHORT},
+    "operator": {"network": {"modes": 4, "width": 4, "layers": 1}, **SHORT},
+    "operators": {"outside": {"network": {"architecture": "outside:Convolutions", "width": 3}}},
+    "runs": {"own": {"method": "ddis-gn", "steps": 2}, "other": {"method": "ddis-gn", "steps": 2, "operator": "outside"}},
+}
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """The study with networks from outside, run up to its samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("networks"))
+        study = Study.load(NETWORKS)
+        study._folder = study.folder.absolute()
+        for split in ("train", "validation", "test"):
+            generate.run(study, "poisson", split)
+        for model in models(study, "poisson"):
+            train.run(study, "poisson", model)
+        for case in study.cases():
+            sample.run(study, **vars(case))
+        (study.folder / "config.yaml").write_text(json.dumps(study.resolved()))
+        yield study
+
+
+def test_networks_from_outside_are_trained_and_sampled_with(networks):
+    assert models(networks, "poisson") == ["prior", "operator-100", "operator-outside-100"]
+    drawn = {run: read_samples(networks.folder / "samples" / "poisson" / "sparse" / f"{run}-100.h5") for run in networks.runs}
+    assert {run: samples.attributes["operator"] for run, samples in drawn.items()} == {"own": "fno", "other": "outside"}
+    assert np.isfinite(drawn["other"].coefficient).all()
+    versions = networks.versions("train", problem="poisson", model="operator-outside-100")
+    assert len(versions["outside:Convolutions"]) == 16  # of its file
+    assert set(networks.versions("train", problem="poisson", model="prior")) == {"train", "denoiser", "outside:OneLayer"}
+
+
+@pytest.mark.parametrize("model", ["operator-100", "operator-outside-100"])
+def test_a_loaded_operator_predicts_as_well_as_its_training_said(networks, model):
+    folder = model_folder(networks, "poisson", model)
+    pairs = read_pairs(networks.folder / "data" / "poisson" / "validation.h5")
+    operator = ddis.operator.load(folder)
+    a, u = torch.from_numpy(pairs.coefficient), torch.from_numpy(pairs.solution)
+    normalised = operator.solution.normalise(operator(a)), operator.solution.normalise(u)
+    error = (normalised[0] - normalised[1]).flatten(1).norm(dim=1) / normalised[1].flatten(1).norm(dim=1)
+    assert float(error.mean()) == pytest.approx(json.loads((folder / "model.json").read_text())["relative_error"], rel=1e-5)
+    assert operator.error is not None
+
+
+def test_a_loaded_prior_denoises_as_well_as_its_training_said(networks):
+    folder = model_folder(networks, "poisson", "prior")
+    prior = ddis.prior.load(folder)
+    a = torch.from_numpy(read_pairs(networks.folder / "data" / "poisson" / "validation.h5").coefficient)
+    x = prior.coefficient.normalise(a)[:, None].float()
+    assert torch.allclose(prior.denoise(x, torch.full((8,), 1e-6)), x, atol=1e-4)  # without noise it leaves a field as it is
+    modes = networks.make_problem("poisson").coefficient_space(12).grid.basis
+    train_fields = torch.from_numpy(read_pairs(networks.folder / "data" / "poisson" / "train.h5").coefficient)
+    expected = modes.forward(prior.coefficient.normalise(train_fields).double()).var(dim=0)
+    assert torch.allclose(prior.spectrum, expected, rtol=1e-4, atol=1e-8)
+
+
+def test_a_folder_of_another_kind_is_refused(networks, tmp_path):
+    with pytest.raises(InputError, match=r"model operator-100: an operator; accepted: models of prior, joint"):
+        ddis.prior.load(model_folder(networks, "poisson", "operator-100"))
+    with pytest.raises(InputError, match=r"model prior: no operator; accepted: operator-<percent>"):
+        ddis.operator.load(model_folder(networks, "poisson", "prior"))
+    for load in (ddis.prior.load, ddis.operator.load):
+        with pytest.raises(InputError, match=r"accepted: results/<study>/models/<problem>/<model>"):
+            load(tmp_path)
+        with pytest.raises(InputError, match=r"weights\.safetensors does not exist"):
+            load(model_folder(networks, "poisson", "operator-outside-100").with_name("joint-100"))

@@ -8,9 +8,9 @@ from batches import last_state, make_batch, method_of
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
+from ddis.models.architectures.fno import FNO
 from ddis.models.normalisation import Normalisation
-from ddis.models.operator import FourierOperator
-from ddis.models.settings import OperatorSettings
+from ddis.models.operator import NeuralOperator
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.operators.error import OperatorError
 from ddis.operators.solver import Solver
@@ -52,10 +52,10 @@ def make_task(pde: str = "poisson", samples: int = 2, fields: int = 2, size: int
     return make_batch(problem, prior, operator, sensors, values, generators)
 
 
-def fno() -> FourierOperator:
+def fno() -> NeuralOperator:
     torch.manual_seed(0)
     unit = Normalisation(0.0, 0.5)
-    network = FourierOperator(OperatorSettings(modes=6, width=8, layers=2), (Space(square(16)),) * 2, unit, unit)
+    network = NeuralOperator(FNO(modes=6, width=8, layers=2), (Space(square(16)),) * 2, unit, unit)
     for parameter in network.parameters():  # .double() leaves complex weights alone
         parameter.data = parameter.data.to(torch.complex128 if parameter.is_complex() else torch.float64)
     return network.eval().requires_grad_(False)

@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 from neuralop.layers.spectral_convolution import SpectralConv
-from neuralop.models import FNO
+from neuralop.models import FNO as LibraryFNO
 from torch import nn
 
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import basis
 from ddis.grid import Space, square
-from ddis.models.backbones import make_backbone
+from ddis.models.architectures.fno import FNO
+from ddis.models.backbones.unet import UNet
 from ddis.models.checkpoint import load_tensors, save_tensors, weights
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
 from ddis.models.edm import EDMDenoiser
+from ddis.models.fourier import HermitianSpectralConv, PointwiseConv, transforms, use_pointwise_products
 from ddis.models.normalisation import Normalisation
-from ddis.models.operator import FourierOperator, HermitianSpectralConv, PointwiseConv, transforms, use_pointwise_products
-from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.models.operator import NeuralOperator
 
 
 class Recorder(nn.Module):
@@ -103,7 +104,7 @@ def test_transforms_are_those_of_a_real_field(height, width, rows, columns):
 def test_pointwise_products_change_no_value_and_no_name():
     """All of the operator's convolutions are replaced; names and values of the parameters, and the output, are the library's."""
     torch.manual_seed(0)
-    library = FNO(n_modes=(4, 4), in_channels=1, out_channels=1, hidden_channels=6, n_layers=2)
+    library = LibraryFNO(n_modes=(4, 4), in_channels=1, out_channels=1, hidden_channels=6, n_layers=2)
     ours = copy.deepcopy(library)
     use_pointwise_products(ours)
     assert all(isinstance(m, PointwiseConv) for m in ours.modules() if isinstance(m, nn.Conv1d))
@@ -114,10 +115,10 @@ def test_pointwise_products_change_no_value_and_no_name():
     assert torch.allclose(ours(x), library(x), atol=1e-6)
 
 
-def operator(periodic: bool = False) -> FourierOperator:
+def operator(periodic: bool = False) -> NeuralOperator:
     torch.manual_seed(0)
     scales = Normalisation(0.3, 2.0), Normalisation(-1.0, 0.01)
-    return FourierOperator(OperatorSettings(modes=4, width=6, layers=2), (Space(square(16, periodic)),) * 2, *scales)
+    return NeuralOperator(FNO(modes=4, width=6, layers=2), (Space(square(16, periodic)),) * 2, *scales)
 
 
 def test_operator_works_in_physical_units_and_has_a_gradient():
@@ -138,7 +139,7 @@ def test_periodic_operator_commutes_with_translation_but_for_its_grid_features()
     periodic, bounded = operator(periodic=True), operator()
     x = torch.randn(2, 16, 16)
 
-    def change(network: FourierOperator) -> float:
+    def change(network: NeuralOperator) -> float:
         """Between shifting the field before and after, relative to the field's own spread."""
         with torch.no_grad():
             after = torch.roll(network.forward_normalised(x), (3, 5), dims=(-2, -1))
@@ -153,7 +154,7 @@ def test_periodic_operator_commutes_with_translation_but_for_its_grid_features()
 
 def test_backbone_takes_one_level_per_field():
     torch.manual_seed(0)
-    backbone = make_backbone(1, square(16), BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8))
+    backbone = UNet(channels=(8, 8), blocks=(1, 1), embedding=8).build(1, square(16))
     x, c = torch.randn(3, 1, 16, 16), torch.tensor([-1.0, 0.0, 0.5])
     whole = backbone(x, c)
     assert torch.allclose(whole[1:2], backbone(x[1:2], c[1:2]), atol=1e-5)

@@ -20,8 +20,8 @@ from ddis.pde import make_problem
 from ddis.sampling.gauss_newton import gaussian_update
 from ddis.stages import sample
 from ddis.stages.layout import data_path, figure_names, models, samples_path
-from ddis.stages.networks import load_network
 from ddis.stages.sampler import Sampler, observe
+from ddis.trained import load_network
 
 PROBLEMS = ("helmholtz", "darcy", "navier-stokes", "log-normal")
 LEARNT = PROBLEMS[:3]

@@ -97,10 +97,8 @@ def test_flops_of_the_backbone_are_those_of_its_convolutions() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ddis.models.backbones import make_backbone
-
     settings = Study.load(ROOT / "config" / "config.yaml").prior.backbone
-    network = make_backbone(1, square(16), settings)
+    network = settings.build(1, square(16))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, 32, 32), torch.ones(1))
-    assert 0.5 < needs.backbone_flops(settings, 32) / counter.get_total_flops() < 2
+    assert 0.5 < settings.flops(32) / counter.get_total_flops() < 2

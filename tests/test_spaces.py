@@ -10,11 +10,11 @@ from ddis.data.store import Samples, open_pairs, read_pairs, read_samples, write
 from ddis.errors import InputError
 from ddis.evaluation import metrics
 from ddis.grid import Grid, Space, square
-from ddis.models.backbones import make_backbone
+from ddis.models.architectures.fno import FNO
+from ddis.models.backbones.unet import UNet
 from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
-from ddis.models.operator import FourierOperator
-from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.models.operator import NeuralOperator
 from ddis.pde import make_problem
 
 PROBLEMS = {
@@ -23,7 +23,7 @@ PROBLEMS = {
     "poisson-l-shape": make_problem("poisson-l-shape", {}),
     "rectangle": make_problem("poisson", {"aspect": 3.0}),
 }
-SMALL = BackboneSettings(channels=(8, 8), blocks=(1, 1), embedding=8)
+SMALL = UNet(channels=(8, 8), blocks=(1, 1), embedding=8)
 
 
 @pytest.fixture(scope="module", params=PROBLEMS)
@@ -34,9 +34,9 @@ def made(request):
     return problem, a, problem.solve(a)
 
 
-def operator(spaces: tuple[Space, Space], scales: tuple[Normalisation, Normalisation]) -> FourierOperator:
+def operator(spaces: tuple[Space, Space], scales: tuple[Normalisation, Normalisation]) -> NeuralOperator:
     torch.manual_seed(0)
-    return FourierOperator(OperatorSettings(modes=6, width=4, layers=2), spaces, *scales).eval()
+    return NeuralOperator(FNO(modes=6, width=4, layers=2), spaces, *scales).eval()
 
 
 def test_operators_take_coefficients_to_solutions_and_have_gradients(made):
@@ -74,7 +74,7 @@ def test_grids_that_do_not_fit_are_refused():
 def test_denoisers_on_the_coefficients_grid(made):
     problem, a, _ = made
     space = problem.coefficient_space(16)
-    denoiser = EDMDenoiser(make_backbone(space.channels, space.grid, SMALL))
+    denoiser = EDMDenoiser(SMALL.build(space.channels, space.grid))
     x = space.channelled(a.float())
     assert denoiser(x, torch.ones(4)).shape == (4, space.channels, *space.grid.shape)
     assert torch.allclose(denoiser(x, torch.full((4,), 1e-6)), x, atol=1e-4)  # without noise it leaves a field as it is

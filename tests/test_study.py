@@ -162,7 +162,7 @@ def test_a_training_has_its_data_and_its_network_in_mlflow(mlflow_runs):
     import mlflow
     import torch
 
-    from ddis.stages.networks import load_network
+    from ddis.trained import load_network
 
     client, stages, _ = mlflow_runs
     study = Study.load("results/tiny/config.yaml")

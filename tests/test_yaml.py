@@ -14,6 +14,7 @@ from ddis.cli import main
 from ddis.config import Study
 from ddis.errors import InputError
 from ddis.files import write_text
+from ddis.models.ids import ModelId
 from ddis.yaml_text import merged, parse_assignments, parse_json, parse_yaml, yaml_text
 
 TINY = (Path(__file__).parent / "tiny.yaml").read_text(encoding="utf-8")
@@ -184,7 +185,7 @@ def test_percents_are_read_however_they_are_written(tmp_path):
     study = load(
         tmp_path, ("at: {10: {steps: 6}}", "at: {10.00: {steps: 6}}"), ("weight: 1,", "weight: {poisson: {1e1: 1, '100.0': 2}},")
     )
-    assert study.training("joint", "10").steps == 6 and study.runs["ddis"].weight == {"poisson": {"10": 1, "100": 2}}
+    assert study.training(ModelId("joint", "10")).steps == 6 and study.runs["ddis"].weight == {"poisson": {"10": 1, "100": 2}}
 
 
 @pytest.mark.parametrize("key", [True, None, ("a",), 1j])

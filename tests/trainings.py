@@ -11,12 +11,12 @@ from ddis.config import Study
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
-from ddis.models.backbones import make_backbone
+from ddis.models.architectures.fno import FNO
+from ddis.models.backbones.unet import UNet
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
-from ddis.models.operator import FourierOperator
-from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.models.operator import NeuralOperator
 from ddis.stages import generate
 from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
@@ -34,8 +34,8 @@ def denoiser_trainer(
     channels: tuple[int, ...] = (8, 8),
 ) -> Trainer:
     torch.manual_seed(0)
-    size = BackboneSettings(channels=channels, blocks=(1,) * len(channels), embedding=8, dropout=0.1)
-    network, average = (EDMDenoiser(make_backbone(1, square(16), size)).to(dtype) for _ in range(2))
+    size = UNet(channels=channels, blocks=(1,) * len(channels), embedding=8, dropout=0.1)
+    network, average = (EDMDenoiser(size.build(1, square(16))).to(dtype) for _ in range(2))
     accelerate(network.backbone, settings)
     data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
     noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))
@@ -50,9 +50,9 @@ def operator_trainer(
     settings: TrainingSettings = SETTINGS,
 ) -> Trainer:
     torch.manual_seed(0)
-    scale, size = Normalisation(0.0, 0.5), OperatorSettings(modes=4, width=4, layers=2)
-    network, average = (FourierOperator(size, (Space(square(16)),) * 2, scale, scale) for _ in range(2))
-    accelerate(network.fno, settings)
+    scale, size = Normalisation(0.0, 0.5), FNO(modes=4, width=4, layers=2)
+    network, average = (NeuralOperator(size, (Space(square(16)),) * 2, scale, scale) for _ in range(2))
+    accelerate(network.network, settings)
     a = torch.randn(10, 16, 16)
     u = -0.5 * a
     loss, validate = regression.training_loss(network, a, u), regression.validation_loss(a[:4], u[:4])

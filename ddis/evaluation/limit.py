@@ -112,11 +112,11 @@ def _chain(run: Scores, exact: Scores, scores: Sequence[Scores]) -> list[tuple[s
     """Runs from the limit to this one, each with the name of the part by which it differs from the one before."""
     prior, operator = run.attributes["prior"], run.attributes["operator"]
     if prior != "coefficient":
-        return [(LIMIT, exact), (JOINT if prior == "joint" else NOT_LEARNT, run)]
+        return [(LIMIT, exact), (JOINT if prior else NOT_LEARNT, run)]
     where = {"method": "ddis-gn", **_where(run)}
     known = [("prior", find(scores, operator="solver", **where))]
-    if operator == "fno":
-        known.append(("operator", find(scores, operator="fno", percent=run.attributes["percent"], **where)))
+    if operator not in (None, "", "solver"):
+        known.append(("operator", find(scores, operator=operator, percent=run.attributes["percent"], **where)))
     if all(step is not run for _, step in known):
         known.append(("sampler", run))
     chain, waiting = [(LIMIT, exact)], []

@@ -87,7 +87,7 @@ def _misfit(samples: Samples) -> Array:
 
 
 def find(scores: Sequence[Scores], **attributes: Any) -> Scores | None:
-    """The first run with these attributes of its file: method, operator (fno or solver), percent, problem ..."""
+    """The first run with these attributes of its file: method, operator (fno, solver ...), percent, problem ..."""
     return next((s for s in scores if all(s.attributes.get(name) == value for name, value in attributes.items())), None)
 
 

@@ -112,8 +112,8 @@ def from_csv(path: Path | str) -> pd.DataFrame:
 
 
 def _published(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """Published figures for this row: only for the benchmark's own problem, and for the learnt operator where one is used."""
-    if row["problem"] != row["pde"] or row["operator"] == "solver":
+    """Published figures for this row: only for the benchmark's own problem, and for an FNO where an operator is used."""
+    if row["problem"] != row["pde"] or _present(row["operator"]) not in (None, "fno"):
         return {}
     l2, spectral = PUBLISHED.get((row["pde"], row["method"], float(row["percent"])), (None, None))
     return {"l2_paper": l2, "spectral_paper": spectral}

@@ -1,141 +1,46 @@
-"""The neural operator: an FNO on normalised fields, padded by reflection where the domain is bounded.
-
-Source: Li et al., Fourier Neural Operator, arXiv 2010.08895; the architecture is neuraloperator's.
-"""
-
-import warnings
-from functools import lru_cache
-from typing import NamedTuple
+"""The neural operator on physical fields: what lies around the network, whatever its architecture."""
 
 import torch
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from neuralop.layers.spectral_convolution import SpectralConv
-    from neuralop.models import FNO
-
 from ddis.errors import InputError
 from ddis.grid import Space
+from ddis.models.architectures import Architecture
 from ddis.models.normalisation import Normalisation
-from ddis.models.settings import OperatorSettings
 
 
-class Transforms(NamedTuple):
-    """Matrices of the discrete Fourier transform between nodes [.., H, W] and the modes kept, rows x columns; a line has one row.
-
-    analyse  real [W, 2C] (real parts, then imaginary parts of C columns) and complex [R, H]: frequencies 0 to C - 1 of the last
-             axis, -(R // 2) to R - R // 2 - 1 of the one before; divided by H W
-    compose  complex [H, R] and real [2C, W]: the inverse, which gives the real field of these modes and their conjugates
-    """
-
-    analyse: tuple[Tensor, Tensor]
-    compose: tuple[Tensor, Tensor]
-
-
-@lru_cache(maxsize=64)
-def transforms(height: int, width: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Transforms:
-    """The matrices for fields of one size, computed in double precision."""
-    frequencies = torch.arange(rows, dtype=torch.float64) - rows // 2
-    along = 2j * torch.pi / height * frequencies[:, None] * torch.arange(height, dtype=torch.float64)
-    across = 2 * torch.pi / width * torch.arange(width, dtype=torch.float64)[:, None] * torch.arange(columns)
-    parts = torch.cat([across.cos(), -across.sin()], dim=1)
-    # A column and its conjugate give the same real field; those of frequency 0 and width / 2 are their own conjugates.
-    count = torch.full((columns,), 2.0, dtype=torch.float64)
-    count[0] = 1.0
-    if 2 * (columns - 1) == width:
-        count[-1] = 1.0
-    complex_dtype = dtype.to_complex()
-    return Transforms(
-        analyse=((parts / width).to(device, dtype), (torch.exp(-along) / height).to(device, complex_dtype)),
-        compose=(
-            torch.exp(along).T.contiguous().to(device, complex_dtype),
-            (parts * count.repeat(2)).T.contiguous().to(device, dtype),
-        ),
-    )
-
-
-class HermitianSpectralConv(SpectralConv):
-    """Spectral convolution on real fields of one or two axes that computes the modes it keeps, and no others, by matrix products.
-
-    neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
-    of them is undefined, and on some GPUs shows as lines. A product with cosines and sines is real whatever the spectrum is. It
-    is also quicker than a fast transform of all modes, where few of them are kept.
-    It computes in float32 at least, under autocast too: there are no complex products in bfloat16.
-    """
-
-    def forward(self, x: Tensor, output_shape: tuple[int, ...] | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return self._convolve(x.float() if x.dtype == torch.bfloat16 else x)
-
-    def _convolve(self, x: Tensor) -> Tensor:
-        weight = self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight
-        line = x.ndim == 3
-        out = self._product(x[..., None, :], weight[..., None, :])[..., 0, :] if line else self._product(x, weight)
-        return out if self.bias is None else out + self.bias
-
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        rows, columns = min(weight.shape[-2], height), min(weight.shape[-1], width // 2 + 1)
-        skip = (weight.shape[-2] - rows) // 2
-        analyse, compose = transforms(height, width, rows, columns, x.dtype, x.device)
-        spectrum = analyse[1] @ torch.complex(*(x @ analyse[0]).chunk(2, dim=-1))
-        kept = self._contract(spectrum, weight[..., skip : skip + rows, :columns], separable=self.separable)
-        half = compose[0] @ kept
-        return torch.cat([half.real, half.imag], dim=-1) @ compose[1]
-
-
-class PointwiseConv(nn.Conv1d):
-    """A convolution of kernel size 1 as a batch of products over the channels, which on a CPU is quicker than oneDNN."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight[:, :, 0].expand(len(x), -1, -1)
-        return torch.bmm(weight, x) if self.bias is None else torch.baddbmm(self.bias[:, None], weight, x)
-
-
-def use_pointwise_products(module: nn.Module) -> None:
-    """Replaces every Conv1d of kernel size 1 below `module` by a PointwiseConv with the same parameters and names."""
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv1d) and child.kernel_size == (1,):
-            product = PointwiseConv(child.in_channels, child.out_channels, 1, bias=child.bias is not None, device="meta")
-            product.weight, product.bias = child.weight, child.bias
-            setattr(module, name, product)
-        else:
-            use_pointwise_products(child)
-
-
-class FourierOperator(nn.Module):
+class NeuralOperator(nn.Module):
     """u = G_φ(a) on physical fields [B, *shape] of two spaces, at any number of nodes; differentiable with respect to a.
 
-    A coefficient on a line that is the first axis of the solution's grid is taken as the same along the second. On a masked grid
-    the FNO sees coefficients that are 0 outside the domain, and what it says of u there is set to 0.
+    The network sees normalised fields on the solution's grid, padded by reflection where the domain is bounded. A coefficient on
+    a line that is the first axis of that grid is taken as the same along the second. On a masked grid the network sees
+    coefficients that are 0 outside the domain, and what it says of u there is set to 0.
 
     Args:
-        settings: size of the FNO.
+        architecture: of the network.
         spaces: of coefficient and solution. Raises InputError if their grids do not fit together.
         coefficient, solution: normalisations of the pairs that the operator was trained on.
     """
 
     def __init__(
-        self, settings: OperatorSettings, spaces: tuple[Space, Space], coefficient: Normalisation, solution: Normalisation
+        self, architecture: Architecture, spaces: tuple[Space, Space], coefficient: Normalisation, solution: Normalisation
     ):
         super().__init__()
         a, u = (space.grid for space in spaces)
         if u.shape[: len(a.shape)] != a.shape:
-            raise InputError(f"operator fno: coefficients on {a} nodes, solutions on {u}; accepted: the same first axes")
+            name = architecture.architecture
+            raise InputError(f"operator {name}: coefficients on {a} nodes, solutions on {u}; accepted: the same first axes")
         self.channels, self.repeats = (spaces[0].channels, spaces[1].channels), u.shape[len(a.shape) :]
-        self.padding = tuple(0.0 if wraps else settings.padding for wraps in u.periodic)
+        self.padding = tuple(0.0 if wraps else architecture.padding for wraps in u.periodic)
         self.coefficient, self.solution = coefficient, solution
         self.outside = None if u.mask is None else torch.from_numpy(~u.mask)
-        self.fno = FNO(
-            n_modes=(settings.modes,) * len(u.shape),
-            in_channels=self.channels[0],
-            out_channels=self.channels[1],
-            hidden_channels=settings.width,
-            n_layers=settings.layers,
-            conv_module=HermitianSpectralConv,
-        )
-        use_pointwise_products(self.fno)
+        self._name = architecture.architecture.rpartition(":")[2]  # weights are called after it: fno.lifting...
+        self.add_module(self._name, architecture.build(*spaces))
+
+    @property
+    def network(self) -> nn.Module:
+        """Normalised channels [B, C, *nodes] -> [B, C', *nodes]."""
+        return self.get_submodule(self._name)
 
     def forward_normalised(self, x: Tensor) -> Tensor:
         """Normalised solution [B, *shape] of the normalised coefficient x [B, *shape]."""
@@ -146,7 +51,7 @@ class FourierOperator(nn.Module):
         pads = [round(share * size) for share, size in zip(self.padding, sizes, strict=True)]
         if any(pads):
             x = nn.functional.pad(x, [pad for pad in reversed(pads) for _ in range(2)], mode="reflect")
-        out = self.fno(x)[(..., *(slice(pad, pad + size) for pad, size in zip(pads, sizes, strict=True)))]
+        out: Tensor = self.network(x)[(..., *(slice(pad, pad + size) for pad, size in zip(pads, sizes, strict=True)))]
         out = out[:, 0] if self.channels[1] == 1 else out
         if self.outside is None:
             return out

@@ -44,7 +44,8 @@ class RunSettings(BaseModel):
     """Settings that every run has; a method adds its own.
 
     method     name of the method, or module:attribute of one outside the package
-    operator   fno: the trained operator; solver: the problem's differentiable solver
+    operator   a trained operator of the study: its own by the name of its architecture, or one of `operators`; or solver, the
+               problem's differentiable solver
     samples    K, samples per test field
     fractions  fractions of the pairs at which the run is made; null: those of the study
     problems   problems on which the run is made; null: all
@@ -53,7 +54,7 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     method: str
-    operator: Literal["fno", "solver"] = "fno"
+    operator: Text = "fno"
     samples: int = Field(1, ge=1)
     fractions: tuple[float, ...] | None = None
     problems: tuple[Text, ...] | None = None
@@ -258,7 +259,8 @@ S = TypeVar("S", bound=RunSettings)
 class Method(ABC, Generic[S]):
     """A method of the registry: its settings, what it needs, and its sampler.
 
-    prior          "coefficient" (all coefficients), "joint" (the pairs of the fraction), or None: mean and spectrum suffice
+    prior          "coefficient" (all coefficients), "joint" (the pairs of the fraction; so is every section of the configuration
+                   but `prior`), or None: mean and spectrum suffice
     noise          "field" (the study's random field) or "white"
     uses_operator  whether an operator takes part in the guidance
     gradients      whether it differentiates through the operator
@@ -268,7 +270,7 @@ class Method(ABC, Generic[S]):
     """
 
     Settings: ClassVar[type[RunSettings]] = RunSettings
-    prior: ClassVar[Literal["coefficient", "joint"] | None]
+    prior: ClassVar[str | None]
     noise: ClassVar[Literal["field", "white"]] = "field"
     uses_operator: ClassVar[bool] = False
     gradients: ClassVar[bool] = True

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from ddis.config import Case, Study
 from ddis.data.store import FIELDS
-from ddis.models.ids import ModelId
-from ddis.models.settings import BackboneSettings, OperatorSettings
+from ddis.models.ids import OPERATOR, ModelId
 from ddis.sampling.base import Evaluations, Size
 from ddis.sampling.methods import load_method
 from ddis.stages.layout import groups
@@ -61,20 +60,6 @@ def minutes(study: Study, stage: str, **what: str) -> int:
     return min(LONGEST_MINUTES, START_MINUTES + math.ceil(MARGIN * estimate(study, **what) / 60))
 
 
-def backbone_flops(settings: BackboneSettings, resolution: int) -> float:
-    """Of one field through the U-Net: two 3 x 3 convolutions per block, on the way down and up."""
-    levels = zip(settings.channels, settings.blocks, strict=True)
-    return sum(4 * blocks * 18 * width**2 * (resolution / 2**level) ** 2 for level, (width, blocks) in enumerate(levels))
-
-
-def operator_flops(settings: OperatorSettings, resolution: int) -> float:
-    """Of one field through the FNO: per layer the transforms, the product of the modes, and three products of channels."""
-    nodes = ((1 + 2 * settings.padding) * resolution) ** 2
-    transforms = 2 * settings.width * 5 * nodes * math.log2(nodes)
-    modes = 8 * settings.modes**2 * settings.width**2
-    return settings.layers * (transforms + modes + 3 * 2 * nodes * settings.width**2)
-
-
 def evaluations(study: Study, case: Case) -> Evaluations:
     """What a run costs, by its method."""
     settings, problem = study.run_for(case), study.make_problem(case.problem)
@@ -98,26 +83,19 @@ def _generate_seconds(study: Study, problem: str, split: str) -> float:
 
 
 def _train_seconds(study: Study, problem: str, model: str) -> float:
-    named, size = ModelId.parse(model), study.data.resolution
-    settings = study.training(named.part, named.percent)
-    network = operator_flops(study.operator.network, size) if named.part == "operator" else _prior_flops(study, named.part)
+    named = ModelId.parse(model)
+    settings, network = study.training(named), study.section(named).flops(study.data.resolution)
     steps = settings.steps * (1 + 1 / settings.validate_every)
     return _read_seconds(study) + _network_seconds(study, 3 * steps, 3 * network * steps * settings.batch)
 
 
-def _prior_flops(study: Study, part: str) -> float:
-    return backbone_flops(getattr(study, part).backbone, study.data.resolution)
-
-
 def _chain_seconds(study: Study, case: Case, fields: int, samples: int) -> float:
     """Of drawing `samples` samples of each of `fields` fields."""
-    settings = study.run_for(case)
-    method = load_method(settings.method)
-    cost = evaluations(study, case)
-    once = operator_flops(study.operator.network, study.data.resolution)
-    flops = cost.operator * once
-    if method.prior:
-        flops += cost.prior * _prior_flops(study, "prior" if method.prior == "coefficient" else "joint")
+    settings, cost = study.run_for(case), evaluations(study, case)
+    models = {named.part: named for named in map(ModelId.parse, study.models_of(case.run, case.percent))}
+    operator = models.pop(OPERATOR, ModelId(OPERATOR, case.percent))  # the solver is taken to cost as much as the network
+    once, priors = (sum(study.section(m).flops(study.data.resolution) for m in part) for part in ([operator], models.values()))
+    flops = cost.operator * once + cost.prior * priors
     batches = math.ceil(fields * samples / settings.batch)
     calls = batches * (cost.prior + cost.operator) + cost.shared / JACOBIAN_FIELDS
     return _read_seconds(study) + _network_seconds(study, calls, fields * samples * flops + cost.shared * once)
@@ -166,8 +144,8 @@ def _samples_bytes(study: Study, case: Case) -> int:
 
 def _activation_bytes(study: Study) -> int:
     """Of the largest batch that goes through a network."""
-    widths = [study.prior.backbone.channels[0], study.joint.backbone.channels[0], study.operator.network.width]
-    batches = [study.training(part, None).batch for part in ("prior", "joint", "operator")]
+    sections = study.sections().values()
+    widths, batches = [section.finest for section in sections], [section.training.batch for section in sections]
     batches += [run.batch for run in study.runs.values()] + [JACOBIAN_FIELDS]
     return TENSORS * 4 * max(widths) * max(batches) * _values(study)
 

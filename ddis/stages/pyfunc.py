@@ -13,9 +13,9 @@ from torch import nn
 from ddis.config import Study
 from ddis.files import read_json
 from ddis.models.checkpoint import load_tensors
-from ddis.models.ids import ModelId
+from ddis.models.ids import OPERATOR, ModelId
 from ddis.models.normalisation import Normalisation
-from ddis.stages.networks import build_denoiser, build_operator
+from ddis.trained import untrained
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,7 +39,6 @@ def _load_pyfunc(path: str) -> Network:
     study, problem, model = Study.load(Path(path) / "config.yaml"), folder.parent.name, ModelId.parse(folder.name)
     information = read_json(folder / "model.json")
     normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
-    is_operator = model.part == "operator"
-    network = build_operator(study, problem, **normalisation) if is_operator else build_denoiser(study, problem, model)
+    network = untrained(study, problem, model, normalisation)
     network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
-    return Network(network, "solution" if is_operator else "x0_hat")
+    return Network(network, "solution" if model.part == OPERATOR else "x0_hat")

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddis.config import Case, Study, models_of
+from ddis.config import Case, Study
 from ddis.data.hdf5 import blocks
 from ddis.data.store import FIELDS, Seen
-from ddis.fields.noise import WhiteNoise, make_noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
-from ddis.models.ids import ModelId
+from ddis.models.ids import OPERATOR
 from ddis.models.normalisation import Normalisation
 from ddis.observe import Placed
 from ddis.operators.base import Operator
@@ -33,7 +32,7 @@ from ddis.sampling.base import Batch, Cost, Method, RunSettings, State
 from ddis.sampling.methods import load_method
 from ddis.stages.common import fingerprint, load_pairs, resolve_device
 from ddis.stages.layout import model_folder
-from ddis.stages.networks import load_network
+from ddis.trained import load_network, noise_of
 
 SPLIT_STREAM = {"test": 0, "validation": 1}
 
@@ -144,12 +143,14 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
     device, problem, method = resolve_device(study.device), study.make_problem(name), load_method(settings.method)(settings)
     spaces = spaces_of(problem)
     modes = spaces[0].grid.basis
-    models = {ModelId.parse(m).part: load_network(study, name, m, device) for m in models_of(settings, percent)}
+    needed = [load_network(study, name, model, device) for model in study.models_for(settings, percent)]
+    models = {trained.model.part: trained for trained in needed}
+    network = models.pop(OPERATOR, None)
     train = cache(partial(load_pairs, study, name, "train"))  # trained networks hold what is needed of it
-    noise = WhiteNoise() if method.noise == "white" else make_noise(modes, **study.noise.model_dump())
-    trained = models.get("prior") or models.get("joint")
-    if trained is not None:
-        prior = trained.as_prior(noise, spaces[0].shape)
+    noise = noise_of(study.noise, modes, method.noise == "white")
+    if models:
+        [trained] = models.values()
+        prior = trained.as_prior()
     else:
         fields = train().coefficient
         coefficient = Normalisation.centred(problem.relax(torch.from_numpy(fields)).numpy(), spaces[0])
@@ -157,8 +158,8 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
             prior = (gaussian if problem.is_gaussian else mixture)(problem, noise, coefficient)
         else:
             prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
-    if "operator" in models:
-        operator: Operator = models["operator"].as_operator(spaces[1].grid.basis)
+    if network is not None:
+        operator: Operator = network.as_operator()
     else:
         operator = Solver(problem, prior.solution or Normalisation.centred(train().solution, spaces[1]))
     return Parts(problem, method, prior, operator, device)
@@ -189,7 +190,7 @@ class Sampler:
     def work_folder(self, stage: str, digest: str) -> Path:
         """Where finished batches lie until the file is whole; named by all that they were made from, weights included."""
         case = self.case
-        names = models_of(self.settings, case.percent)
+        names = self.study.models_for(self.settings, case.percent)
         weights = [model_folder(self.study, case.problem, name) / "weights.safetensors" for name in names]
         mark = fingerprint(self.study, case.problem, stage, digest + "".join(map(file_digest, weights)))
         return self.study.folder / "work" / case.problem / f"{stage}-{case.observation}-{case.run}-{case.percent}-{mark}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ddis import observe, provenance
-from ddis.config import Case, Study, models_of, operator_of, uses_pairs
+from ddis.config import Case, Study, operator_of, uses_pairs
 from ddis.data.hdf5 import write_arrays
 from ddis.data.observations import Observations, read_observations
 from ddis.data.subsets import fraction_of, percent_label, percent_name
@@ -142,7 +142,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
     result = posterior.result(parts.method, drawn, fewest=2)
     misfit = replace(result.misfit, worst=int(order[result.misfit.worst]))
     record = provenance.collect(settings.model_dump(mode="json"), seed, str(parts.device))
-    models = models_of(settings, case.percent)
+    models = study.models_for(settings, case.percent)
     attributes = {
         **{"study": study.study, "problem": case.problem, "pde": study.problems[case.problem].pde},
         **{"run": case.run, "method": settings.method, "operator": operator_of(settings), "percent": float(case.percent)},
@@ -201,7 +201,7 @@ def settings_of(study: Study, problem: str, name: str, samples: int) -> RunSetti
     if samples < 2:
         raise InputError(f"samples {samples}; accepted: 2 or more, for a standard deviation")
     known = study.runs[name].model_dump() if name in study.runs else {"method": name}
-    return run_settings(name, {**known, "samples": samples})
+    return study.with_operator(run_settings(name, {**known, "samples": samples}))
 
 
 def checked_percent(study: Study, model: Path, settings: RunSettings, run: str, percent: str | float) -> str:
@@ -215,7 +215,7 @@ def checked_percent(study: Study, model: Path, settings: RunSettings, run: str, 
         return "100"
 
     def complete(candidate: str) -> bool:
-        return all((model / name / "weights.safetensors").is_file() for name in models_of(settings, candidate))
+        return all((model / name / "weights.safetensors").is_file() for name in study.models_for(settings, candidate))
 
     fractions = {*study.fractions, *(f for other in study.runs.values() for f in other.fractions or ())}
     own = study.runs[run].fractions if run in study.runs else None
@@ -271,7 +271,7 @@ def report_misfit(solution: Solution) -> None:
     """Logs the misfit; a warning if noise and operator error do not explain it."""
     misfit, data = solution.misfit, solution.observations
     causes = "noise and operator error explain" if solution.attributes["operator_error_in_R"] else "noise explains"
-    if solution.attributes["operator"] == "fno" and not solution.attributes["operator_error_in_R"]:
+    if solution.attributes["operator"] not in (None, "", "solver") and not solution.attributes["operator_error_in_R"]:
         causes += f", without the operator's own error, which {solution.attributes['run']} does not count"
     fit = f"misfit is {misfit.ratio:.2g} times what {causes}"
     numbers = f"chi-square {misfit.chi_square:.4g} of {len(data)} observations; plausible: up to {misfit.limit:.4g}"

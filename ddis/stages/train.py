@@ -16,22 +16,23 @@ from ddis.config import Study
 from ddis.data.store import FIELDS, Pairs
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
-from ddis.fields.noise import Noise, WhiteNoise, make_noise
+from ddis.fields.noise import Noise
 from ddis.files import write_csv, write_json
 from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.denoiser import GaussianDenoiser
-from ddis.models.ids import ModelId
+from ddis.models.ids import OPERATOR, ModelId
 from ddis.models.normalisation import Normalisation
+from ddis.models.operator import NeuralOperator
 from ddis.operators.error import operator_error_model
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.signals import Stopped, StopRequest
 from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
 from ddis.stages.layout import data_path, model_folder
-from ddis.stages.networks import build_denoiser, build_operator
 from ddis.tracking import Shapes, StageRun
-from ddis.training import denoising
+from ddis.trained import noise_of, untrained
+from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
 from ddis.training.loop import Record, Trainer
@@ -81,8 +82,8 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         }
         best = job.trainer.average
         best.load_state_dict(job.trainer.best)
-        if named.part == "operator":
-            information |= operator_error(study, problem, named.percent, best, job.normalisation)
+        if isinstance(best, NeuralOperator):
+            information |= operator_error(study, problem, named.percent, best)
         else:
             information["spectrum"] = None if job.spectrum is None else job.spectrum.tolist()
         if named.part == "prior":
@@ -102,9 +103,9 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
 def signature(study: Study, problem: str, model: ModelId) -> tuple[Shapes, Shapes]:
     """Shapes of what a network takes and gives, by name, as `ddis.stages.pyfunc` loads it."""
     coefficient, solution = study.make_problem(problem).spaces(study.data.resolution)
-    if model.part == "operator":
+    if model.part == OPERATOR:
         return {"coefficient": (-1, *coefficient.shape)}, {"solution": (-1, *solution.shape)}
-    channels = coefficient.channels + (0 if model.part == "prior" else solution.channels)
+    channels = coefficient.channels + (solution.channels if model.percent else 0)
     fields = (-1, channels, *coefficient.grid.shape)
     return {"x_t": fields, "sigma": (-1,)}, {"x0_hat": fields}
 
@@ -114,9 +115,7 @@ def make_job(study: Study, problem: str, model: str, ranks: Ranks) -> Job:
     named = ModelId.parse(model)
     device = resolve_device(study.device)
     torch.manual_seed(int(generator(study.seed, f"initialise {model}").integers(2**62)))
-    if named.part == "operator":
-        return operator_job(study, problem, named.percent, device, ranks)
-    return prior_job(study, problem, named, device, ranks)
+    return (operator_job if named.part == OPERATOR else prior_job)(study, problem, named, device, ranks)
 
 
 def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: StageRun | None) -> Path:
@@ -160,9 +159,7 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
 def diffusion_noise(study: Study, problem: str, model: ModelId) -> tuple[Basis, Noise]:
     """The problem's basis, and the diffusion noise of a prior on its grid."""
     modes = study.make_problem(problem).coefficient_space(study.data.resolution).grid.basis
-    if model.white:
-        return modes, WhiteNoise()
-    return modes, make_noise(modes, **study.noise.model_dump())
+    return modes, noise_of(study.noise, modes, model.white)
 
 
 def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
@@ -170,7 +167,7 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     made = study.make_problem(problem)
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     spaces = dict(zip(FIELDS, made.spaces(study.data.resolution), strict=True))
-    alone = model.part == "prior"
+    alone = not model.percent
     names = FIELDS[:1] if alone else FIELDS
     rows = np.arange(study.data.train) if alone else training_share(study, model.percent)
     held_out = np.arange(study.data.validation) if alone else validation_share(study, model.percent)
@@ -189,15 +186,13 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
 
     data, held = stacked(train, rows), stacked(validation, held_out)
     modes, noise = diffusion_noise(study, problem, model)
-    settings = getattr(study, model.part)
-    log_sigma = (settings.log_sigma_mean, settings.log_sigma_std)
-    training = study.training(model.part, model.percent)
-    network, average = (build_denoiser(study, problem, model).to(device) for _ in range(2))
-    accelerate(network.backbone, training)
+    settings, training = study.prior_section(model), study.training(model)
+    network, average = (untrained(study, problem, model, normalisation).to(device) for _ in range(2))
+    accelerate(network.get_submodule("backbone"), training)
     trainer = Trainer(
         network,
-        denoising.training_loss(network, data, noise, log_sigma, study.seed, ranks.places(training.batch).start),
-        denoising.validation_loss(held, noise, log_sigma, study.seed),
+        settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start),
+        settings.validation_loss(held, noise, study.seed),
         len(rows),
         training,
         study.seed,
@@ -210,13 +205,10 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     return Job(trainer, normalisation, sizes, spectrum)
 
 
-def operator_job(study: Study, problem: str, percent: str, device: torch.device, ranks: Ranks) -> Job:
+def operator_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
     """Training of an operator on the pairs of a percent. The coefficient is normalised with all (unpaired) coefficients."""
-    from ddis.models.operator import FourierOperator
-    from ddis.training import regression
-
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
-    rows, held_out = training_share(study, percent), validation_share(study, percent)
+    rows, held_out = training_share(study, model.percent), validation_share(study, model.percent)
     spaces = study.make_problem(problem).spaces(study.data.resolution)
     coefficient = normalisation_of(train.coefficient, f"{problem} coefficient", spaces[0])
     solution = normalisation_of(train.solution[rows], f"{problem} solution", spaces[1])
@@ -225,10 +217,9 @@ def operator_job(study: Study, problem: str, percent: str, device: torch.device,
         a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
         return coefficient.normalise(a).to(device), solution.normalise(u).to(device)
 
-    network, average = (build_operator(study, problem, coefficient, solution).to(device) for _ in range(2))
-    assert isinstance(network, FourierOperator)
-    training = study.training("operator", percent)
-    accelerate(network.fno, training)
+    settings, training = study.operator_section(model), study.training(model)
+    network, average = (NeuralOperator(settings.network, spaces, coefficient, solution).to(device) for _ in range(2))
+    accelerate(network.network, training)
     trainer = Trainer(
         network,
         regression.training_loss(network, *normalised(train, rows)),
@@ -250,19 +241,13 @@ def normalisation_of(fields: np.ndarray, name: str, space: Space) -> Normalisati
         raise InputError(f"{name}: {error}") from error
 
 
-def operator_error(
-    study: Study, problem: str, percent: str, operator: nn.Module, normalisation: dict[str, Normalisation]
-) -> dict[str, Any]:
+def operator_error(study: Study, problem: str, percent: str, operator: NeuralOperator) -> dict[str, Any]:
     """The operator's own error on the held-out pairs of its share: relative, variance per node, and `operator_error_model`."""
-    from ddis.models.operator import FourierOperator
-    from ddis.training.regression import prediction_errors
-
-    assert isinstance(operator, FourierOperator)
     validation, rows = load_pairs(study, problem, "validation"), validation_share(study, percent)
     device = next(operator.parameters()).device
-    a = normalisation["coefficient"].normalise(torch.from_numpy(validation.coefficient[rows])).to(device)
-    u = normalisation["solution"].normalise(torch.from_numpy(validation.solution[rows])).to(device)
-    errors, u = prediction_errors(operator, a, u).cpu(), u.cpu()
+    a = operator.coefficient.normalise(torch.from_numpy(validation.coefficient[rows])).to(device)
+    u = operator.solution.normalise(torch.from_numpy(validation.solution[rows])).to(device)
+    errors, u = regression.prediction_errors(operator, a, u).cpu(), u.cpu()
     modes = study.make_problem(problem).solution_space(study.data.resolution).grid.basis
     gain, spectrum = operator_error_model(u + errors, u, modes)
     return {

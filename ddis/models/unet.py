@@ -1,12 +1,14 @@
-"""Backbones F(x, c_noise) of the denoiser. To add one: a function (channels, grid, settings) -> nn.Module, and its line."""
+"""azula's U-Net, conditioned on the noise level as the backbone of a prior."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from azula.nn.unet import UNet
 from torch import Tensor, nn
 
 from ddis.grid import Grid
-from ddis.models.settings import GROUPS, BackboneSettings
+from ddis.models.levels import GROUPS
 
 
 class NoiseEmbedding(nn.Module):
@@ -25,36 +27,25 @@ class NoiseEmbedding(nn.Module):
         return self.layers(torch.cat([phase.sin(), phase.cos()], dim=1))
 
 
-class UNet(nn.Module):
-    """azula's modulated U-Net with group normalisation, conditioned on the noise level; circular padding on a periodic grid."""
+class ModulatedUNet(nn.Module):
+    """The U-Net with group normalisation, conditioned on the noise level; circular padding on a periodic grid."""
 
-    def __init__(self, channels: int, grid: Grid, settings: BackboneSettings):
+    def __init__(self, fields: int, grid: Grid, channels: Sequence[int], blocks: Sequence[int], embedding: int, dropout: float):
         super().__init__()
-        from azula.nn.unet import UNet as ModulatedUNet
-
-        self.embedding = NoiseEmbedding(settings.embedding)
-        self.net = ModulatedUNet(
-            channels,
-            channels,
-            hid_channels=settings.channels,
-            hid_blocks=settings.blocks,
-            mod_features=settings.embedding,
+        self.embedding = NoiseEmbedding(embedding)
+        self.net = UNet(
+            fields,
+            fields,
+            hid_channels=channels,
+            hid_blocks=blocks,
+            mod_features=embedding,
             norm="group",
             groups=GROUPS,
             spatial=len(grid.shape),
             periodic=all(grid.periodic),
-            dropout=settings.dropout or None,
+            dropout=dropout or None,
         )
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
         return self.net(x.contiguous(memory_format=layout), self.embedding(c_noise)).contiguous()
-
-
-BACKBONES = {"unet": UNet}
-
-
-def make_backbone(channels: int, grid: Grid, settings: BackboneSettings) -> nn.Module:
-    """The backbone of `channels` fields on a grid, in and out."""
-    backbone: nn.Module = BACKBONES[settings.name](channels, grid, settings)
-    return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,43 @@
+"""What an architecture of neural operators is: its settings, the network that is built from them, and what that costs."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ddis.grid import Space
+
+
+class Architecture(BaseModel, ABC):
+    """Settings that every architecture has; each adds its own. Those of the configuration, so no module of it imports torch.
+
+    architecture  name in the registry, or module:attribute of one outside the package
+    padding       reflected nodes on each side, as a share of the side (0 on periodic domains, whatever is set)
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    architecture: str
+    padding: float = Field(0.0, ge=0, lt=1)
+
+    @abstractmethod
+    def build(self, coefficient: "Space", solution: "Space") -> "nn.Module":
+        """The network, normalised channels [B, C, *nodes] -> [B, C', *nodes] with random weights of torch's generator.
+
+        C and C' are the channels of the two spaces; the nodes are those of the solution's grid and of its padding, so any number.
+        """
+
+    @abstractmethod
+    def flops(self, resolution: int) -> float:
+        """Of one field of S x S nodes through the network, about."""
+
+    @property
+    @abstractmethod
+    def finest(self) -> int:
+        """Channels of its tensors on all nodes, which most of its memory holds."""
+
+    def inputs(self) -> dict[str, Any]:
+        """What the weights depend on, as plain values. An FNO, once the only one, is told by its version alone."""
+        return self.model_dump(mode="json", exclude={"architecture"} if self.architecture == "fno" else None)

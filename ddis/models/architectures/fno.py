@@ -1,0 +1,52 @@
+"""The Fourier neural operator: layers that multiply the low Fourier modes of all channels by a matrix each.
+
+Source: Li et al., Fourier Neural Operator for Parametric Partial Differential Equations, arXiv 2010.08895; neuraloperator's code.
+"""
+
+import math
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ddis.models.architectures.base import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ddis.grid import Space
+
+
+class FNO(Architecture):
+    """modes: Fourier modes per axis. width: hidden channels. layers: Fourier layers."""
+
+    architecture: str = "fno"
+    modes: int = Field(16, ge=2)
+    width: int = Field(24, ge=2)
+    layers: int = Field(4, ge=1)
+    padding: float = Field(0.125, ge=0, lt=1)
+
+    def build(self, coefficient: "Space", solution: "Space") -> "nn.Module":
+        from ddis.models.fourier import HermitianSpectralConv, use_pointwise_products  # imports neuralop without its warnings
+
+        network: nn.Module = import_module("neuralop.models").FNO(
+            n_modes=(self.modes,) * len(solution.grid.shape),
+            in_channels=coefficient.channels,
+            out_channels=solution.channels,
+            hidden_channels=self.width,
+            n_layers=self.layers,
+            conv_module=HermitianSpectralConv,
+        )
+        use_pointwise_products(network)
+        return network
+
+    def flops(self, resolution: int) -> float:
+        """Per layer the transforms, the product of the modes, and three products of channels."""
+        nodes = ((1 + 2 * self.padding) * resolution) ** 2
+        transforms = 2 * self.width * 5 * nodes * math.log2(nodes)
+        modes = 8 * self.modes**2 * self.width**2
+        return self.layers * (transforms + modes + 3 * 2 * nodes * self.width**2)
+
+    @property
+    def finest(self) -> int:
+        return self.width

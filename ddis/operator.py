@@ -1,0 +1,13 @@
+"""The operators of the public interface: `ddis.operator.solver(problem)`, `black_box(function)`, `load(folder)`."""
+
+from pathlib import Path
+
+from ddis.operators import Operator, black_box, solver
+from ddis.trained import of_folder
+
+__all__ = ["Operator", "black_box", "load", "solver"]
+
+
+def load(folder: Path | str) -> Operator:
+    """The trained operator of a study's folder models/<problem>/operator-<percent>. Raises InputError."""
+    return of_folder(folder).as_operator()

@@ -1,0 +1,13 @@
+"""The priors of the public interface: `ddis.prior.gaussian(problem)`, `mixture(problem)`, `empirical(...)`, `load(folder)`."""
+
+from pathlib import Path
+
+from ddis.priors import Prior, empirical, gaussian, mixture
+from ddis.trained import of_folder
+
+__all__ = ["Prior", "empirical", "gaussian", "load", "mixture"]
+
+
+def load(folder: Path | str) -> Prior:
+    """The trained prior of a study's folder models/<problem>/{prior, joint-...}. Raises InputError."""
+    return of_folder(folder).as_prior()

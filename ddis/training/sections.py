@@ -1,0 +1,127 @@
+"""The sections of a configuration that say what is trained: a network, and how long. Importing them imports no torch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
+
+from ddis.models.architectures import Architecture, architecture_of
+from ddis.models.architectures.fno import FNO
+from ddis.models.backbones import BACKBONES, Backbone, backbone_of
+from ddis.models.backbones.unet import UNet
+from ddis.refusals import SettingError, explain
+from ddis.settings import AtPercent, Settings
+from ddis.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from ddis.fields.noise import Noise
+    from ddis.grid import Grid
+
+
+class TrainedSettings(Settings, ABC):
+    """A training; `at` changes it at a percent of the pairs: `at: {1: {steps: 300}}`."""
+
+    training: TrainingSettings = TrainingSettings()
+    at: AtPercent = Field({})
+
+    def training_at(self, percent: str) -> TrainingSettings:
+        """The training at a percent of the pairs. Raises SettingError."""
+        try:
+            return TrainingSettings.model_validate({**self.training.model_dump(), **self.at.get(percent, {})})
+        except ValidationError as error:
+            raise SettingError(f"at.{percent}: {explain(TrainingSettings, error.errors()[0])}") from error
+
+    def inputs(self, percent: str) -> dict[str, Any]:
+        """What the weights depend on at a percent of the pairs, as plain values."""
+        own = self.model_dump(mode="json", exclude={"at", "training"})
+        return own | {"training": self.training_at(percent).inputs()}
+
+    @abstractmethod
+    def versioned(self) -> dict[str, type]:
+        """The classes whose versions the weights are of, by their names in ddis/versions.py."""
+
+    @abstractmethod
+    def flops(self, resolution: int) -> float:
+        """Of one field of S x S nodes through the network, about."""
+
+    @property
+    @abstractmethod
+    def finest(self) -> int:
+        """Channels of the network's tensors on all nodes."""
+
+
+class PriorSettings(TrainedSettings):
+    """A kind of trained prior: its network, and its losses. Each kind adds its settings.
+
+    kind  its name in ddis/versions.py
+    """
+
+    kind: ClassVar[str]
+    backbone: SerializeAsAny[Backbone] = UNet()
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _chosen(cls, given: Any) -> Backbone:
+        return backbone_of(given)
+
+    @abstractmethod
+    def build(self, channels: int, grid: "Grid") -> "nn.Module":
+        """The network of noisy fields [B, C, *nodes] and their levels [B]; `backbone` is the part that is accelerated."""
+
+    @abstractmethod
+    def training_loss(
+        self, network: "nn.Module", data: "Tensor", noise: "Noise", seed: int, first: int
+    ) -> "Callable[[np.ndarray, int], Tensor]":
+        """The loss of a step: a function of indices of the normalised fields `data` [N, C, *nodes], and of the step.
+
+        What is drawn depends on (seed, step, place in the batch); `first` is the place of the first of the indices.
+        """
+
+    @abstractmethod
+    def validation_loss(self, data: "Tensor", noise: "Noise", seed: int) -> "Callable[[nn.Module], float]":
+        """The loss on held-out fields, with the same draws at every call."""
+
+    def versioned(self) -> dict[str, type]:
+        """Backbones of the package belong to the kind, and have no version of their own."""
+        own = {} if self.backbone.name in BACKBONES.builtin else {self.backbone.name: type(self.backbone)}
+        return {self.kind: type(self), **own}
+
+    def flops(self, resolution: int) -> float:
+        return self.backbone.flops(resolution)
+
+    @property
+    def finest(self) -> int:
+        return self.backbone.finest
+
+
+class OperatorSettings(TrainedSettings):
+    """A neural operator and its training."""
+
+    network: SerializeAsAny[Architecture] = FNO()
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _chosen(cls, given: Any) -> Architecture:
+        return architecture_of(given)
+
+    @property
+    def name(self) -> str:
+        """What runs call the study's own operator."""
+        return self.network.architecture
+
+    def inputs(self, percent: str) -> dict[str, Any]:
+        return super().inputs(percent) | {"network": self.network.inputs()}
+
+    def versioned(self) -> dict[str, type]:
+        return {self.name: type(self.network)}
+
+    def flops(self, resolution: int) -> float:
+        return self.network.flops(resolution)
+
+    @property
+    def finest(self) -> int:
+        return self.network.finest
