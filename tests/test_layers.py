@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddis"
 LAYERS = (
+    "lazy",
     "commands errors randomness signals text written",
     "progress reading registry",
     "files provenance",
