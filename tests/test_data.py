@@ -21,9 +21,12 @@ from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import discretisation_error
 from ddis.data.store import PAIRS, read_pairs, write_pairs
 from ddis.errors import InputError
+from ddis.models.normalisation import Normalisation
 from ddis.pde import make_problem
+from ddis.provenance import file_digest
 from ddis.stages import card, generate
-from ddis.stages.common import load_pairs
+from ddis.stages.common import load_pairs, training_normalisation
+from ddis.stages.records import Step, input_digests, name_of
 
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 30, "validation": 8, "test": 4}
@@ -82,6 +85,44 @@ def test_the_content_of_a_file_is_an_input_of_the_stages(files):
     pairs = read_pairs(files["train"])
     write_pairs(files["train"], 2 * pairs.coefficient, 2 * pairs.solution, pairs.attributes)
     assert [x == y for x, y in zip(before, digests(), strict=True)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("pde", ["poisson", "helmholtz", "darcy-source"])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_training_split_holds_its_statistics(pde, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if given:
+        for split, count in COUNTS.items():
+            request = Request(pde, {}, 16, count + 5, 3, split)
+            generate_file(Path("own") / f"{split}.h5", request, "key", {"configuration": "abc"})
+    made = study(pde, {split: f"own/{split}.h5" for split in SPLITS} if given else None)
+    generate.run(made, "mine", "train")
+    path, problem = made.folder / "data" / "mine" / "train.h5", made.make_problem("mine")
+    pairs, (coefficient, solution) = read_pairs(path), problem.spaces(16)
+    free = problem.relax(torch.from_numpy(pairs.coefficient)).numpy()
+    expected = {
+        "coefficient": Normalisation.of(pairs.coefficient, coefficient),
+        "free": Normalisation.of(free, coefficient),
+        "solution": Normalisation.of(pairs.solution, solution),
+    }
+    with monkeypatch.context() as patch:
+        patch.delattr("ddis.stages.common.read_pairs")  # its fields are not read
+        assert {kind: training_normalisation(made, "mine", kind) for kind in expected} == expected
+    write_pairs(path, pairs.coefficient, pairs.solution, {k: v for k, v in pairs.attributes.items() if k != "statistics"})
+    assert {kind: training_normalisation(made, "mine", kind) for kind in expected} == expected
+
+
+def test_data_are_hashed_by_whoever_made_them_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, step = study(), Step("train", {"problem": "mine", "model": "prior"})
+    for split in ("train", "validation"):
+        generate.run(made, "mine", split)
+    train, hashed = made.folder / "data" / "mine" / "train.h5", list[Path]()
+    expected = {name_of(made, path): file_digest(path) for path in (train, train.with_name("validation.h5"))}
+    monkeypatch.setattr("ddis.stages.records.input_digest", lambda path: hashed.append(path) or "new")
+    assert input_digests(made, step) == expected and not hashed
+    os.utime(train)  # as a file is that was changed after its record was written
+    assert input_digests(made, step) == expected | {name_of(made, train): "new"} and hashed == [train]
 
 
 def change(files: dict[str, str], split: str, **attributes) -> None:

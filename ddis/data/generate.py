@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import relative_residual
-from ddis.data.store import PAIRS, Pairs, Shapes, pairs_writer, read_pairs, write_pairs
+from ddis.data.store import PAIRS, Pairs, PairsWriter, Shapes, pairs_writer, read_pairs, write_pairs
 from ddis.errors import InputError
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
@@ -206,12 +206,13 @@ def generate_file(
     attributes: Mapping[str, Any],
     workers: int = 1,
     progress: Callable[[int], None] = lambda fields: None,
+    finish: Callable[[PairsWriter], None] = lambda writer: None,
 ) -> dict[str, Any]:
     """Writes the pairs of a request to `path`; returns the file's attributes, with `digest` and `residual`.
 
     Shards are kept in a hidden folder beside `path` until the file is complete, as large as the file itself; those found there
     are taken if they carry the same `key`, which is to change with the request. `progress` is called after
-    each shard with the number of fields written.
+    each shard with the number of fields written, `finish` after the last: it may add attributes.
     """
     folder = path.with_name(f".{path.name}.shards")
     missing = [shard for shard in range(request.shards) if not _is_there(folder, key, shard)]
@@ -227,5 +228,6 @@ def generate_file(
             residual = max(residual, pairs.attributes["residual"])
             progress(writer.written)
         writer.attributes["residual"] = residual
+        finish(writer)
     shutil.rmtree(folder, ignore_errors=True)
     return {**writer.attributes, "digest": writer.digest}

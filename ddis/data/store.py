@@ -168,6 +168,10 @@ class PairsWriter:
             self._datasets[name][self.written : stop] = array
         self.written = stop
 
+    def read(self, name: str) -> np.ndarray:
+        """An array of what was written so far."""
+        return np.asarray(self._datasets[name][: self.written])
+
     def _end(self) -> None:
         if self.written != self.count:
             raise ValueError(f"{self.path}: {self.written} of {self.count} fields were written")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,11 @@ from ddis.models.denoiser import SIGMA_DATA
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ddis.pde.base import Problem
+
+# What of a split has statistics, and the array that it is of
+KINDS = {"coefficient": "coefficient", "free": "coefficient", "solution": "solution"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,11 @@ class Normalisation:
     @classmethod
     def centred(cls, fields: np.ndarray, space: Space | None = None) -> Normalisation:
         """The same with mean 0, as in a closed form."""
-        made = cls.of(fields, space)
-        return cls((0 * np.asarray(made.mean)).tolist(), made.std)
+        return cls.of(fields, space).without_mean
+
+    @property
+    def without_mean(self) -> Normalisation:
+        return Normalisation((0 * np.asarray(self.mean)).tolist(), self.std)
 
     @property
     def unit(self) -> Any:
@@ -66,3 +76,24 @@ def _value(number: Any, like: Tensor | None = None) -> Any:
         return number
     values = torch.tensor(number, dtype=torch.float64)
     return values if like is None else values.to(like)
+
+
+def normalisation(problem: Problem, kind: str, fields: np.ndarray) -> Normalisation:
+    """That of the array that a kind is of, [N, *shape]; `free`: of the free fields of coefficients, see `Problem.relax`.
+
+    Raises ValueError for constant fields.
+    """
+    assert problem.resolution is not None
+    coefficient, solution = problem.spaces(problem.resolution)
+    if kind == "free":
+        fields = problem.relax(torch.from_numpy(fields)).numpy()
+    return Normalisation.of(fields, solution if kind == "solution" else coefficient)
+
+
+def statistics(problem: Problem, read: Callable[[str], np.ndarray]) -> dict[str, dict[str, Any]]:
+    """By kind, as JSON; without constant fields. read: gives an array by name."""
+    found = {}
+    for kind, name in KINDS.items():
+        with suppress(ValueError):
+            found[kind] = asdict(normalisation(problem, kind, read(name)))
+    return found

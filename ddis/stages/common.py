@@ -21,8 +21,9 @@ from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
 from ddis.lazy import torch
 from ddis.models.ids import ModelId
+from ddis.models.normalisation import KINDS, Normalisation, normalisation
 from ddis.stages.layout import data_path
-from ddis.stages.records import Step, check_folders, digests, inputs_of, write_record
+from ddis.stages.records import Step, check_folders, input_digests, write_record
 from ddis.stages.takeover import only_process
 
 COMPUTING = ("generate", "card", "train", "draw", "sample", "tune")  # the stages that use torch
@@ -75,7 +76,7 @@ def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.Stage
     check_folders(study, step)
     with settle(study) if computing else threadpool_limits(study.threads):
         record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)) if computing else "cpu")
-        read = digests(study, inputs_of(study, step))
+        read = input_digests(study, step)
         tags = {**provenance.tags(record), **subject(study, name, what), "ddis.configuration": study.digest(name, **what)}
         mark = study.folder / "work" / "running" / step.label
         with only_process(mark, step.label), tracking.stage_run(study.study, step.label, inputs, tags) as run:
@@ -105,10 +106,28 @@ def load_pairs(study: Study, problem: str, split: str) -> Pairs:
     """The pairs of a split, checked against the study. Raises InputError."""
     path = data_path(study, problem, split)
     pairs = read_pairs(path, study.make_problem(problem).shapes(study.data.resolution), getattr(study.data, split))
-    expected = study.digest("generate", problem=problem, split=split)
-    if pairs.attributes.get("configuration") != expected:
-        raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+    _check_configuration(study, problem, split, pairs.attributes)
     return pairs
+
+
+def training_normalisation(study: Study, problem: str, kind: str) -> Normalisation:
+    """Mean and standard deviation of the training split, see `ddis.models.normalisation`. Raises InputError.
+
+    It is read whole only if it is from before they stood in its file, or constant, which raises ValueError.
+    """
+    attributes = read_attributes(data_path(study, problem, "train"), PAIRS)
+    _check_configuration(study, problem, "train", attributes)
+    stored = attributes.get("statistics", {}).get(kind)
+    if stored is not None:
+        return Normalisation(**stored)
+    fields = getattr(load_pairs(study, problem, "train"), KINDS[kind])
+    return normalisation(study.make_problem(problem), kind, fields)
+
+
+def _check_configuration(study: Study, problem: str, split: str, attributes: dict[str, Any]) -> None:
+    if attributes.get("configuration") != study.digest("generate", problem=problem, split=split):
+        path = data_path(study, problem, split)
+        raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
 
 
 def training_share(study: Study, percent: str) -> np.ndarray:

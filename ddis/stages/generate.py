@@ -1,17 +1,23 @@
 """Stage `generate`: one split of a problem's dataset, made by its solver or taken from the user's own file."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ddis.config import Study
 from ddis.data.generate import Request, generate_file
 from ddis.data.hdf5 import read_attributes
-from ddis.data.store import PAIRS, Shapes, open_pairs, pairs_writer
+from ddis.data.store import PAIRS, PairsWriter, Shapes, open_pairs, pairs_writer
 from ddis.errors import InputError
+from ddis.models.normalisation import statistics
+from ddis.pde.base import Problem
 from ddis.progress import Progress
 from ddis.stages.common import stage
 from ddis.stages.layout import data_path
+
+Finish = Callable[[PairsWriter], None]  # what is told of a file before it is complete
 
 _log = logging.getLogger(__name__)
 
@@ -22,15 +28,21 @@ def run(study: Study, problem: str, split: str) -> None:
         configuration = study.digest("generate", problem=problem, split=split)
         path, count = data_path(study, problem, split), getattr(study.data, split)
         attributes = {"problem": problem, "configuration": configuration, "split": split}
-        source = study.data_file(problem, split)
+        source, finish = study.data_file(problem, split), partial(describe, study.make_problem(problem), split)
         if source is None:
             settings = study.problems[problem]
             request = Request(settings.pde, settings.parameters, study.data.resolution, count, study.seed, split)
-            written = _generate(path, request, attributes, study.data.workers, f"{problem} {split}")
+            written = _generate(path, request, attributes, study.data.workers, f"{problem} {split}", finish)
         else:
-            written = _take(source, path, study.make_problem(problem).shapes(study.data.resolution), count, attributes)
+            written = _take(source, path, study.make_problem(problem).shapes(study.data.resolution), count, attributes, finish)
         tracker.tag("ddis.data_digest", written["digest"])
         tracker.metrics({"fields": count} | ({"residual": written["residual"]} if written["residual"] is not None else {}))
+
+
+def describe(problem: Problem, split: str, writer: PairsWriter) -> None:
+    """Stores the mean and standard deviation of the training split's fields with them: of most, a sampler needs no more."""
+    if split == "train":
+        writer.attributes["statistics"] = statistics(problem, writer.read)
 
 
 def run_file(request: Request, output: Path, workers: int) -> None:
@@ -46,14 +58,16 @@ def run_file(request: Request, output: Path, workers: int) -> None:
     _log.info("%s: %d fields, residual %s, SHA-256 %s", output, request.count, written["residual"], written["digest"])
 
 
-def _generate(path: Path, request: Request, attributes: dict[str, Any], workers: int, label: str) -> dict[str, Any]:
+def _generate(
+    path: Path, request: Request, attributes: dict[str, Any], workers: int, label: str, finish: Finish = lambda writer: None
+) -> dict[str, Any]:
     progress = Progress(label, request.count, unit="fields")
-    written = generate_file(path, request, attributes["configuration"], attributes, workers, progress.update)
+    written = generate_file(path, request, attributes["configuration"], attributes, workers, progress.update, finish)
     progress.finish()
     return written
 
 
-def _take(source: Path, path: Path, shapes: Shapes, count: int, attributes: dict[str, Any]) -> dict[str, Any]:
+def _take(source: Path, path: Path, shapes: Shapes, count: int, attributes: dict[str, Any], finish: Finish) -> dict[str, Any]:
     """Copies the first `count` pairs of a file, after checking all of it."""
     with open_pairs(source, shapes, count) as pairs:
         pairs.verify()
@@ -63,4 +77,5 @@ def _take(source: Path, path: Path, shapes: Shapes, count: int, attributes: dict
         with pairs_writer(path, count, shapes, {**kept, **more}) as writer:
             for coefficient, solution in pairs.blocks(count):
                 writer.append(coefficient, solution)
+            finish(writer)
     return {**writer.attributes, "digest": writer.digest}

@@ -34,6 +34,7 @@ def memory_mb(study: Study, stage: str, **what: str) -> int:
     total = BASE + copies.get(stage, 0) * _pairs_bytes(study, study.data.train) / 1e6
     if stage == "generate":
         total += study.data.workers * (WORKER + _pairs_bytes(study, 100) / 1e6)
+        total += 2 * _pairs_bytes(study, study.data.train) / 1e6 * (what["split"] == "train")  # for its statistics
     if stage in ("train", "tune", "draw", "sample") and study.device == "cpu":
         total += _activation_bytes(study) / 1e6
     if stage == "train":

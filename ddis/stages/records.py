@@ -146,6 +146,19 @@ def digests(study: Study, paths: Iterable[Path]) -> dict[str, str]:
     return {name_of(study, path): input_digest(path) for path in paths if path.is_file()}
 
 
+def input_digests(study: Study, step: Step) -> dict[str, str]:
+    """SHA-256 by name of the inputs of a step that are there. That of data stands in its own record, while it is older than that:
+    a split may have gigabytes, of which a step reads a few numbers."""
+    known: dict[str, str] = {}
+    if "problem" in step.what and step.stage != "generate":
+        for split in SPLITS:
+            made = Step("generate", {"problem": step.what["problem"], "split": split})
+            path, note = data_path(study, **made.what), study.folder / record_name(made)
+            if path.is_file() and note.is_file() and path.stat().st_mtime_ns <= note.stat().st_mtime_ns:
+                known |= (read_record(note) or {"outputs": {}})["outputs"]
+    return {n: known.get(n) or input_digest(p) for p in inputs_of(study, step) if p.is_file() for n in [name_of(study, p)]}
+
+
 def write_record(study: Study, step: Step, made: dict[str, Any], read: dict[str, str]) -> None:
     """Writes the record of a step; `made` is what `provenance.collect` told, `read` the digests of what was read."""
     content = {

@@ -6,7 +6,6 @@ Batches lie in a work folder until all are there: a run goes on after the last f
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import torch
 
 from ddis.config import Case, Study
 from ddis.data.hdf5 import blocks
-from ddis.data.store import FIELDS, Seen
+from ddis.data.store import Seen
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR
-from ddis.models.normalisation import Normalisation
 from ddis.observe import Placed
 from ddis.operators.base import Operator
 from ddis.operators.solver import Solver
@@ -30,7 +28,7 @@ from ddis.provenance import device_name, file_digest, peak_memory_mb
 from ddis.randomness import generator
 from ddis.sampling.base import Batch, Cost, Method, RunSettings, State
 from ddis.sampling.methods import load_method
-from ddis.stages.common import fingerprint, load_pairs, resolve_device
+from ddis.stages.common import fingerprint, load_pairs, resolve_device, training_normalisation
 from ddis.stages.layout import model_folder
 from ddis.trained import load_network, noise_of
 
@@ -106,13 +104,12 @@ class Result:
 
 def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observed:
     """Draws places and noise of the given fields of a split; both depend on (seed, split, field) alone."""
-    pairs, train = load_pairs(study, case.problem, split), load_pairs(study, case.problem, "train")
+    pairs = load_pairs(study, case.problem, split)
     placed, stream = study.placed(case.problem, case.observation), SPLIT_STREAM[split] << 40
     drawn = [placed.draw(study.seed, stream + int(f)) for f in fields]
     index, owner = np.stack([chosen for chosen, _ in drawn]), drawn[0][1]
-    spaces = dict(zip(FIELDS, spaces_of(study.make_problem(case.problem)), strict=True))
     seen = {"solution", *(part.of for part in placed.sensors.parts)}
-    scales = {name: Normalisation.of(getattr(train, name), spaces[name]) for name in seen}
+    scales = {name: training_normalisation(study, case.problem, name) for name in seen}
     stds = {name: np.ravel(scale.std) for name, scale in scales.items()}
     parts = [(p.noise.item(), p.assumed_noise.item(), float(stds[p.of][p.channel])) for p in placed.sensors.parts]
     noise = np.array([simulated * scale for simulated, _, scale in parts])[owner]
@@ -146,22 +143,21 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
     needed = [load_network(study, name, model, device) for model in study.models_for(settings, percent)]
     models = {trained.model.part: trained for trained in needed}
     network = models.pop(OPERATOR, None)
-    train = cache(partial(load_pairs, study, name, "train"))  # trained networks hold what is needed of it
     noise = noise_of(study.noise, modes, method.noise == "white")
     if models:
         [trained] = models.values()
         prior = trained.as_prior()
     else:
-        fields = train().coefficient
-        coefficient = Normalisation.centred(problem.relax(torch.from_numpy(fields)).numpy(), spaces[0])
+        coefficient = training_normalisation(study, name, "free").without_mean
         if method.closed_form:
             prior = (gaussian if problem.is_gaussian else mixture)(problem, noise, coefficient)
         else:
+            fields = load_pairs(study, name, "train").coefficient
             prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
     if network is not None:
         operator: Operator = network.as_operator()
     else:
-        operator = Solver(problem, prior.solution or Normalisation.centred(train().solution, spaces[1]))
+        operator = Solver(problem, prior.solution or training_normalisation(study, name, "solution").without_mean)
     return Parts(problem, method, prior, operator, device)
 
 
