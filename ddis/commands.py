@@ -101,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     command("figures", "draw the figures from the sample files")
     command("tuning", "draw the curves of `tune`")
     command("report", "write the report, one page")
+    command("cost", "estimate parameters, memory and hours of a study on this device")
     command("schema", "print the JSON schema of the configuration")
     _add_runs(commands)
     verify = commands.add_parser("verify", help="check every file of a study against its records", description=VERIFY_HELP)

@@ -138,6 +138,7 @@ class Study(Settings):
             unknown = set(run.problems or ()) - set(self.problems)
             if unknown:
                 raise InputError(f"runs.{name}.problems: {', '.join(sorted(unknown))}; accepted: {', '.join(self.problems)}")
+            self._check_physics(name, run)
             try:
                 run.check_cases(list(self.problems), self.percents(name))
             except InputError as error:
@@ -198,6 +199,21 @@ class Study(Settings):
                 raise InputError(f"runs.{label}.operator: solver; method {run.method!r} has no operator: leave it out")
         elif run.operator not in (accepted := [self.operator.name, *self.operators, "solver"]):
             raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
+
+    def _check_physics(self, label: str, run: RunSettings) -> None:
+        """Raises InputError if the operator of a run is to be trained with terms that one of its problems does not have."""
+        operator = operator_of(run)
+        key = "operator" if operator == self.operator.name else f"operators.{operator}"
+        section = self.sections().get(key)
+        if not isinstance(section, OperatorSettings) or section.physics is None:
+            return
+        for name in run.problems or self.problems:
+            problem = self.make_problem(name)
+            try:
+                section.physics.check(problem, problem.solution_space(self.data.resolution).grid)
+            except SettingError as error:
+                reason = error.below(f"{key}.physics")
+                raise InputError(f"{reason} for problem {name!r}, or runs.{label}.problems without it") from error
 
     def _check_training(self) -> None:
         fractions = [*self.fractions, *(f for run in self.runs.values() for f in run.fractions or ())]

@@ -103,6 +103,20 @@ class Grid:
         found: Nodes = ~beyond.any(axis=1) & (self.nodes.flatten()[nodes] | (weights == 0)).all(axis=1)
         return found
 
+    @property
+    def sides(self) -> list[Nodes]:
+        """The sides of the boundary, each the nodes [*shape] on it: the ends of bounded axes; of a masked grid also the rest."""
+        ends = []
+        for axis, wraps in enumerate(self.periodic):
+            for end in () if wraps or self.free_ends else (0, -1):
+                side = np.zeros(self.shape, dtype=bool)
+                np.moveaxis(side, axis, 0)[end] = True
+                ends.append(side & self.nodes)
+        rest = self.nodes & ~self.interior
+        for side in ends:
+            rest = rest & ~side
+        return [side for side in [*ends, rest] if side.any()]
+
     def coordinates(self) -> tuple[NDArray[np.float64], ...]:
         """Coordinates of the nodes along each axis."""
         return tuple(step * np.arange(size, dtype=np.float64) for size, step in zip(self.shape, self.spacing, strict=True))

@@ -50,6 +50,7 @@ STUDY = {
     "prior": NETWORK,
     "joint": NETWORK,
     "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": {"steps": 4, "batch": 8}},
+    "operators": {"physics": {"physics": {"pde": 0.1, "boundary": 10}}},
     "runs": RUNS,
 }
 # Of the norm of an array. float32 rounds to 6e-8, and solvers and transforms of 16 x 16 nodes add some tens of that. Adam divides
@@ -77,7 +78,7 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     made = study.versions("generate", problem="poisson", split="train")
     yield "generate", made, numbers(pairs.coefficient, pairs.solution)
     yield "pairs", study.versions("pairs"), numbers(paired_subset(0.1, 1000, 0))
-    for model in models(study, "poisson"):
+    for model in [*models(study, "poisson"), "operator-physics-100"]:
         train.run(study, "poisson", model)
         tensors, _ = load_tensors(model_folder(study, "poisson", model) / "weights.safetensors")
         weights = np.concatenate([np.ravel(value).view(np.float32) for _, value in sorted(tensors.items())])  # some are complex

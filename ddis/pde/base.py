@@ -92,6 +92,7 @@ class Problem(ABC):
     solution_label: ClassVar[str] = "u"
     basis: ClassVar[Literal["cosine", "fourier"]] = "cosine"
     linear: ClassVar[bool] = False
+    local_residual: ClassVar[bool] = True  # of a node and its neighbours; if not, `residual` solves the equation
     units: ClassVar[str] = "dimensionless"
     minimum_resolution: ClassVar[int] = 4
 

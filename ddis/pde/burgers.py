@@ -59,6 +59,7 @@ class Burgers(Problem):
     coefficient_label = "u(x, 0)"
     solution_label = "u(x, t)"
     basis = "fourier"
+    local_residual = False
     minimum_resolution = 8
 
     parameters: BurgersParameters

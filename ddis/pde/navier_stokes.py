@@ -221,6 +221,7 @@ class NavierStokes(Problem):
     coefficient_label = "w(0)"
     solution_label = "w(T)"
     basis = "fourier"
+    local_residual = False
     minimum_resolution = 8
 
     parameters: NavierStokesParameters

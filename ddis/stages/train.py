@@ -32,9 +32,9 @@ from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, 
 from ddis.stages.layout import data_path, model_folder
 from ddis.tracking import Shapes, StageRun
 from ddis.trained import noise_of, untrained
-from ddis.training import denoising, regression
+from ddis.training import denoising, physics, regression
 from ddis.training.acceleration import accelerate
-from ddis.training.distributed import Ranks, processes
+from ddis.training.distributed import Loss, Ranks, processes
 from ddis.training.loop import Record, Trainer
 
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -220,9 +220,11 @@ def operator_job(study: Study, problem: str, model: ModelId, device: torch.devic
     settings, training = study.operator_section(model), study.training(model)
     network, average = (NeuralOperator(settings.network, spaces, coefficient, solution).to(device) for _ in range(2))
     accelerate(network.network, training)
+    coefficients = coefficient.normalise(torch.from_numpy(train.coefficient)).to(device) if settings.physics else None
+    places = ranks.places(training.batch)
     trainer = Trainer(
         network,
-        regression.training_loss(network, *normalised(train, rows)),
+        operator_loss(study, problem, model, network, normalised(train, rows), coefficients, training.batch, places),
         regression.validation_loss(*normalised(validation, held_out)),
         len(rows),
         training,
@@ -232,6 +234,25 @@ def operator_job(study: Study, problem: str, model: ModelId, device: torch.devic
     )
     sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
     return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
+
+
+def operator_loss(
+    study: Study,
+    problem: str,
+    model: ModelId,
+    network: NeuralOperator,
+    pairs: tuple[Tensor, Tensor],
+    coefficients: Tensor | None,
+    batch: int,
+    places: slice = slice(None),
+) -> Loss:
+    """The loss of an operator's training on normalised pairs, and on other coefficients where its settings say so."""
+    settings = study.operator_section(model).physics
+    if settings is None or coefficients is None:
+        return regression.training_loss(network, *pairs)
+    made = study.make_problem(problem)
+    equation = physics.Equation(made, made.solution_space(study.data.resolution).grid, settings)
+    return physics.training_loss(network, pairs, coefficients, equation, study.seed, batch, places)
 
 
 def normalisation_of(fields: np.ndarray, name: str, space: Space) -> Normalisation:

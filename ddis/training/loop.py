@@ -45,11 +45,11 @@ class _Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def batch_indices(seed: int, step: int, batch: int, count: int) -> np.ndarray:
+def batch_indices(seed: int, step: int, batch: int, count: int, stream: str = "epoch") -> np.ndarray:
     """Indices [batch] of the fields of one step (0, 1, ...): consecutive pieces of one random permutation per epoch."""
     position = step * batch + np.arange(batch)
     epochs = position // count
-    orders = {int(epoch): generator(seed, "epoch", int(epoch)).permutation(count) for epoch in np.unique(epochs)}
+    orders = {int(epoch): generator(seed, stream, int(epoch)).permutation(count) for epoch in np.unique(epochs)}
     return np.array([orders[int(e)][p] for e, p in zip(epochs, position % count, strict=True)])
 
 

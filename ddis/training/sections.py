@@ -12,7 +12,7 @@ from ddis.models.backbones import BACKBONES, Backbone, backbone_of
 from ddis.models.backbones.unet import UNet
 from ddis.refusals import SettingError, explain
 from ddis.settings import AtPercent, Settings
-from ddis.training.settings import TrainingSettings
+from ddis.training.settings import PhysicsSettings, TrainingSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,9 +99,10 @@ class PriorSettings(TrainedSettings):
 
 
 class OperatorSettings(TrainedSettings):
-    """A neural operator and its training."""
+    """A neural operator and its training; physics: terms of its loss beside the pairs."""
 
     network: SerializeAsAny[Architecture] = FNO()
+    physics: PhysicsSettings | None = Field(None, exclude_if=lambda physics: physics is None)
 
     @field_validator("network", mode="before")
     @classmethod
@@ -117,7 +118,7 @@ class OperatorSettings(TrainedSettings):
         return super().inputs(percent) | {"network": self.network.inputs()}
 
     def versioned(self) -> dict[str, type]:
-        return {self.name: type(self.network)}
+        return {self.name: type(self.network)} | ({} if self.physics is None else {"physics": PhysicsSettings})
 
     def flops(self, resolution: int) -> float:
         return self.network.flops(resolution)

@@ -1,8 +1,14 @@
 """Settings of a training, as written in the configuration."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ddis.refusals import SettingError
+
+if TYPE_CHECKING:
+    from ddis.grid import Grid
+    from ddis.pde.base import Problem
 
 
 class TrainingSettings(BaseModel):
@@ -36,3 +42,27 @@ class TrainingSettings(BaseModel):
         """What the weights depend on, as plain values: all settings, precision and compilation only where they are chosen."""
         plain = {"precision": "float32", "compile": False}
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in plain or value != plain[key]}
+
+
+class PhysicsSettings(BaseModel):
+    """Weights of what the equation says of predicted solutions (ddis.training.physics).
+
+    pde       of the relative residual
+    boundary  of the norm at the boundary, in units of the solution
+    unpaired  whether both are also taken on as many coefficients again, drawn from all of the training split
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    pde: float = Field(0.0, ge=0)
+    boundary: float = Field(0.0, ge=0)
+    unpaired: bool = True
+
+    def check(self, problem: "Problem", grid: "Grid") -> None:
+        """Raises SettingError if the problem, whose solutions are on `grid`, does not have these terms."""
+        if self.pde and not problem.local_residual:
+            raise SettingError(
+                f"pde: {self.pde:g}; its equation holds along a path of which only the ends are stored, so that the residual is "
+                "u - G(a), which is a pair; accepted: 0"
+            )
+        if self.boundary and not grid.sides:
+            raise SettingError(f"boundary: {self.boundary:g}; its domain has no boundary; accepted: 0")

@@ -1,0 +1,92 @@
+"""`ddis cost` on the tiny study: a row for every network and run, parts that add up, nothing run that does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddis.cli import main
+from ddis.config import Study
+from ddis.models.ids import OPERATOR, ModelId
+from ddis.stages import cost, layout, measure
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study.load(TINY)
+
+
+@pytest.fixture(scope="module")
+def found(study: Study):
+    torch.set_num_threads(1)
+    return cost.measured(study)
+
+
+def test_every_network_and_every_run_has_a_row(study, found):
+    _, trainings, samplings = found
+    assert [str(row.model) for row in trainings] == layout.models(study, "poisson")
+    assert [row.case.run for row in samplings] == list(study.runs)
+    assert [row.percents for row in samplings] == [("10", "100")] * 3 + [("100",)]
+
+
+def test_parameters_and_steps_are_those_of_the_study(study, found):
+    _, trainings, samplings = found
+    by_name = {str(row.model): row for row in trainings}
+    assert {name: row.steps for name, row in by_name.items()} == {name: 6 if name == "joint-10" else 12 for name in by_name}
+    operator = by_name["operator-100"].cost.network
+    assert by_name["operator-100"].cost.parameters == sum(p.numel() for p in operator.parameters())
+    assert [row.cost.steps for row in samplings] == [3, 3, 4, 1]
+
+
+def test_a_training_takes_its_steps_and_a_run_its_batches(found):
+    _, trainings, samplings = found
+    for row in trainings:
+        assert row.seconds == pytest.approx(row.steps * row.cost.step.seconds) and row.seconds > 0
+    ddis = samplings[0]
+    # batches of one chain: 3 fields, 3 steps, at two percents
+    assert ddis.seconds == pytest.approx(2 * (9 * ddis.cost.step.seconds + ddis.solves), rel=0.1)
+
+
+def test_memory_grows_with_the_batch(study):
+    larger = Study.load({**study.resolved(), "operator": {**study.operator.model_dump(mode="json"), "training": {"batch": 64}}})
+    model = next(row.model for row in cost.measured(study)[1] if row.model.part == OPERATOR)
+    units = measure.example(study, "poisson")
+    small, large = (measure.network_cost(each, "poisson", model, units) for each in (study, larger))
+    weights = measure.COPIES * 4 * small.parameters
+    assert large.step.bytes - weights == pytest.approx(8 * (small.step.bytes - weights))
+    assert small.kept == pytest.approx(large.kept)
+
+
+def test_what_does_not_fit_is_not_run(study, monkeypatch, capsys):
+    def never(*arguments: object) -> None:
+        raise AssertionError("a step was run")
+
+    monkeypatch.setattr(measure, "free_memory", lambda device: 1000)
+    for name in ("trainer", "sampler_step", "evaluate"):
+        monkeypatch.setattr(measure, name, never)
+    cost.run(study)
+    page = capsys.readouterr().out
+    assert page.count("one does not fit into the free memory") == 5
+    assert "| in all | not known |" in page
+
+
+def test_the_command_prints_tables_and_writes_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "PATIENCE", 0.01)
+    assert main(["cost", "--config", str(TINY)]) == 0
+    page = capsys.readouterr().out
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    parts = {row[0].strip("| "): float(row[1].strip("| ")) for row in rows[1:5]}
+    # printed to two digits
+    assert parts["in all"] == pytest.approx(parts["data"] + parts["training"] + parts["sampling"], rel=0.1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_operator_of_the_paper_has_its_published_size():
+    study = Study.load(Path(__file__).parents[1] / "config" / "paper.yaml")
+    units = measure.example(study, "poisson")
+    with torch.device("meta"):
+        operator = measure.build(study, "poisson", ModelId.parse("operator-100"), units)
+    assert sum(p.numel() for p in operator.parameters()) == 34_653_889  # published: 34.65M
