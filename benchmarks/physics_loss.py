@@ -7,8 +7,8 @@ steps of 8 pairs, one seed. With the residual (ddis.training.physics) each step 
 twice as much; a training on the pairs alone with twice the steps stands beside it, and one on all 10,000 pairs. "Preconditioned"
 is the residual through the inverse Laplacian, ||Δ⁻¹ r(a, û)|| / ||Δ⁻¹ r(a, 0)||, an error in u; for poisson, and û = 0 on the
 boundary, it is ||û - u|| / ||u||: a pair. Weights are chosen on the 10 validation pairs of the share; errors are those of 500
-other pairs. Rows that are in benchmarks/results/physics_loss.json are not measured again. 25 minutes on one core. Also writes
-physics_loss.md beside it and docs/samplers/physics-loss.png; --tables only does that.
+other pairs. Rows that are in benchmarks/results/physics_loss.json are not measured again. 35 minutes on one core, beside other
+work. Also writes physics_loss.md beside it and docs/samplers/physics-loss.png; --tables only does that.
 """
 
 import argparse
@@ -162,9 +162,13 @@ def page(rows: Sequence[Row]) -> str:
             pipe_table(["problem", *WEIGHTS], best),
             f"{SIZE} x {SIZE} nodes, {TRAINING.steps} steps of {TRAINING.batch} pairs, one seed, one thread. Residual: "
             "||r(a, û)|| / ||r(a, 0)|| of the same predictions. Seconds beside other work on the machine.",
-            pipe_table(head, (all_cells(row) for row in rows), [False, False, *[True] * 6]) + "\n",
+            pipe_table(head, (all_cells(row) for row in sorted(rows, key=order)), [False, False, *[True] * 6]) + "\n",
         ]
     )
+
+
+def order(row: Row) -> tuple[Any, ...]:
+    return PROBLEMS.index(row["problem"]), list(WEIGHTS).index(row["way"]), row["boundary"], row["weight"]
 
 
 def cell(row: Row) -> str:
@@ -194,7 +198,7 @@ def plot(rows: Sequence[Row]) -> Figure:
                 best = chosen(rows, problem, way)
                 ax.plot(best["weight"], best["error"], "o", ms=9, mfc="none", mec=colour)
             ax.set(xscale="log", title=problem, xlabel="weight of the residual")
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.4 * chosen(rows, problem, PAIRS_ALONE)["error"])
             plain_ticks(ax, "x")
         figure.axes[0].set_ylabel("relative $l^2$ error, %")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
