@@ -14,7 +14,10 @@ from ddis.stages import tune
 DOCS = Path(__file__).parents[1] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 RESULTS = (DOCS / "results.md").read_text(encoding="utf-8")
-SAME = {"joint": "prior", "operator.training": "prior.training"}  # "read `joint.` for `prior.`"
+SAME = {  # "read `joint.` for `prior.`"
+    **{"joint": "prior", "operator.training": "prior.training"},
+    **{"operators.NAME.training": "prior.training", "operators.NAME": "operator"},
+}
 
 
 def keys(schema, part, path=()):
