@@ -4,10 +4,13 @@ For modules that say what a study is as well as compute. The workflow asks them 
 little, and neither computes with torch, whose import takes longer than all that they do.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["torch"]
+__all__ = ["torch", "without"]
 
 if TYPE_CHECKING:
     import torch
@@ -25,3 +28,16 @@ else:
             return found
 
     torch = _Later("torch")
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """Imports inside the block do not find the package `name`, unless it is there already: of others that can do without it."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]

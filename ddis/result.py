@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from ddis.observe.observation import Observation
@@ -82,5 +82,5 @@ def misfit_of(observation: Observation, predicted: Tensor) -> Misfit:
     count = residual.shape[1]
     deviations = residual.square().mean(dim=0).sqrt() / covariance.diagonal().sqrt()
     worst = int(deviations.argmax())
-    limit = float(stats.chi2.ppf(PLAUSIBLE, count))
+    limit = float(2 * special.gammaincinv(count / 2, PLAUSIBLE))  # a quantile of χ²
     return Misfit((chi_square / count) ** 0.5, chi_square, limit, worst, float(deviations[worst]))

@@ -35,6 +35,18 @@ def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
     assert not HEAVY & imported("-c", program, folder=tmp_path)
 
 
+def test_a_step_of_training_imports_no_compiler(tmp_path):
+    program = """
+import torch
+from ddis.models.fourier import SpectralConv
+from ddis.training.adam import Adam
+network = torch.nn.Linear(2, 1)
+network(torch.ones(1, 2)).sum().backward()
+Adam(network.parameters()).step(0.1)
+"""
+    assert not {"torch._dynamo", "wandb.sdk", "matplotlib", "mlflow"} & imported("-c", program, folder=tmp_path)
+
+
 def test_the_graph_of_jobs_is_made_without_what_computes():
     heavy = HEAVY - {"pandas"}  # which a plug-in of Snakemake's imports
     assert not heavy & imported("-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), folder=ROOT)

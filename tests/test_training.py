@@ -12,6 +12,7 @@ from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import square
 from ddis.models.denoiser import GaussianDenoiser
 from ddis.training import denoising
+from ddis.training.adam import Adam
 from ddis.training.loop import Trainer, batch_indices
 
 
@@ -33,6 +34,23 @@ def test_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(make, tmp_path
         assert [[row[k] for k in keep] for row in unbroken.progress.history] == [
             [row[k] for k in keep] for row in second.progress.history
         ]
+
+
+def test_adam_steps_as_torch_does():
+    rng = torch.Generator().manual_seed(0)
+    shapes, types = [(3, 2), (4,)], [torch.float32, torch.complex64]
+    start = [torch.randn(s, generator=rng, dtype=d) for s, d in zip(shapes, types, strict=True)]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    optimizer, reference = Adam(ours), torch.optim.Adam(theirs, foreach=True)
+    for rate in (0.1, 0.03, 0.01):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=rng, dtype=mine.dtype)
+            other.grad = mine.grad.clone()
+        reference.param_groups[0]["lr"] = rate
+        optimizer.step(rate)
+        reference.step()
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+    assert all(not torch.equal(mine, value) for mine, value in zip(ours, start, strict=True))
 
 
 def test_every_field_is_seen_once_an_epoch():

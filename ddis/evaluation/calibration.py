@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from ddis.evaluation.bootstrap import DRAWS, LEVEL, SEED
 
@@ -115,7 +115,7 @@ def _coverage(members: Array, target: Array, levels: tuple[float, ...]) -> list[
     size = len(members)
     radius = members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / size)
     distance = np.abs(target - members.mean(axis=0))
-    return [float((distance <= stats.t.ppf(0.5 * (1 + level), size - 1) * radius).mean()) for level in levels]
+    return [float((distance <= special.stdtrit(size - 1, 0.5 * (1 + level)) * radius).mean()) for level in levels]
 
 
 def _crps(members: Array, target: Array) -> float:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
+from ddis.lazy import without
+
+with warnings.catch_warnings(), without("wandb"):
     warnings.simplefilter("ignore")
     from neuralop.layers.spectral_convolution import SpectralConv
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ddis.errors import InputError
 from ddis.models.checkpoint import weights
 from ddis.randomness import generator
+from ddis.training.adam import Adam
 from ddis.training.distributed import Loss, Ranks
 from ddis.training.settings import TrainingSettings
 
@@ -85,7 +86,7 @@ class Trainer:
         self.average.load_state_dict(weights(model))
         self.average.eval()
         self.best = weights(self.average)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, foreach=True)
+        self.optimizer = Adam(model.parameters())
         self.progress = _Progress()
 
     def learning_rate(self, step: int) -> float:
@@ -122,8 +123,6 @@ class Trainer:
     def _step(self) -> tuple[float, float]:
         step, s = self.progress.step, self.settings
         rate = self.learning_rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.model.train()
         torch.manual_seed(int(generator(self.seed, "dropout", step).integers(2**62)))
         indices = batch_indices(self.seed, step, s.batch, self.count)
@@ -131,11 +130,11 @@ class Trainer:
         value = self.ranks.mean(loss)
         if not torch.isfinite(value):
             raise InputError(f"training loss is {value.item()} at step {step}; lower training.learning_rate ({s.learning_rate})")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad()
         loss.backward()
         if s.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self._update_average(step)
         return rate, float(value.detach())
 
@@ -181,5 +180,5 @@ class Trainer:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 saved = tensors.get(f"adam.{key}.{name}")
                 if saved is not None:
-                    self.optimizer.state[parameter][key] = saved if key == "step" else saved.to(parameter.device)
+                    self.optimizer.state.setdefault(parameter, {})[key] = saved if key == "step" else saved.to(parameter.device)
         self.progress = _Progress(**record)
