@@ -1,11 +1,11 @@
-"""The operators of the public interface: `ddis.operator.solver(problem)`, `black_box(function)`, `load(folder)`."""
+"""The operators of the public interface: `ddis.operator.solver(problem)`, `black_box(function)`, `load(folder)`, `corrected`."""
 
 from pathlib import Path
 
-from ddis.operators import Operator, black_box, solver
+from ddis.operators import Operator, black_box, corrected, solver
 from ddis.trained import of_folder
 
-__all__ = ["Operator", "black_box", "load", "solver"]
+__all__ = ["Operator", "black_box", "corrected", "load", "solver"]
 
 
 def load(folder: Path | str) -> Operator:

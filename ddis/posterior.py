@@ -9,6 +9,7 @@ Arrays in and out are NumPy, in physical units. Stages, benchmarks and tests bui
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ddis.models.normalisation import Normalisation
 from ddis.observe import Joined, Placed, Sensors
 from ddis.observe.observation import Observation
 from ddis.operators.base import Operator
+from ddis.operators.corrected import Corrected
 from ddis.operators.error import OperatorError
 from ddis.operators.solver import Solver, or_nan
 from ddis.pde.base import Problem
@@ -147,6 +149,13 @@ class Posterior:
         gain = None if error is None else error.gain
         return u if gain is None else self.bases[1].inverse(gain.to(u) * self.bases[1].forward(u))
 
+    def _solver(self, cost: Cost) -> Callable[[Tensor], Tensor] | None:
+        """Normalised solutions of normalised free fields through the solver that corrects the operator."""
+        operator = self.operator
+        if not isinstance(operator, Corrected):
+            return None
+        return cost.count_solver(lambda x: self.solution.normalise(operator.solver(self.physical(x))))
+
     def _residual(self, x: Tensor) -> Tensor:
         """Residual of the equation in units of std(a), for normalised (coefficient, solution) [B, C, *nodes]."""
         free, u = split(x, self.spaces)
@@ -169,6 +178,8 @@ class Posterior:
             raise InputError(f"method {name}: needs a prior with a denoiser")
         if method.uses_operator and method.gradients and not self.operator.differentiable:
             raise InputError(f"method {name}: needs gradients of the operator, which has none; accepted: {without_gradients()}")
+        if isinstance(self.operator, Corrected) and method.uses_operator and not method.corrects:
+            raise InputError(f"method {name}: cannot use a solver beside the network (corrected); accepted: {correcting()}")
         if method.closed_form and not (self.problem.linear and isinstance(self.operator, Solver)):
             raise InputError(f"method {name}: needs a linear problem and its own solver")
         if method.closed_form and self.prior.mixture is None and not isinstance(self.prior.denoise, GaussianDenoiser | None):
@@ -196,6 +207,7 @@ class Posterior:
             mean=self.prior.mean,
             spectrum=self.prior.spectrum,
             mixture=self.prior.mixture,
+            solver=self._solver(cost),
             units=(mean_unit(self.coefficient) / SIGMA_DATA, mean_unit(self.solution) / SIGMA_DATA),
             cost=cost,
         )
@@ -275,7 +287,11 @@ class Posterior:
         batch = self.batch(method, slice(None), [])
         with torch.no_grad():
             a = self.physical(drawn.x0)
-            predicted = batch.predict(drawn.x0).double()
+            if batch.solver is None:
+                observation, predicted = batch.observation, batch.predict(drawn.x0).double()
+            else:
+                observation = replace(batch.observation, error=None)
+                predicted = batch.solve(drawn.x0, drawn.x0.flatten(1).isfinite().all(dim=1)).double()
         kept = a.flatten(1).isfinite().all(dim=1) & predicted.isfinite().all(dim=1)
         failed = int((~kept).sum())
         if int(kept.sum()) < fewest:
@@ -294,8 +310,8 @@ class Posterior:
             mean=mean.astype(np.float32),
             std=std.astype(np.float32),
             predicted=restored.cpu().numpy().astype(np.float32),
-            misfit=misfit_of(batch.observation, predicted),
-            cost=Spent(drawn.cost.prior / len(a), drawn.cost.operator / len(a), seconds),
+            misfit=misfit_of(observation, predicted),
+            cost=Spent(drawn.cost.prior / len(a), drawn.cost.operator / len(a), seconds, drawn.cost.solver / len(a)),
             failed=failed,
         )
 
@@ -332,5 +348,13 @@ def solution_unit(problem: Problem, operator: Operator, seed: int) -> Normalisat
 
 def without_gradients() -> str:
     """Names of the methods that an operator without gradients can be used with."""
-    methods = [(name, load_method(name)) for name in METHODS.names()]
-    return ", ".join(name for name, method in methods if method.uses_operator and not method.gradients) or "none"
+    return _named(lambda method: method.uses_operator and not method.gradients)
+
+
+def correcting() -> str:
+    """Names of the methods that can use a solver beside the operator."""
+    return _named(lambda method: method.corrects)
+
+
+def _named(has: Callable[[type[Method]], bool]) -> str:
+    return ", ".join(name for name in METHODS.names() if has(load_method(name))) or "none"

@@ -38,11 +38,15 @@ class Misfit:
 
 @dataclass(frozen=True)
 class Spent:
-    """Evaluations per sample, of the prior and of the operator with its products; seconds in all."""
+    """Evaluations per sample, of the prior and of the operator with its products; seconds in all.
+
+    solver_calls  of the solver that corrects the operator, per sample, without the one of `Result.predicted`
+    """
 
     prior_evaluations: float
     operator_evaluations: float
     seconds: float
+    solver_calls: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Result:
     """Posterior samples of one coefficient, in physical units.
 
     samples [K, *shape]; mean, std [*shape]: in closed form where the method has it, else of the samples (n - 1)
-    predicted [K, m]: what the operator predicts of each sample at the observed places, with its gains where R holds its error
+    predicted [K, m]: what the operator predicts of each sample at the observed places, with its gains where R holds its error;
+    where a solver corrects it, what the solver says, against R of the noise alone
     failed: samples that were not finite and are left out
     """
 

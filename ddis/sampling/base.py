@@ -124,10 +124,14 @@ class Evaluations:
 
 @dataclass
 class Cost:
-    """Evaluations so far, counted in fields: calls of the prior; forward passes and products with the operator's Jacobian."""
+    """Evaluations so far, counted in fields: calls of the prior; forward passes and products with the operator's Jacobian.
+
+    solver  calls of the solver that corrects the operator
+    """
 
     prior: int = 0
     operator: int = 0
+    solver: int = 0
 
     def count_prior(self, denoiser: Denoiser) -> Denoiser:
         def counted(x_t: Tensor, sigma: Tensor) -> Tensor:
@@ -149,6 +153,14 @@ class Cost:
 
         return counted
 
+    def count_solver(self, solver: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def counted(x: Tensor) -> Tensor:
+            self.solver += len(x)
+            with torch.no_grad():
+                return solver(x)
+
+        return counted
+
 
 @dataclass
 class Batch:
@@ -167,6 +179,7 @@ class Batch:
     prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods
     mean         [*shape] of the coefficient; spectrum: variance [*shape] of its modes in `basis`
     mixture      closed form of the coefficient, where it is a mixture of Gaussian fields
+    solver       as operator, of the solver that corrects it and has no gradients; None: nothing does
     units        what 1 is worth in physical units, of the coefficient and of the solution
     """
 
@@ -184,6 +197,7 @@ class Batch:
     spectrum: Tensor
     units: tuple[float, float]
     mixture: Mixture | None = None
+    solver: Callable[[Tensor], Tensor] | None = None
     cost: Cost = field(default_factory=Cost)
 
     @property
@@ -216,6 +230,14 @@ class Batch:
     def predict(self, x: Tensor) -> Tensor:
         """What is observed [B, m] of free fields x [B, *shape], through the operator."""
         return self.observation.take(self._seen(x, self.operator))
+
+    def solve(self, x: Tensor, which: Tensor) -> Tensor:
+        """As `predict`, through the solver, of the chains in `which` [B]; NaN of the others, which cost nothing."""
+        assert self.solver is not None
+        found = x.new_full((len(x), *self.spaces[1].shape), torch.nan)
+        if bool(which.any()) and self.observation.functionals.seen[0]:
+            found[which] = self.solver(x[which])
+        return self.observation.take(self._seen(x, lambda _: found))
 
     def predict_joint(self, x: Tensor) -> Tensor:
         """What is observed [B, m] of (free field, solution) [B, C, *nodes]."""
@@ -264,6 +286,7 @@ class Method(ABC, Generic[S]):
     noise          "field" (the study's random field) or "white"
     uses_operator  whether an operator takes part in the guidance
     gradients      whether it differentiates through the operator
+    corrects       whether it can use a solver beside the operator (`operator: corrected`)
     closed_form    whether it exists for linear Gaussian problems only
     ensemble       whether the samples of a field are drawn together, whatever their number
     tuned          name of the setting that `ddis tune` varies, or None
@@ -274,6 +297,7 @@ class Method(ABC, Generic[S]):
     noise: ClassVar[Literal["field", "white"]] = "field"
     uses_operator: ClassVar[bool] = False
     gradients: ClassVar[bool] = True
+    corrects: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
     ensemble: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None

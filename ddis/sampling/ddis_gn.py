@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import Field
 
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
+from ddis.sampling.corrected import CorrectedStep, calls_per_level
 from ddis.sampling.covariance import AverageSpectrum, RingCovariance
 from ddis.sampling.daps import anneal
 from ddis.sampling.gauss_newton import (
@@ -41,10 +42,11 @@ class DDISGNSettings(RunSettings):
     solver       dense: the Jacobian at x = 0 for all chains (linear problems); matrix-free: each chain's own, through products;
                  null: the cheaper one for linear problems (see `dense_is_cheaper`), else matrix-free
     iterations   Gauss-Newton iterations per level
-    tolerance    of the matrix-free solver, in standard deviations of R
+    tolerance    of the matrix-free solver, and of calls of the solver, in standard deviations of R
     covariance   of x0 given x_t: spectrum, one for all fields, which is right for a Gaussian prior only; denoiser, each chain's
                  own, from `probes` products with the denoiser's Jacobian per level
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
+    solver_calls calls of the solver per sample, on the second half of the levels, where it corrects the operator
     """
 
     steps: int = Field(10, ge=1)
@@ -57,6 +59,7 @@ class DDISGNSettings(RunSettings):
     covariance: Literal["spectrum", "denoiser"] = "spectrum"
     probes: int = Field(2, ge=1)
     error_model: ErrorChoice = "spectral"
+    solver_calls: int = Field(12, ge=0)
 
 
 def dense_is_cheaper(settings: DDISGNSettings, m: int) -> bool:
@@ -74,6 +77,7 @@ class DDISGN(Method[DDISGNSettings]):
     Settings = DDISGNSettings
     prior = "coefficient"
     uses_operator = True
+    corrects = True
 
     @property
     def error_model(self) -> ErrorChoice:
@@ -98,7 +102,12 @@ class DDISGN(Method[DDISGNSettings]):
     def sample(self, batch: Batch, prepared: Prepared) -> Iterator[State]:
         s = self.settings
         covariance = AverageSpectrum(batch) if s.covariance == "spectrum" else RingCovariance(batch, s.probes)
-        likelihood = GaussNewtonStep(batch, make_update(batch, prepared, s.tolerance), covariance, s.iterations)
+        update = make_update(batch, prepared, s.tolerance)
+        if batch.solver is None:
+            likelihood = GaussNewtonStep(batch, update, covariance, s.iterations)
+        else:
+            calls = calls_per_level(s.solver_calls, s.steps + 1)
+            likelihood = CorrectedStep(batch, update, covariance, s.iterations, s.tolerance, calls)
         mean = batch.prior_mean.float().expand(len(batch.generators), *batch.shape)
         channelled = batch.spaces[0].channelled
         start = channelled(likelihood(mean, channelled(mean), math.inf, 0.0))

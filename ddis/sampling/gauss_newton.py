@@ -14,6 +14,7 @@ repeated from x_0 <- x0 where G is not linear, with the same x~ and e. There are
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ddis.lazy import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 LEADING_MODES = 256
 MOST_NUMBERS = 2**25  # of the rows of chains that are updated together, 256 MB
 MOST_ITERATIONS, TYPICAL_ITERATIONS = 200, 6
+SMALLEST = 1e-30  # size of a residual that is not divided by
 
 
 def jacobian_rows(batch: Batch, x: Tensor, index: Tensor, chunk: int = 128) -> tuple[Tensor, Tensor]:
@@ -69,33 +71,46 @@ class SharedJacobian:
 
 
 def gaussian_update(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
-    """Σ Jᵀ (J Σ Jᵀ + R)⁻¹ r, the correction of Matheron's rule.
+    """Σ Jᵀ (J Σ Jᵀ + R)⁻¹ r, the correction of Matheron's rule: see `gaussian_weights`."""
+    return gaussian_weights(rows, variance, covariance, residual)[1]
+
+
+def gaussian_weights(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """z = (J Σ Jᵀ + R)⁻¹ r, and the correction Σ Jᵀ z of Matheron's rule.
 
     Args:
         rows: J [G, m, P] in the basis; variance: diagonal of Σ [P], or [G, 1, P] of every group; covariance: R [G, m, m];
         residual: r [G, K, m].
 
     Returns:
-        corrections [G, K, P] of the coefficients in the basis; NaN for a chain whose J is, which leaves the others alone.
+        z [G, K, m], and corrections [G, K, P] of the coefficients in the basis; NaN for a chain whose J is, which leaves the
+        others alone.
     """
     weighted = rows * variance
     root, failed = torch.linalg.cholesky_ex(weighted @ rows.transpose(1, 2) + covariance)
     root = root.masked_fill(failed.bool()[:, None, None], torch.nan)
-    return torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2) @ weighted
+    z = torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2)
+    return z, z @ weighted
 
 
 def chain_updates(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
     """`gaussian_update` of n fields with K chains, with one Σ [*shape] for all chains or each chain's own [n K, *shape]."""
+    return chain_weights(rows, variance, covariance, residual)[1]
+
+
+def chain_weights(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """`gaussian_weights` of n fields with K chains, as `chain_updates`."""
     n, samples, m = residual.shape
     if variance.numel() == rows.shape[-1]:
-        return gaussian_update(rows, variance.flatten(), covariance, residual)
+        return gaussian_weights(rows, variance.flatten(), covariance, residual)
     chains, own = residual.reshape(-1, 1, m), variance.flatten(1)[:, None]
     number = torch.arange(len(chains), device=chains.device)
-    updates = [
-        gaussian_update(rows[part // samples], own[part], covariance[part // samples], chains[part])
+    parts = [
+        gaussian_weights(rows[part // samples], own[part], covariance[part // samples], chains[part])
         for part in number.split(max(1, MOST_NUMBERS // rows[0].numel()))
     ]
-    return torch.cat(updates).reshape(n, samples, -1)
+    z, updates = (torch.cat(part).reshape(n, samples, -1) for part in zip(*parts, strict=True))
+    return z, updates
 
 
 def draw_observation_noise(batch: Batch) -> Tensor:
@@ -118,12 +133,40 @@ class DenseUpdate:
 
         variance: diagonal of Σ [S, S] of all chains, or [B, S, S] of each.
         """
-        n, m, modes = self.rows.shape
+        gain = self.at(point, variance)
+        return gain(gain.residual(x_tilde, target))[1]
+
+    def at(self, point: Tensor, variance: Tensor, covariance: Tensor | None = None) -> DenseGain:
+        """The equations at `point` [B, S, S]; covariance [n, m, m] in place of R."""
         with torch.no_grad():
             predicted = self.batch.predict(point).double()
-        shift = (x_tilde - self.basis.forward(point.double())).reshape(n, -1, modes)
-        residual = target - predicted.reshape(n, -1, m) - shift @ self.rows.transpose(1, 2)
-        return chain_updates(self.rows, variance, self.covariance, residual)
+        shape = len(self.rows), -1, self.rows.shape[1]
+        covariance = self.covariance if covariance is None else covariance
+        return DenseGain(self.rows, predicted.reshape(shape), self.basis.forward(point.double()), variance, covariance)
+
+    def observed_variance(self, variance: Tensor) -> Tensor:
+        """Sum [n] over the observed values of the diagonal of J Σ Jᵀ, for one Σ [S, S]."""
+        return torch.einsum("nmp,p,nmp->n", self.rows, variance.flatten(), self.rows)
+
+
+@dataclass(frozen=True)
+class DenseGain:
+    """(J Σ Jᵀ + R) z = r of all chains, with J [n, m, modes]; value [n, K, m] = M G(x_0) at the point x_0, in the basis."""
+
+    rows: Tensor
+    value: Tensor
+    point: Tensor
+    variance: Tensor
+    covariance: Tensor
+
+    def residual(self, x_tilde: Tensor, target: Tensor) -> Tensor:
+        """r = target - M G(x_0) - J (x~ - x_0), [n, K, m]."""
+        shift = (x_tilde - self.point).reshape(len(self.rows), -1, self.rows.shape[-1])
+        return target - self.value - shift @ self.rows.transpose(1, 2)
+
+    def __call__(self, residual: Tensor, relative: bool = False) -> tuple[Tensor, Tensor]:
+        """z [n, K, m] and Σ Jᵀ z [n, K, modes], to rounding."""
+        return chain_weights(self.rows, self.variance, self.covariance, residual)
 
 
 class LeadingModes:
@@ -165,40 +208,69 @@ class MatrixFreeUpdate:
     def __init__(self, batch: Batch, leading: LeadingModes, tolerance: float):
         self.batch, self.basis, self.tolerance = batch, batch.basis, tolerance
         self.root = torch.linalg.cholesky(batch.observation.covariance.double())
-        self.modes = leading.modes
-        self.columns = torch.linalg.solve_triangular(self.root, leading(batch.observation.index), upper=False)
+        self.modes, self.leading = leading.modes, leading(batch.observation.index)
+        self.columns = torch.linalg.solve_triangular(self.root, self.leading, upper=False)
 
     def __call__(self, point: Tensor, x_tilde: Tensor, target: Tensor, variance: Tensor) -> Tensor:
         """As DenseUpdate."""
-        linear = Linearisation(point, self.batch.predict, self.batch.cost)
-        shift = self.basis.inverse(x_tilde - self.basis.forward(point.double()))
-        residual = target - (linear.value + linear.push(shift)).reshape(target.shape)
+        gain = self.at(point, variance)
+        return gain(gain.residual(x_tilde, target))[1]
 
-        def weighted(z: Tensor) -> Tensor:
-            """Σ Wᵀz [B, *shape] in the basis, of whitened z [n, K, m]."""
-            return variance * self.basis.forward(linear.pull(self._whiten(z, transposed=True).flatten(0, 1)))
+    def at(self, point: Tensor, variance: Tensor, covariance: Tensor | None = None) -> MatrixFreeGain:
+        """As DenseUpdate."""
+        root, columns = self.root, self.columns
+        if covariance is not None:
+            root = torch.linalg.cholesky(covariance)
+            columns = torch.linalg.solve_triangular(root, self.leading, upper=False)
+        return MatrixFreeGain(self.batch, point, variance, root, self._scaled(columns, variance), self.tolerance)
 
-        def apply(z: Tensor) -> Tensor:
-            return z + self._whiten(linear.push(self.basis.inverse(weighted(z))).reshape(z.shape))
+    def observed_variance(self, variance: Tensor) -> Tensor:
+        """As DenseUpdate, in the leading modes at x = 0."""
+        return torch.einsum("nmr,r,nmr->n", self.leading, variance.flatten()[self.modes], self.leading)
 
-        columns = self._scaled_columns(variance)
-        gram = columns.transpose(1, 2) @ columns
-        inner = torch.linalg.cholesky(torch.eye(len(self.modes), dtype=gram.dtype, device=gram.device) + gram)
-
-        def precondition(z: Tensor) -> Tensor:
-            grouped = z.reshape(len(columns), -1, z.shape[-1])
-            known = torch.cholesky_solve((grouped @ columns).transpose(1, 2), inner).transpose(1, 2)
-            return (grouped - known @ columns.transpose(1, 2)).reshape(z.shape)
-
-        z = conjugate_gradients(apply, self._whiten(residual), precondition, self.tolerance, MOST_ITERATIONS)
-        return weighted(z).reshape(*target.shape[:2], -1)
-
-    def _scaled_columns(self, variance: Tensor) -> Tensor:
+    def _scaled(self, columns: Tensor, variance: Tensor) -> Tensor:
         """The leading columns of W Σ^(1/2): [n, m, r], or [B, m, r] where each chain has its own Σ."""
         if variance.shape == self.batch.shape:
-            return self.columns * variance.flatten()[self.modes].sqrt()
-        each = self.columns.repeat_interleave(len(variance) // len(self.columns), dim=0)
+            return columns * variance.flatten()[self.modes].sqrt()
+        each = columns.repeat_interleave(len(variance) // len(columns), dim=0)
         return each * variance.flatten(1)[:, None, self.modes].sqrt()
+
+
+class MatrixFreeGain:
+    """As DenseGain, with J at each chain's point [B, *shape]; root: L, columns: the leading ones of W Σ^(1/2)."""
+
+    def __init__(self, batch: Batch, point: Tensor, variance: Tensor, root: Tensor, columns: Tensor, tolerance: float):
+        self.basis, self.point, self.variance, self.root, self.tolerance = batch.basis, point, variance, root, tolerance
+        self.linear = Linearisation(point, batch.predict, batch.cost)
+        gram = columns.transpose(1, 2) @ columns
+        self.inner = torch.linalg.cholesky(torch.eye(columns.shape[-1], dtype=gram.dtype, device=gram.device) + gram)
+        self.columns = columns
+
+    def residual(self, x_tilde: Tensor, target: Tensor) -> Tensor:
+        """As DenseGain."""
+        shift = self.basis.inverse(x_tilde - self.basis.forward(self.point.double()))
+        return target - (self.linear.value + self.linear.push(shift)).reshape(target.shape)
+
+    def __call__(self, residual: Tensor, relative: bool = False) -> tuple[Tensor, Tensor]:
+        """As DenseGain, to the tolerance in standard deviations of R; relative: to that share of the residual."""
+        right = self._whiten(residual)
+        size = right.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(SMALLEST) if relative else None
+        right = right if size is None else right / size
+        z = conjugate_gradients(self._apply, right, self._precondition, self.tolerance, MOST_ITERATIONS)
+        z = z if size is None else z * size
+        return self._whiten(z, transposed=True), self._weighted(z).reshape(*residual.shape[:2], -1)
+
+    def _weighted(self, z: Tensor) -> Tensor:
+        """Σ Wᵀz [B, *shape] in the basis, of whitened z [n, K, m]."""
+        return self.variance * self.basis.forward(self.linear.pull(self._whiten(z, transposed=True).flatten(0, 1)))
+
+    def _apply(self, z: Tensor) -> Tensor:
+        return z + self._whiten(self.linear.push(self.basis.inverse(self._weighted(z))).reshape(z.shape))
+
+    def _precondition(self, z: Tensor) -> Tensor:
+        grouped = z.reshape(len(self.columns), -1, z.shape[-1])
+        known = torch.cholesky_solve((grouped @ self.columns).transpose(1, 2), self.inner).transpose(1, 2)
+        return (grouped - known @ self.columns.transpose(1, 2)).reshape(z.shape)
 
     def _whiten(self, z: Tensor, transposed: bool = False) -> Tensor:
         """L⁻¹ z, or L⁻ᵀ z, of z [n, K, m]."""
@@ -242,11 +314,14 @@ class GaussNewtonStep:
 
     def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
         variance = self.covariance(x_t, sigma)
-        white = self.batch.draw_white(*self.batch.shape)
-        x_tilde = self.basis.forward(x0_hat.double()) + variance.sqrt() * white
+        x_tilde = self.draw(x0_hat, variance)
         target = self.batch.observation.values.double()[:, None] + draw_observation_noise(self.batch)
         point = x0_hat
         for _ in range(self.iterations):
             correction = self.update(point, x_tilde, target, variance)
             point = self.basis.inverse(x_tilde + correction.reshape(x_tilde.shape)).to(x0_hat.dtype)
         return point
+
+    def draw(self, x0_hat: Tensor, variance: Tensor) -> Tensor:
+        """x~ [B, *shape] in the basis, float64."""
+        return self.basis.forward(x0_hat.double()) + variance.sqrt() * self.batch.draw_white(*self.batch.shape)
