@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.description, train.formatter_class = TRAIN_HELP, argparse.RawDescriptionHelpFormatter
     command("sample", "draw the posterior samples of a run", "problem", "observation", "run", "percent")
     command("draw", "draw one shard of a run, for `sample` to gather", "problem", "observation", "run", "percent", "shard")
+    command("reference", "reference posteriors of test fields, in closed form or by Markov chains", "problem", "observation")
     command("tune", "validation error of a run against its weight", "problem", "observation", "run", "percent")
     command("tables", "write the tables of errors from the sample files")
     command("figures", "draw the figures from the sample files")

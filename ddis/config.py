@@ -32,6 +32,7 @@ from ddis.models.ids import OPERATOR, PARTS, ModelId
 from ddis.observe import Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
+from ddis.references.kinds import kind_of
 from ddis.refusals import SettingError, explain, shown, text_keys, validated
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import load_method, run_settings
@@ -42,6 +43,7 @@ from ddis.settings import (
     Name,
     NoiseSettings,
     ProblemSettings,
+    ReferenceSettings,
     Settings,
     TuningSettings,
 )
@@ -83,6 +85,7 @@ class Study(Settings):
     operators: dict[Name, OperatorSettings] = Field({})
     runs: dict[Name, SerializeAsAny[RunSettings]] = Field(min_length=1)
     tuning: TuningSettings = TuningSettings()
+    references: ReferenceSettings | None = Field(None, exclude_if=lambda settings: settings is None)
     _folder: Path | None = PrivateAttr(None)
 
     @field_validator("operators", mode="before")
@@ -152,7 +155,28 @@ class Study(Settings):
         for name in self.tuning.candidates:
             if name not in self.runs or load_method(self.runs[name].method).tuned is None:
                 raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(self.runs)}")
+        self._check_references()
         return self
+
+    def _check_references(self) -> None:
+        if self.references is None:
+            return
+        chosen, fields = self.references.problems, self.references.fields
+        if fields is not None and fields > self.data.test:
+            raise InputError(f"references.fields {fields}; accepted: at most data.test, {self.data.test}, or null for all")
+        if chosen is not None and set(chosen) - set(self.problems):
+            unknown = ", ".join(sorted(set(chosen) - set(self.problems)))
+            raise InputError(f"references.problems: {unknown}; accepted: {', '.join(self.problems)}")
+        for name in chosen or ():
+            if not self._has_reference(name):
+                raise InputError(
+                    f"references.problems: {name} has no reference with likelihood {self.references.likelihood}: its coefficient "
+                    "is no known map of a Gaussian field; leave it out"
+                )
+
+    def _has_reference(self, problem: str) -> bool:
+        assert self.references is not None
+        return kind_of(self.make_problem(problem), self.references.likelihood) is not None
 
     def _check_names(self) -> None:
         """Raises InputError if two results would have one file, also on disks that do not tell capitals from small letters."""
@@ -414,6 +438,27 @@ class Study(Settings):
             wanted = f"{case.problem}/{case.observation}/{case.run}-{case.percent}"
             raise InputError(f"{wanted} is not in the study; accepted: {', '.join(known)}")
         return self.runs[case.run].for_case(case.problem, case.percent)
+
+    def reference_cases(self) -> list[tuple[str, str]]:
+        """(problem, observation) that have reference posteriors; none unless the study asks for them."""
+        if self.references is None:
+            return []
+        chosen = self.references.problems or self.problems
+        return [(p, o) for p in self.problems if p in chosen and self._has_reference(p) for o in self.observations]
+
+    def reference_settings(self, problem: str, observation: str) -> ReferenceSettings:
+        """Raises InputError for what has no reference in the study."""
+        known = self.reference_cases()
+        if self.references is None or (problem, observation) not in known:
+            accepted = ", ".join("/".join(case) for case in known) or "none, `references` is not set"
+            raise InputError(f"reference {problem}/{observation} is not in the study; accepted: {accepted}")
+        return self.references
+
+    @property
+    def reference_fields(self) -> int:
+        """Test fields with a reference."""
+        assert self.references is not None
+        return self.references.fields or self.data.test
 
     def models_of(self, run: str, percent: str) -> list[str]:
         """Names of the trained models that a run needs."""

@@ -74,12 +74,25 @@ def tune_inputs(study: "Study", problem: str, observation: str, run: str, percen
     return {**sample, "fields": study.tuning.fields, "candidates": list(study.tuning.candidates[run])}
 
 
+def reference_inputs(study: "Study", problem: str, observation: str) -> dict[str, Any]:
+    settings = study.reference_settings(problem, observation)
+    return {
+        "data": {s: study.inputs("generate", problem=problem, split=s) for s in ("train", "test")},
+        "observe": observation_inputs(study.observations[observation]),
+        "settings": settings.model_dump(mode="json", exclude={"problems", "fields"}),
+        "fields": study.reference_fields,
+        "seed": study.seed,
+    }
+
+
 def card_inputs(study: "Study", problem: str) -> dict[str, Any]:
     return {"data": {split: study.digest("generate", problem=problem, split=split) for split in SPLITS}}
 
 
 def tables_inputs(study: "Study") -> dict[str, Any]:
-    return {"samples": {"/".join(vars(c).values()): study.digest("sample", **vars(c)) for c in study.cases()}}
+    samples = {"/".join(vars(c).values()): study.digest("sample", **vars(c)) for c in study.cases()}
+    references = {f"{p}/{o}": study.digest("reference", problem=p, observation=o) for p, o in study.reference_cases()}
+    return {"samples": samples, **({"references": references} if references else {})}
 
 
 def figures_inputs(study: "Study") -> dict[str, Any]:
@@ -106,6 +119,7 @@ INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
     "sample": sample_inputs,
     "draw": draw_inputs,
     "tune": tune_inputs,
+    "reference": reference_inputs,
     "card": card_inputs,
     "tables": tables_inputs,
     "figures": figures_inputs,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ddis.data.subsets import percent_keys
 from ddis.written import Text
@@ -73,6 +73,33 @@ class NoiseSettings(Settings):
     length: float = Field(0.1, gt=0)
     nugget: float = Field(1e-4, ge=0)
     diagonal: bool = True
+
+
+class ReferenceSettings(Settings):
+    """Reference posteriors, which the samples of all runs are compared with: docs/posteriors.md.
+
+    samples     draws that are kept of each field
+    fields      test fields that have one, the first so many; null: all
+    problems    that have them; null: all that can
+    likelihood  gaussian: independent errors of the assumed noise; mean-absolute: the kernel of PosteriorBench
+    chains, burn_in, steps: Markov chains of each field, where there is no closed form, and steps of each: to be adapted, and to
+    draw with, at most; they end when they have converged
+    """
+
+    samples: int = Field(256, ge=2)
+    fields: int | None = Field(None, ge=1)
+    problems: tuple[Text, ...] | None = None
+    likelihood: Literal["gaussian", "mean-absolute"] = "gaussian"
+    chains: int = Field(16, ge=4, multiple_of=2)
+    burn_in: int = Field(1000, ge=100)
+    steps: int = Field(20_000, ge=100)
+
+    @model_validator(mode="after")
+    def _draws(self) -> "ReferenceSettings":
+        if self.samples % self.chains or self.samples > self.chains * (self.steps // 4):
+            most = self.chains * (self.steps // 4)
+            raise ValueError(f"samples {self.samples}; accepted: multiples of chains, {self.chains}, up to {most}")
+        return self
 
 
 class TuningSettings(Settings):

@@ -19,7 +19,7 @@ LAYERS = (
     "refusals settings",
     "models observe",
     "operators priors",
-    "sampling training",
+    "references sampling training",
     "evaluation result",
     "inputs posterior",
     "config",

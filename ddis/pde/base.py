@@ -165,6 +165,14 @@ class Problem(ABC):
         spectrum = self.prior_spectrum(resolution)
         return None if spectrum is None else Mixture(torch.ones(1, dtype=torch.float64), spectrum[None])
 
+    def latent_spectrum(self, resolution: int) -> Tensor | None:
+        """Variance [*shape] of the modes of the Gaussian field g that the coefficient is a map of (`from_latent`); else None."""
+        return self.prior_spectrum(resolution)
+
+    def from_latent(self, field: Tensor) -> Tensor:
+        """The coefficient [..., *shape] of a Gaussian field g of `latent_spectrum`: by default P(g)."""
+        return self.constrain(field)
+
     @property
     def is_gaussian(self) -> bool:
         """Whether the free coefficient is a Gaussian field of known spectrum."""

@@ -88,9 +88,7 @@ class Darcy(Problem):
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
         p = self.parameters
         field = sample_neumann(indices, resolution, seed, p.alpha, p.tau)
-        if self.two_valued:
-            return p.low + (p.high - p.low) * (field >= 0).double()
-        return torch.exp(p.scale * field)
+        return self.from_latent(field) if self.two_valued else torch.exp(p.scale * field)
 
     def solve(self, coefficient: Tensor) -> Tensor:
         return solve_flux(coefficient, torch.ones_like(coefficient, dtype=torch.float64), smooth=not self.two_valued)
@@ -105,10 +103,16 @@ class Darcy(Problem):
         return coefficient if self.two_valued else coefficient.log()
 
     def prior_spectrum(self, resolution: int) -> Tensor | None:
+        return None if self.two_valued else self.latent_spectrum(resolution)
+
+    def latent_spectrum(self, resolution: int) -> Tensor:
         p = self.parameters
-        if self.two_valued:
-            return None
-        return p.scale**2 * torch.from_numpy(neumann_spectrum(resolution, p.alpha, p.tau))
+        scale = 1.0 if self.two_valued else p.scale
+        return scale**2 * torch.from_numpy(neumann_spectrum(resolution, p.alpha, p.tau))
+
+    def from_latent(self, field: Tensor) -> Tensor:
+        p = self.parameters
+        return p.low + (p.high - p.low) * (field >= 0).double() if self.two_valued else self.constrain(field)
 
 
 def face_means(coefficient: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ from ddis.config import Study
 
 TABLES = ("errors.csv", "errors.md", "errors.tex", "limit.csv", "limit.md", "split.csv", "claims.csv", "claims.md")
 
+DISTANCES = ("posterior.csv", "posterior.md", "posterior.tex")  # of studies with references
+
 
 def data_path(study: Study, problem: str, split: str) -> Path:
     return study.folder / "data" / problem / f"{split}.h5"
@@ -17,6 +19,15 @@ def model_folder(study: Study, problem: str, model: str) -> Path:
 
 def samples_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:
     return study.folder / "samples" / problem / observation / f"{run}-{percent}.h5"
+
+
+def reference_path(study: Study, problem: str, observation: str) -> Path:
+    return study.folder / "references" / problem / f"{observation}.h5"
+
+
+def table_names(study: Study) -> tuple[str, ...]:
+    """Files of tables/."""
+    return TABLES + DISTANCES if study.reference_cases() else TABLES
 
 
 def tuning_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:

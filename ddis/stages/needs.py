@@ -24,13 +24,14 @@ SOLVE_SECONDS = 0.1  # of one field of 128 x 128 nodes on one thread; navier-sto
 READ_SPEED = 5e7  # bytes per second, of a busy file system
 # In MB: Python, torch and CUDA's libraries; one process that generates fields.
 BASE, WORKER = 3000, 1000
+CHAIN_BYTES = 4_000_000  # of what a Markov chain keeps
 # Tensors of the first level's width that a network keeps at most, forwards and backwards; fields of an operator's Jacobian.
 TENSORS, JACOBIAN_FIELDS = 100, 128
 
 
 def memory_mb(study: Study, stage: str, **what: str) -> int:
     """Main memory in MB that a job of a stage asks for. Of a network on a GPU, activations are not in main memory."""
-    copies = {"generate": 0, "pairs": 0, "report": 0, "tuning": 0, "card": 3, "train": 6, "tune": 3, "draw": 3, "sample": 3}
+    copies = dict.fromkeys(("card", "tune", "draw", "sample", "reference"), 3) | {"train": 6}
     total = BASE + copies.get(stage, 0) * _pairs_bytes(study, study.data.train) / 1e6
     if stage == "generate":
         total += study.data.workers * (WORKER + _pairs_bytes(study, 100) / 1e6)
@@ -42,6 +43,10 @@ def memory_mb(study: Study, stage: str, **what: str) -> int:
     if stage in ("draw", "sample"):
         case = Case(**{key: value for key, value in what.items() if key != "shard"})
         total += (3 * _samples_bytes(study, case) + evaluations(study, case).memory) / 1e6
+    if stage == "reference" and study.references is not None:
+        total += (
+            study.reference_fields * (4 * _values(study) * study.references.samples + CHAIN_BYTES * study.references.chains) / 1e6
+        )
     if stage in ("tables", "figures"):  # one file after the other; all runs on an observation together
         files = [[_samples_bytes(study, c) for c in study.cases() if (c.problem, c.observation) == g] for g in groups(study)]
         total += max(3 * max(sizes) if stage == "tables" else 2 * sum(sizes) for sizes in files) / 1e6
@@ -56,6 +61,7 @@ def minutes(study: Study, stage: str, **what: str) -> int:
         "tune": _tune_seconds,
         "draw": _draw_seconds,
         "sample": _sample_seconds,
+        "reference": _reference_seconds,
     }
     estimate = estimates.get(stage, _report_seconds)
     return min(LONGEST_MINUTES, START_MINUTES + math.ceil(MARGIN * estimate(study, **what) / 60))
@@ -115,6 +121,13 @@ def _sample_seconds(study: Study, problem: str, observation: str, run: str, perc
     return _solve_seconds(study, fields * samples) + (
         _read_seconds(study) if drawn else _chain_seconds(study, case, fields, samples)
     )
+
+
+def _reference_seconds(study: Study, problem: str, observation: str) -> float:
+    """Of solving the equation at every step of all chains; of closed forms less."""
+    settings = study.reference_settings(problem, observation)
+    chains = study.reference_fields * settings.chains
+    return _read_seconds(study) + _solve_seconds(study, chains * (settings.burn_in + settings.steps))
 
 
 def _tune_seconds(study: Study, problem: str, observation: str, run: str, percent: str) -> float:

@@ -18,7 +18,16 @@ from ddis.errors import DamagedError, InputError
 from ddis.files import read_json, write_error, write_json
 from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
-from ddis.stages.layout import TABLES, data_path, figure_names, model_folder, models, samples_path, tuning_path
+from ddis.stages.layout import (
+    data_path,
+    figure_names,
+    model_folder,
+    models,
+    reference_path,
+    samples_path,
+    table_names,
+    tuning_path,
+)
 
 RECORDS = "provenance"
 
@@ -51,6 +60,7 @@ def steps(study: Study) -> list[Step]:
         made += [Step("pairs", {"problem": problem, "percent": percent}) for percent in percents]
         made += [Step("train", {"problem": problem, "model": name}) for name in names]
     made += [Step("sample", dict(vars(case))) for case in study.cases()]
+    made += [Step("reference", {"problem": p, "observation": o}) for p, o in study.reference_cases()]
     return [*made, Step("tables"), Step("figures"), Step("report")]
 
 
@@ -77,10 +87,12 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
             return [model_folder(study, **what) / name for name in names]
         case "sample":
             return [samples_path(study, **what)]
+        case "reference":
+            return [reference_path(study, **what)]
         case "tune":
             return [tuning_path(study, **what)]
         case "tables":
-            return [folder / "tables" / name for name in TABLES]
+            return [folder / "tables" / name for name in table_names(study)]
         case "figures":
             return [folder / "figures" / name for name in figure_names(study)]
         case "tuning":
@@ -109,8 +121,11 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             data = [data_path(study, what["problem"], split) for split in splits]
             folders = [model_folder(study, what["problem"], name) for name in study.models_of(what["run"], what["percent"])]
             return data + [folder / name for folder in folders for name in ("weights.safetensors", "model.json")]
+        case "reference":
+            return [data_path(study, what["problem"], split) for split in ("train", "test")]
         case "tables":
-            return [samples_path(study, **vars(case)) for case in study.cases()]
+            references = [reference_path(study, *case) for case in study.reference_cases()]
+            return [samples_path(study, **vars(case)) for case in study.cases()] + references
         case "figures":
             return inputs_of(study, Step("tables")) + _tables(study) + _of_models(study, "history.csv", "denoising.csv")
         case "tuning":

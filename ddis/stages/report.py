@@ -60,7 +60,7 @@ def run(study: Study) -> None:
             lead=lead,
             claims=read_table(study.folder / "tables" / "claims.csv", claims.TYPES),
             claims_text=read_text(study.folder / "tables" / "claims.md"),
-            comparisons={"Distance to the limit": read_text(study.folder / "tables" / "limit.md")},
+            comparisons={title: read_text(study.folder / "tables" / name) for title, name in comparisons(study).items()},
             results=[p for p in pictures.values() if p not in [*lead, *training]],
             cards={p: read_text(study.folder / "data" / p / "card.md") for p in study.problems},
             data=[
@@ -75,6 +75,12 @@ def run(study: Study) -> None:
         write_text(path, html)
         tracker.artifact(path)
         tracker.metrics({"peak_memory_mb": provenance.peak_memory_mb()})
+
+
+def comparisons(study: Study) -> dict[str, str]:
+    """Titles and files of the tables that compare runs with the best that could be."""
+    shown = {"Distance to the limit": "limit.md"}
+    return shown | {"Distance to the reference posterior": "posterior.md"} if study.reference_cases() else shown
 
 
 def leading(study: Study) -> list[str]:

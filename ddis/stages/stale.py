@@ -14,6 +14,7 @@ from ddis.reading import system_reason
 from ddis.stages.records import Step, inputs_of, name_of, outputs_of, read_record, record_name, steps, tuning_steps
 
 _SHOWN = 60  # characters of a value
+_OF_OTHERS = ("data", "models", "samples", "references", "curves")  # parts of `Study.inputs` that other steps have made
 
 
 def work(study: Study) -> dict[str, str]:
@@ -63,7 +64,7 @@ def own_changes(study: Study, step: Step, record: Mapping[str, Any]) -> list[str
         return []
     before = dict(_flat(record.get("settings") or {}))
     now = dict(_flat(json.loads(json.dumps(study.inputs(step.stage, **step.what)))))
-    keys = [key for key in dict.fromkeys([*before, *now]) if key.partition(".")[0] not in ("data", "models", "samples", "curves")]
+    keys = [key for key in dict.fromkeys([*before, *now]) if key.partition(".")[0] not in _OF_OTHERS]
     return [_change(key, before, now) for key in keys if before.get(key) != now.get(key)] if before else []
 
 

@@ -1,18 +1,23 @@
 """Stage `tables`: errors, distance to the limit and claims, from the sample files alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ddis.config import Case, Study
+from ddis.data.hdf5 import read_attributes
+from ddis.data.references import REFERENCES, read_references
 from ddis.data.store import Samples, read_samples
 from ddis.errors import InputError
-from ddis.evaluation import claims, limit, readable
+from ddis.evaluation import claims, limit, posteriors, readable
 from ddis.evaluation import table as tables
+from ddis.evaluation.posteriors import Compared
 from ddis.evaluation.scores import Scores, field_scores
 from ddis.files import write_together
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
-from ddis.stages.layout import TABLES, samples_path
+from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
 from ddis.text import csv_text
 
 
@@ -29,21 +34,74 @@ def read_case(study: Study, case: Case) -> Samples:
 def run(study: Study) -> None:
     """Writes tables/ (see `layout.TABLES`)."""
     with stage(study, "tables") as (tracker, _):
-        rows, scores = read_all(study)
-        texts = {study.folder / "tables" / name: text for name, text in make_tables(study, rows, scores).items()}
-        write_together(texts)
-        for path in texts:
+        compared = read_references_of(study)
+        rows, scores, distances = read_all(study, compared)
+        texts = make_tables(study, rows, scores)
+        if compared:
+            texts |= distance_tables(distances, reference_notes(study))
+        paths = {study.folder / "tables" / name: text for name, text in texts.items()}
+        write_together(paths)
+        for path in paths:
             tracker.artifact(path)
 
 
-def read_all(study: Study) -> tuple[list[dict[str, Any]], list[Scores]]:
-    """Row of the table of errors and scores of every case; one file of samples in memory at a time."""
-    cases = study.cases()
-    scores = [field_scores(read_case(study, case)) for case in cases]
+def read_references_of(study: Study) -> dict[tuple[str, str], Compared]:
+    """The references of the study by problem and observation, checked against it. Raises InputError."""
+    found = {}
+    for problem, observation in study.reference_cases():
+        path = reference_path(study, problem, observation)
+        references = read_references(path)
+        if references.attributes.get("configuration") != study.digest("reference", problem=problem, observation=observation):
+            raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+        found[problem, observation] = Compared(problem, observation, references)
+    return found
+
+
+def read_all(
+    study: Study, compared: Mapping[tuple[str, str], Compared]
+) -> tuple[list[dict[str, Any]], list[Scores], list[dict[str, Any]]]:
+    """Row of the table of errors and scores of every case, rows of distances; one file of samples in memory at a time."""
+    cases, scores, distances, floors = study.cases(), list[Scores](), list[dict[str, Any]](), dict[tuple[str, str, int], Any]()
+    of_references: dict[tuple[str, str], np.ndarray | None] = {}
+    for case in cases:
+        samples, place = read_case(study, case), (case.problem, case.observation)
+        scores.append(field_scores(samples))
+        reference = compared.get(place)
+        if reference is None:
+            continue
+        of_references[place] = reference.limit(samples)
+        if reference.fits:
+            distances.append(reference.run_row(samples))
+            count = samples.coefficient.shape[1]
+            floors.setdefault((*place, count), reference.floor_row(count))
     closed = [load_method(study.runs[case.run].method).closed_form for case in cases]
-    limits = {(c.problem, c.observation): s.l2_stored for c, s, known in zip(cases, scores, closed, strict=True) if known}
+    exact = {(c.problem, c.observation): s.l2_stored for c, s, known in zip(cases, scores, closed, strict=True) if known}
+    limits = of_references | exact
     rows = [tables.error_row(s, limits.get((c.problem, c.observation))) for c, s in zip(cases, scores, strict=True)]
-    return rows, scores
+    order = list(dict.fromkeys((case.problem, case.observation) for case in cases))
+    distances = sorted([*distances, *floors.values()], key=lambda row: order.index((row["problem"], row["observation"])))
+    return rows, scores, distances
+
+
+def distance_tables(distances: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, str]:
+    """Text of the tables of distances, by file name."""
+    makers = posteriors.to_csv(distances), posteriors.to_markdown(distances, notes), posteriors.to_latex(distances, notes)
+    return dict(zip(DISTANCES, makers, strict=True))
+
+
+def reference_notes(study: Study) -> list[str]:
+    """What the references are, one sentence each: how they were made, how many converged, their own Monte Carlo error."""
+    notes = []
+    for problem, observation in study.reference_cases():
+        told = read_attributes(reference_path(study, problem, observation), REFERENCES)
+        certified, errors = np.array(told["converged"]), np.array(told["mean_error"])
+        note = f"Reference of {problem}, {observation}: {told['kind']}, likelihood {told['likelihood']}"
+        if told["kind"] in ("mcmc", "kernel"):
+            note += f", {certified.sum()} of {len(certified)} fields converged"
+            if certified.any():
+                note += f", Monte Carlo error of its mean {errors[certified].mean():.2g} % of the mean"
+        notes.append(note + ".")
+    return notes
 
 
 def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> dict[str, str]:
@@ -71,4 +129,5 @@ def notes(study: Study) -> list[str]:
     return [
         f"Coefficient priors saw {study.data.train} coefficients, joint priors and operators the pairs of their percent.",
         f"Validation pairs for stopping, tuning and R, by percent: {shares}.",
+        *reference_notes(study),
     ]

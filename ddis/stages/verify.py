@@ -23,6 +23,7 @@ from typing import Any
 
 from ddis.config import Study
 from ddis.data.hdf5 import read_attributes
+from ddis.data.references import REFERENCES
 from ddis.data.store import PAIRS, SAMPLES
 from ddis.errors import DamagedError, InputError
 from ddis.files import read_json, read_text
@@ -164,7 +165,8 @@ def look_into(path: Path) -> tuple[str, str] | None:
 
 
 def _check_hdf5(path: Path) -> None:
-    read_attributes(path, PAIRS if path.stem in ("train", "validation", "test") else SAMPLES)
+    kind = path.parents[1].name
+    read_attributes(path, PAIRS if kind == "data" else REFERENCES if kind == "references" else SAMPLES)
 
 
 def _check_csv(path: Path) -> None:

@@ -52,6 +52,28 @@ rule draw:
         " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent} --shard {wildcards.shard}"
 
 
+rule reference:
+    input:
+        reads("reference"),
+    output:
+        "results/{study}/references/{problem}/{observation}.h5",
+    log:
+        "results/{study}/logs/reference/{problem}-{observation}.log",
+    benchmark:
+        "results/{study}/benchmarks/reference/{problem}-{observation}.tsv"
+    conda:
+        "../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=memory("reference"),
+        runtime=duration("reference"),
+    message:
+        "{wildcards.problem}, {wildcards.observation}: reference posteriors"
+    shell:
+        "logged {log} ddis reference --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
+        " --observation {wildcards.observation}"
+
+
 rule tune_run:
     input:
         reads("tune"),

@@ -1,0 +1,117 @@
+"""The table of distances: every run's samples against the reference posterior of the same fields, and the floor.
+
+Samples are compared with the second half of the reference's draws; draws of the first half, as many as a run has samples, are at
+the distance that no method can be below but by chance: the floor. Fields whose reference has not converged, or whose samples
+failed, are left out. The five distances are those of `ddis.evaluation.distances`, which are defined on squares of one channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddis.data.references import References
+from ddis.data.store import Samples
+from ddis.data.subsets import percent_name
+from ddis.evaluation import metrics
+from ddis.evaluation.bootstrap import HOW, estimate
+from ddis.evaluation.distances import Distances, distances
+from ddis.text import csv_text, latex_table, pipe_table, tex, with_interval
+
+METRICS = tuple(Distances.__dataclass_fields__)
+COLUMNS = ["problem", "observation", "run", "percent", "n_fields", "n_samples"]
+COLUMNS += [column for name in METRICS for column in (name, f"{name}_low", f"{name}_high")]
+FLOOR = "floor"
+_HEAD = ["problem", "observation", "run", "% pairs", "fields", "K", "mean", "std", "MMD", "SWD", "spectrum"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The reference of one problem and observation, ready to be compared with."""
+
+    problem: str
+    observation: str
+    references: References
+
+    @property
+    def fits(self) -> bool:
+        """Whether the distances are defined for its fields."""
+        shape = self.references.mean.shape
+        return len(shape) == 3 and shape[1] == shape[2]
+
+    def run_row(self, samples: Samples) -> dict[str, Any]:
+        """The row of a file of samples."""
+        drawn = samples.coefficient[: len(self.references.mean)]
+        kept = self.references.converged & ~samples.failed[: len(drawn)]
+        run, percent = (samples.attributes[name] for name in ("run", "percent"))
+        return self._row(run, percent_name(percent), drawn, kept)
+
+    def floor_row(self, count: int) -> dict[str, Any]:
+        """The row of `count` draws of the first half."""
+        half = self.references.coefficient.shape[1] // 2
+        chosen = np.linspace(0, half - 1, min(count, half)).round().astype(int)
+        return self._row(FLOOR, None, self.references.coefficient[:, chosen], self.references.converged)
+
+    def _row(self, run: str, percent: str | None, drawn: np.ndarray, kept: NDArray[np.bool_]) -> dict[str, Any]:
+        half = self.references.coefficient.shape[1] // 2
+        draws, weights = self.references.coefficient[:, half:], self.references.weight[:, half:]
+        unit = self.references.attributes["coefficient_std"]
+        parts = [distances(drawn[f], draws[f], weights[f], unit) for f in np.flatnonzero(kept)]
+        row: dict[str, Any] = {"problem": self.problem, "observation": self.observation, "run": run, "percent": percent}
+        row |= {"n_fields": len(parts), "n_samples": drawn.shape[1]}
+        for name in METRICS:
+            found = estimate(lambda x: x, [getattr(part, name) for part in parts]) if parts else (None,) * 3
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+        return row
+
+    def limit(self, samples: Samples) -> Array | None:
+        """Relative l2 errors [n] in percent of the reference's mean, which no estimate beats on average.
+
+        None unless the reference is of the stated noise, and has converged for all fields of the samples.
+        """
+        truth, references = samples.coefficient_true, self.references
+        if references.attributes["likelihood"] != "gaussian" or len(references.mean) < len(truth):
+            return None
+        if not references.converged.all():
+            return None
+        return np.asarray(100 * metrics.relative_l2(references.mean, truth, samples.spaces[0]))
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """All columns of the rows, which are in the order of the table."""
+    return csv_text(rows, COLUMNS)
+
+
+def to_markdown(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+    """For reading, with intervals; `notes` are sentences on the references."""
+    if not rows:
+        return "No reference posterior of this study is of square fields of one channel, on which the distances are defined.\n"
+    return "\n\n".join([pipe_table(_HEAD, map(_cells, rows)), caption(notes), ""])
+
+
+def to_latex(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+    body = [[tex(cell) for cell in _cells(row)] for row in rows]
+    return latex_table(_HEAD, body, caption(notes), "tab:posterior", [False] * 3 + [True] * 8)
+
+
+def caption(notes: Sequence[str]) -> str:
+    """How the table is read."""
+    own = (
+        "Distances of K samples to the reference posterior, mean over the test fields whose reference has converged: relative l2 "
+        "errors of the point-wise mean and standard deviation, maximum mean discrepancy, sliced Wasserstein distance in standard "
+        "deviations of the coefficient, error of the power spectrum (arXiv 2609.20794). floor: as many draws of the reference "
+        f"itself, against others of its draws. In brackets: {HOW}."
+    )
+    return " ".join([own, *notes])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    names = ("problem", "observation", "run", "percent", "n_fields", "n_samples")
+    numbers = [with_interval(row, name, f"{name}_low", f"{name}_high") for name in METRICS]
+    return ["" if row[name] is None else str(row[name]) for name in names] + numbers

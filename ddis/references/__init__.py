@@ -1,0 +1,1 @@
+"""Reference posteriors: draws that methods can be compared with, and what certifies them."""

@@ -1,0 +1,91 @@
+"""The posterior of a coefficient that is a map of a Gaussian field, as a density of white coefficients.
+
+    a = A(g),   g = Qᵀ C^(1/2) z,   z ~ N(0, I),   p(z | y) ∝ exp(-Φ(z) - |z|²/2)
+
+with Q the basis of the coefficient's grid and C the variances of the modes, the largest first. Φ is what the data say:
+
+    gaussian        Φ = Σ_j (y_j - M_j G(a))² / 2 R_jj, independent errors of variance R
+    mean-absolute   Φ = (mean_j |y_j - M_j G(a)|)² / 2 σ², the kernel of PosteriorBench (arXiv 2609.20794), σ² the mean of R
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ddis.errors import InputError
+from ddis.observe.base import Functionals
+from ddis.operators.solver import solved
+from ddis.pde.base import Problem
+
+Likelihood = Literal["gaussian", "mean-absolute"]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """The posteriors of n fields of one problem, in physical units.
+
+    functionals: all that might be observed; index [n, m]: which of them each field shows; values, variance [n, m].
+    Raises InputError for a problem whose coefficient is no known map of a Gaussian field.
+    """
+
+    problem: Problem
+    functionals: Functionals
+    index: Tensor
+    values: Tensor
+    variance: Tensor
+    likelihood: Likelihood = "gaussian"
+
+    def __post_init__(self) -> None:
+        if self.problem.latent_spectrum(self.resolution) is None:
+            raise InputError(f"{type(self.problem).__name__}: its coefficient is no known map of a Gaussian field")
+
+    @property
+    def resolution(self) -> int:
+        assert self.problem.resolution is not None
+        return self.problem.resolution
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """C [*shape]."""
+        spectrum = self.problem.latent_spectrum(self.resolution)
+        assert spectrum is not None
+        return spectrum
+
+    @cached_property
+    def modes(self) -> Tensor:
+        """Places [P] of the modes that vary, the largest variance first."""
+        flat = self.spectrum.flatten()
+        order = flat.argsort(descending=True, stable=True)
+        return order[flat[order] > 0]
+
+    @property
+    def error_variance(self) -> Tensor:
+        """Of independent Gaussian errors [n, m] that say about as much; the kernel's slope at residuals of its own size."""
+        return self.variance if self.likelihood == "gaussian" else self.variance * self.variance.shape[1]
+
+    def coefficient(self, z: Tensor) -> Tensor:
+        """A(g) [..., *shape] of white coefficients [..., P]."""
+        space, flat = self.problem.coefficient_space(self.resolution), self.spectrum.flatten()
+        coefficients = z.new_zeros(*z.shape[:-1], len(flat))
+        coefficients[..., self.modes] = z * flat[self.modes].sqrt()
+        return self.problem.from_latent(space.grid.basis.inverse(coefficients.reshape(*z.shape[:-1], *self.spectrum.shape)))
+
+    def predict(self, z: Tensor) -> Tensor:
+        """M G(A(g)) [n, K, m] of z [n, K, P]; NaN for a coefficient that the problem refuses."""
+        n, chains = z.shape[:2]
+        a = self.coefficient(z.flatten(0, 1))
+        solution, coefficient = self.functionals.seen
+        stack = self.functionals.stack(solved(self.problem, a) if solution else None, a if coefficient else None)
+        return self.functionals(stack, self.index.repeat_interleave(chains, dim=0)).reshape(n, chains, -1)
+
+    def misfit(self, predicted: Tensor) -> Tensor:
+        """Φ [n, K] of predictions [n, K, m]; infinite where one is not finite."""
+        error, variance = predicted - self.values[:, None], self.variance[:, None]
+        if self.likelihood == "gaussian":
+            phi = (error**2 / variance).sum(dim=-1) / 2
+        else:
+            phi = error.abs().mean(dim=-1) ** 2 / (2 * variance.mean(dim=-1))
+        return phi.nan_to_num(nan=torch.inf)

@@ -1,0 +1,176 @@
+"""Stage `reference`: reference posteriors of test fields, in closed form or by Markov chains that tell whether they converged.
+
+Chains are kept in a work folder every few seconds, and each field's result when it ends: the same command goes on from there.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddis.config import Case, Study
+from ddis.data.references import References, write_references
+from ddis.models.checkpoint import load_unfinished, save_tensors
+from ddis.models.normalisation import Normalisation
+from ddis.posterior import Posterior, mean_unit, spaces_of
+from ddis.progress import Progress
+from ddis.randomness import generator
+from ddis.references.chains import Budget, Chains, State
+from ddis.references.diagnostics import LARGEST_R_HAT, SMALLEST_ESS
+from ddis.references.kinds import kind_of
+from ddis.references.latent import Latent
+from ddis.sampling.methods import run_settings
+from ddis.settings import ReferenceSettings
+from ddis.stages.common import fingerprint, load_pairs, stage
+from ddis.stages.layout import reference_path
+from ddis.stages.sampler import Observed, observe, parts_of
+
+_log = logging.getLogger(__name__)
+
+PACE = 10  # steps between two looks at the clock
+
+
+def run(study: Study, problem: str, observation: str) -> None:
+    """Writes references/<problem>/<observation>.h5."""
+    what = {"problem": problem, "observation": observation}
+    settings = study.reference_settings(**what)
+    with stage(study, "reference", **what) as (tracker, record):
+        digest = study.digest("reference", **what)
+        kind = kind_of(study.make_problem(problem), settings.likelihood)
+        observed = observe(study, Case(problem, observation, "", ""), "test", np.arange(study.reference_fields))
+        work = study.folder / "work" / problem / f"reference-{observation}-{fingerprint(study, problem, 'sample', digest)}"
+        closed = kind in ("closed-form", "mixture")
+        made = (independent if closed else by_chains)(study, what, settings, observed, work)
+        space = spaces_of(study.make_problem(problem))[0]
+        made.attributes |= {
+            **what,
+            "pde": study.problems[problem].pde,
+            "kind": kind,
+            "likelihood": settings.likelihood,
+            "seed": study.seed,
+            "coefficient_std": mean_unit(Normalisation.of(load_pairs(study, problem, "train").coefficient, space)),
+            "mean_error": mean_errors(made).tolist(),
+            "configuration": digest,
+            "provenance": record,
+        }
+        path = reference_path(study, **what)
+        write_references(path, made)
+        tracker.metrics({"converged": int(made.converged.sum()), "seconds": made.attributes["seconds"]})
+        tracker.artifact(path)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def posterior_of(study: Study, what: Mapping[str, str], method: str, observed: Observed) -> tuple[Posterior, Any]:
+    """The posterior of all observed fields through the solver, and a method for it."""
+    settings = run_settings(method, {"samples": study.reference_settings(**what).samples, "operator": "solver"})
+    parts = parts_of(study, what["problem"], settings, "100")
+    made = Posterior(
+        parts.problem,
+        parts.prior,
+        parts.operator,
+        observed.placed.sensors,
+        observed.values,
+        chosen=observed.index,
+        variance=observed.variance,
+        seed=study.seed,
+        device=parts.device,
+    )
+    return made, parts.method
+
+
+def independent(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Observed, work: Path) -> References:
+    """Independent draws of `exact`, field by field."""
+    begin, label = time.perf_counter(), f"{what['problem']} {what['observation']} reference"
+    posterior, method = posterior_of(study, what, "exact", observed)
+    prepared, _ = posterior.prepare(method)
+    n, count = len(observed.values), settings.samples
+    progress, draws, moments = Progress(label, n, unit="fields"), [], []
+    for field in range(n):
+        streams = [generator(study.seed, f"reference {what['problem']} {what['observation']}", field, k) for k in range(count)]
+        *_, state = method.sample(posterior.batch(method, slice(field, field + 1), streams), prepared)
+        draws.append(posterior.physical(state.x0).cpu())
+        closed = posterior.closed_form(state.mean, state.std)
+        assert closed is not None
+        moments.append([part[0].cpu() for part in closed])
+        progress.update(field + 1)
+    progress.finish()
+    mean, std = (torch.stack(part).numpy() for part in zip(*moments, strict=True))
+    certificate = {"r_hat": [1.0] * n, "ess": [float(count)] * n, "converged": [True] * n}
+    seconds = {"seconds": time.perf_counter() - begin}
+    return References(torch.stack(draws).numpy(), equal_weights(n, count), mean, std, certificate | seconds)
+
+
+def by_chains(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Observed, work: Path) -> References:
+    """Draws of Markov chains, all fields together; a warning names the fields whose chains have not converged."""
+    n, label = len(observed.values), f"{what['problem']} {what['observation']} reference"
+    budget = Budget(settings.samples, settings.chains, settings.burn_in, settings.steps)
+    chains = Chains(latent_of(study, what, settings, observed), budget, study.seed, range(n), label)
+    before, seconds = unfinished(work)
+    begin = saved = time.perf_counter()
+    progress = Progress(label, budget.burn_in + budget.steps, 0 if before is None else before.step)
+    for state, found in chains.run(before):
+        for row, reference in found:
+            tensors = {name: getattr(reference, name).float() for name in ("draws", "mean", "std")}
+            numbers = {"steps": reference.steps, "acceptance": reference.acceptance, "step_size": reference.size}
+            save_tensors(work / f"{row}.safetensors", tensors, asdict(reference.diagnosis) | numbers)
+        if found or (state.step % PACE == 0 and time.perf_counter() - saved > study.checkpoint_seconds):
+            saved = time.perf_counter()
+            save_tensors(work / "chains.safetensors", state.tensors(), state.counters() | {"seconds": seconds + saved - begin})
+        progress.update(state.step, fields_left=float(len(state.row)))
+    progress.finish()
+    return gathered(label, work, n, budget, seconds + time.perf_counter() - begin)
+
+
+def latent_of(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Observed) -> Latent:
+    """The same likelihood as methods have with the solver: the assumed noise, and the error of interpolation between nodes."""
+    posterior, method = posterior_of(study, what, "tikhonov", observed)
+    seen = posterior.batch(method, slice(None), []).observation
+    variance = (seen.variance.expand(seen.values.shape) / posterior.unit[posterior.index] ** 2).cpu()
+    index, values = torch.from_numpy(observed.index), torch.from_numpy(observed.values).double()
+    return Latent(posterior.problem, observed.placed.functionals, index, values, variance, settings.likelihood)
+
+
+def unfinished(work: Path) -> tuple[State | None, float]:
+    """The chains of an interrupted call, and the seconds that they took; None where there are none."""
+    path = work / "chains.safetensors"
+    work.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        return None, 0.0
+    tensors, counters = load_unfinished(path)
+    seconds = float(counters.pop("seconds"))
+    return State.of_parts(tensors, counters), seconds
+
+
+def gathered(label: str, work: Path, n: int, budget: Budget, seconds: float) -> References:
+    """The results of all fields."""
+    parts = [load_unfinished(work / f"{row}.safetensors") for row in range(n)]
+    draws, mean, std = (torch.stack([tensors[name] for tensors, _ in parts]).numpy() for name in ("draws", "mean", "std"))
+    told = {key: [numbers[key] for _, numbers in parts] for key in parts[0][1]}
+    ess = np.minimum(told["ess_bulk"], told["ess_tail"])
+    converged = (np.array(told["r_hat"]) <= LARGEST_R_HAT) & (ess >= SMALLEST_ESS)
+    if not converged.all():
+        failed = np.flatnonzero(~converged)
+        _log.warning(
+            "%s: the chains of %d of %d test fields have not converged (R-hat up to %.3g, effective draws from %.0f) and are "
+            "left out of tables: %s; give references.steps more than %d, or the observation more noise",
+            *(label, len(failed), n, max(told["r_hat"]), ess.min(), ", ".join(map(str, failed)), budget.steps),
+        )
+    counts = {key: told[key] for key in ("steps", "acceptance", "step_size")}
+    certificate = {"r_hat": told["r_hat"], "ess": ess.tolist(), "converged": converged.tolist()}
+    return References(draws, equal_weights(*draws.shape[:2]), mean, std, certificate | counts | {"seconds": seconds})
+
+
+def mean_errors(made: References) -> np.ndarray:
+    """Monte Carlo errors [n] of the means, in percent of them, from the smallest number of effective draws."""
+    mean, std = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (made.mean, made.std))
+    return np.asarray(100 * std / mean / np.sqrt(np.maximum(made.attributes["ess"], 1)))
+
+
+def equal_weights(n: int, count: int) -> np.ndarray:
+    return np.full((n, count), 1 / count)

@@ -1,0 +1,200 @@
+"""Reference posteriors as a stage of a small study, in closed form and by Markov chains, and the table of distances to them."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ddis.config import Study
+from ddis.data.references import read_references
+from ddis.data.store import read_samples
+from ddis.errors import InputError
+from ddis.evaluation.metrics import relative_l2
+from ddis.evaluation.posteriors import FLOOR, METRICS
+from ddis.references.chains import Chains
+from ddis.stages import generate, reference, sample, tables
+from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
+from ddis.stages.records import Step, outputs_of, steps
+from ddis.stages.stale import work
+
+CONFIG = {
+    "study": "referenced",
+    "seed": 3,
+    "device": "cpu",
+    "problems": {"poisson": {"pde": "poisson"}, "rock": {"pde": "darcy", "coefficient": "log-normal"}},
+    "data": {"resolution": 16, "train": 32, "validation": 4, "test": 2},
+    "fractions": [1.0],
+    "observations": {"sparse": {"count": 20, "noise": 0.1}},
+    "runs": {
+        "exact": {"samples": 16, "problems": ["poisson"]},
+        "prior-mean": {},
+        "tikhonov": {"samples": 8, "operator": "solver"},
+    },
+    "references": {"samples": 64, "burn_in": 200, "steps": 1000},
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """All of it but the networks, which it has none of, and the figures."""
+    torch.set_num_threads(1)
+    made = Study.load(CONFIG)
+    made._folder = tmp_path_factory.mktemp("referenced") / "results" / made.study
+    for problem in made.problems:
+        for split in ("train", "validation", "test"):
+            generate.run(made, problem, split)
+        reference.run(made, problem, "sparse")
+    for case in made.cases():
+        sample.run(made, **vars(case))
+    tables.run(made)
+    return made
+
+
+def table(study: Study, name: str) -> pd.DataFrame:
+    return pd.read_csv(study.folder / "tables" / name)
+
+
+def changed(study: Study, folder: Path, **references: object) -> Study:
+    """The study with other settings of references, on the same data, its results elsewhere."""
+    made = Study.load({**CONFIG, "checkpoint_seconds": 0, "references": {**CONFIG["references"], **references}})
+    made._folder = folder / "results" / made.study
+    shutil.copytree(study.folder / "data", made.folder / "data")
+    return made
+
+
+def test_closed_form_references_are_independent_draws_with_the_moments_of_exact(study):
+    """64 draws: the error of their mean is std / 8 at every node, within 30 % over two fields of correlated nodes."""
+    found, exact = read_references(reference_path(study, "poisson", "sparse")), read_samples(samples_path(study, *POISSON))
+    assert found.attributes["kind"] == "closed-form" and found.converged.all()
+    assert found.coefficient.shape == (2, 64, 16, 16) and np.allclose(found.weight.sum(axis=1), 1)
+    assert np.allclose(found.mean, exact.mean, atol=1e-5) and np.allclose(found.std, exact.std, atol=1e-5)
+    error = (found.coefficient.mean(axis=1) - found.mean) / (found.std / 8)
+    assert np.sqrt(np.square(error).mean()) == pytest.approx(1, abs=0.3)
+    assert not np.isin(found.coefficient[0, :, 0, 0], exact.coefficient[0, :, 0, 0]).any()
+
+
+POISSON = ("poisson", "sparse", "exact", "100")
+
+
+def test_chains_are_certified_and_say_how_much_they_are_worth(study):
+    found = read_references(reference_path(study, "rock", "sparse"))
+    told = found.attributes
+    assert (told["kind"], told["likelihood"]) == ("mcmc", "gaussian")
+    assert found.converged.all() and max(told["r_hat"]) <= 1.01 and min(told["ess"]) >= 400
+    assert told["steps"] == [1000] * 2 and (found.coefficient > 0).all()
+    error = (found.coefficient.mean(axis=1) - found.mean) / (found.std / 8)
+    assert np.sqrt(np.square(error).mean()) == pytest.approx(1, abs=0.4)
+
+
+def test_the_table_of_distances_has_every_run_and_the_floor_of_its_number_of_samples(study):
+    found = table(study, "posterior.csv")
+    assert [*zip(found["problem"], found["run"], found["n_samples"], strict=True)] == [
+        *(("poisson", run, k) for run, k in (("exact", 16), ("prior-mean", 1), ("tikhonov", 8))),
+        *(("poisson", FLOOR, k) for k in (16, 1, 8)),
+        *(("rock", run, k) for run, k in (("prior-mean", 1), ("tikhonov", 8))),
+        *(("rock", FLOOR, k) for k in (1, 8)),
+    ]
+    assert (found["n_fields"] == 2).all()
+    for name in METRICS:
+        assert (found[f"{name}_low"] <= found[name]).all() and (found[name] <= found[f"{name}_high"]).all()
+    rows = found.set_index(["problem", "run", "n_samples"])
+    assert rows["mean"]["poisson", "exact", 16] < 1.5 * rows["mean"]["poisson", FLOOR, 16]
+    assert rows["mmd"]["poisson", "prior-mean", 1] > 1.2 * rows["mmd"]["poisson", FLOOR, 1]
+
+
+def test_where_there_is_no_closed_form_the_limit_is_the_error_of_the_references_mean(study):
+    errors = table(study, "errors.csv").set_index(["problem", "run"])["l2_limit"]
+    found = read_references(reference_path(study, "rock", "sparse"))
+    truth = read_samples(samples_path(study, "rock", "sparse", "tikhonov", "100")).coefficient_true
+    assert errors["rock", "tikhonov"] == pytest.approx(100 * relative_l2(found.mean, truth).mean(), rel=1e-5)
+    assert errors["poisson", "exact"] == errors["poisson", "tikhonov"]
+    text = (study.folder / "tables" / "errors.md").read_text()
+    assert "Reference of rock, sparse: mcmc, likelihood gaussian, 2 of 2 fields converged, Monte Carlo error" in text
+
+
+def test_finished_references_are_not_made_again_until_a_setting_changes(study):
+    assert not {label for label in work(study) if label.startswith("reference/")}
+    other = Study.load({**CONFIG, "references": {**CONFIG["references"], "steps": 2000}})
+    other._folder = study.folder
+    assert "reference/rock/sparse" in work(other) and "tables" in work(other)
+
+
+def test_chains_that_cannot_converge_are_marked_left_out_and_named_in_one_line(study, tmp_path, caplog):
+    made = changed(study, tmp_path, steps=100, burn_in=100)
+    reference.run(made, "rock", "sparse")
+    found = read_references(reference_path(made, "rock", "sparse"))
+    assert not found.converged.any()
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len([line for line in lines if "2 of 2 test fields have not converged" in line]) == 1
+    assert "references.steps more than 100" in lines[-1]
+    row = tables.Compared("rock", "sparse", found).floor_row(8)
+    assert row["n_fields"] == 0 and row["mean"] is None
+
+
+def test_killed_chains_go_on_where_they_were(study, tmp_path, monkeypatch):
+    made = changed(study, tmp_path, steps=100, burn_in=100, chains=4, samples=8)
+    reference.run(made, "rock", "sparse")
+    whole = read_references(reference_path(made, "rock", "sparse"))
+    reference_path(made, "rock", "sparse").unlink()
+    steps, advance = [], Chains.advance
+
+    def counted(self, state):
+        steps.append(state.step)
+        if len(steps) == 130:
+            raise KeyboardInterrupt
+        advance(self, state)
+
+    monkeypatch.setattr(Chains, "advance", counted)
+    with pytest.raises(KeyboardInterrupt):
+        reference.run(made, "rock", "sparse")
+    reference.run(made, "rock", "sparse")
+    again = read_references(reference_path(made, "rock", "sparse"))
+    assert len(steps) < 130 + 200 - 110
+    for name in ("coefficient", "mean", "std"):
+        assert np.array_equal(getattr(whole, name), getattr(again, name))
+
+
+def test_without_references_nothing_of_a_study_knows_of_them():
+    plain = Study.load({key: value for key, value in CONFIG.items() if key != "references"})
+    assert "references" not in plain.resolved() and not plain.reference_cases()
+    assert "references" not in plain.inputs("tables")
+    assert not any(step.stage == "reference" for step in steps(plain))
+    names = [path.name for path in outputs_of(plain, Step("tables"))]
+    assert names == list(TABLES) and not set(DISTANCES) & set(names)
+    asked = Study.load(CONFIG)
+    for case in plain.cases():
+        assert plain.digest("sample", **vars(case)) == asked.digest("sample", **vars(case))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": 250}, r"samples 250; accepted: multiples of chains, 16, up to 80000"),
+        ({"chains": 5}, r"references.chains: .*multiple of 2"),
+        ({"steps": 10}, r"references.steps: .*greater than or equal to 100"),
+        ({"fields": 4}, r"references.fields 4; accepted: at most data.test, 2"),
+        ({"problems": ["stone"]}, r"references.problems: stone; accepted: poisson, rock"),
+        ({"likelihood": "uniform"}, r"references.likelihood"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Study.load({**CONFIG, "references": settings})
+
+
+def test_a_kernel_on_a_mixture_is_refused_as_no_way_leads_to_it():
+    problems = {"poisson": {"pde": "poisson", "alpha": [1.5, 3.0]}}
+    settings = {"likelihood": "mean-absolute", "problems": ["poisson"]}
+    runs = {"prior-mean": {}}
+    with pytest.raises(InputError, match="no known map of a Gaussian field"):
+        Study.load({**CONFIG, "problems": problems, "runs": runs, "references": settings})
+
+
+def test_tables_read_the_csv_that_they_write(study):
+    text = (study.folder / "tables" / "posterior.csv").read_text()
+    assert len(pd.read_csv(io.StringIO(text))) == text.count("\n") - 1
+    assert r"\label{tab:posterior}" in (study.folder / "tables" / "posterior.tex").read_text()
