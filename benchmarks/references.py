@@ -1,0 +1,126 @@
+"""Which posteriors Markov chains can be certified for: noise, acceptance, R-hat, effective draws per solve, minutes per case.
+
+    python benchmarks/references.py [quick]
+
+Two-valued and log-normal darcy and navier-stokes on 32 x 32 nodes with 128 observations (quick: 16 x 16 with 60), noise of 30, 10
+and 5 % of std(u), two fields each, 16 chains. Every case ends when it has converged, or with its budget of steps. Poisson comes
+first, where the posterior is known: error of mean and standard deviation against the closed form, in standard errors of the
+chains. Writes benchmarks/results/references.md, a row at a time. A quarter of an hour on one core.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddis.files import write_text
+from ddis.observe.base import Functionals
+from ddis.observe.nodes import draw_nodes
+from ddis.pde import make_problem
+from ddis.randomness import generator
+from ddis.references.chains import Budget, Chains, Reference
+from ddis.references.latent import Latent
+
+SEED, FIELDS = 7, 2
+RESULT = Path(__file__).parent / "results" / "references.md"
+PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "poisson": ("poisson", {}),
+    "darcy, log-normal": ("darcy", {"coefficient": "log-normal"}),
+    "navier-stokes": ("navier-stokes", {}),
+    "darcy, two-valued": ("darcy", {}),
+}
+NOISES = (0.3, 0.1, 0.05)
+HEAD = [
+    *("problem", "noise, % of std(u)", "converged", "steps", "acceptance", "step b", "R-hat", "effective draws"),
+    *("per 1,000 solves", "Monte Carlo error of the mean, %", "minutes per field"),
+]
+
+
+def make_latent(pde: str, parameters: dict[str, Any], size: int, observed: int, noise: float) -> Latent:
+    """Fields and observations, all from SEED."""
+    problem = make_problem(pde, parameters, size)
+    grid = problem.coefficient_space(size).grid
+    scale = float(problem.solve(problem.sample_coefficients(range(100, 164), size, SEED)).std())
+    index = torch.stack([torch.from_numpy(draw_nodes(grid, observed, SEED, f)) for f in range(FIELDS)])
+    u = problem.solve(problem.sample_coefficients(range(FIELDS), size, SEED)).flatten(1).gather(1, index)
+    error = np.stack([generator(SEED, "noise", f).standard_normal(observed) for f in range(FIELDS)])
+    variance = torch.full(index.shape, (noise * scale) ** 2, dtype=torch.float64)
+    functionals = Functionals(torch.arange(size**2)[:, None], None, size**2)
+    return Latent(problem, functionals, index, u + noise * scale * torch.from_numpy(error), variance)
+
+
+def measure(latent: Latent, budget: Budget) -> tuple[list[Reference], float]:
+    """References of all fields, in the order of their ends, and seconds per field."""
+    begin = time.perf_counter()
+    ends = [end for _, found in Chains(latent, budget, SEED, range(FIELDS)).run() for _, end in found]
+    return ends, (time.perf_counter() - begin) / FIELDS
+
+
+def row(name: str, noise: float, ends: list[Reference], seconds: float, budget: Budget) -> list[str]:
+    told = [end.diagnosis for end in ends]
+    ess = [min(each.ess_bulk, each.ess_tail) for each in told]
+    solves = [budget.chains * (budget.burn_in + end.steps) for end in ends]
+    errors = [100 * float(end.std.norm() / end.mean.norm()) / max(worth, 1) ** 0.5 for end, worth in zip(ends, ess, strict=True)]
+    return [
+        name,
+        f"{100 * noise:g}",
+        f"{sum(each.converged for each in told)} of {len(told)}",
+        f"{max(end.steps for end in ends)}",
+        f"{np.mean([end.acceptance for end in ends]):.2f}",
+        f"{np.mean([end.size for end in ends]):.2f}",
+        f"{max(each.r_hat for each in told):.3f}",
+        f"{min(ess):.0f}",
+        f"{1000 * min(e / s for e, s in zip(ess, solves, strict=True)):.3g}",
+        f"{max(errors):.2g}",
+        f"{seconds / 60:.1f}",
+    ]
+
+
+def against_closed_form(latent: Latent, budget: Budget) -> str:
+    """Root mean square deviations of mean and standard deviation at the nodes, in standard errors of the chains."""
+    modes = len(latent.modes)
+    unit = torch.eye(modes, dtype=torch.float64).expand(FIELDS, -1, -1)
+    jacobian = latent.predict(unit).transpose(1, 2)
+    covariance = torch.linalg.inv(torch.eye(modes) + jacobian.transpose(1, 2) @ (jacobian / latent.variance[..., None]))
+    mean = (covariance @ jacobian.transpose(1, 2) @ (latent.values / latent.variance)[..., None])[..., 0]
+    found = []
+    for _, ended in Chains(latent, budget, SEED, range(FIELDS)).run():
+        for field, end in ended:
+            std = latent.coefficient(torch.linalg.cholesky(covariance[field]).T).square().sum(dim=0).sqrt()
+            draws = end.diagnosis.ess_bulk
+            off = (end.mean - latent.coefficient(mean[field])) / std * draws**0.5
+            wide = (end.std / std - 1) * (2 * draws) ** 0.5
+            found.append([float(part.square().mean().sqrt()) for part in (off, wide)])
+    mean_off, std_off = np.mean(found, axis=0)
+    return (
+        f"Poisson with 5 % noise against the closed form, root mean square over the nodes in standard errors of the chains (1 if all "
+        f"is right): mean {mean_off:.2f}, standard deviation {std_off:.2f}."
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    quick = "quick" in sys.argv[1:]
+    size, observed = (16, 60) if quick else (32, 128)
+    budget = Budget(burn_in=1000, steps=2000 if quick else 3000)
+    how = (
+        f"{size} x {size} nodes, {observed} observations, {FIELDS} fields, {budget.chains} chains, {budget.burn_in} steps of burn-in "
+        f"and at most {budget.steps} after it; one core. R-hat, effective draws and errors are those of the worse field."
+    )
+    exact = against_closed_form(make_latent("poisson", {}, size, observed, 0.05), budget)
+    lines = [how, "", exact, "", "| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
+    print("\n".join(lines), flush=True)
+    for name, (pde, parameters) in list(PROBLEMS.items())[1:]:
+        for noise in NOISES:
+            ends, seconds = measure(make_latent(pde, parameters, size, observed, noise), budget)
+            lines.append("| " + " | ".join(row(name, noise, ends, seconds, budget)) + " |")
+            print(lines[-1], flush=True)
+            if not quick:
+                write_text(RESULT, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
