@@ -96,8 +96,8 @@ def against_closed_form(latent: Latent, budget: Budget) -> str:
             found.append([float(part.square().mean().sqrt()) for part in (off, wide)])
     mean_off, std_off = np.mean(found, axis=0)
     return (
-        f"Poisson with 5 % noise against the closed form, root mean square over the nodes in standard errors of the chains (1 if all "
-        f"is right): mean {mean_off:.2f}, standard deviation {std_off:.2f}."
+        f"Poisson with 5 % noise against the closed form, root mean square over the nodes in standard errors of the chains (1 if "
+        f"all is right): mean {mean_off:.2f}, standard deviation {std_off:.2f}."
     )
 
 
@@ -107,8 +107,8 @@ def main() -> None:
     size, observed = (16, 60) if quick else (32, 128)
     budget = Budget(burn_in=1000, steps=2000 if quick else 3000)
     how = (
-        f"{size} x {size} nodes, {observed} observations, {FIELDS} fields, {budget.chains} chains, {budget.burn_in} steps of burn-in "
-        f"and at most {budget.steps} after it; one core. R-hat, effective draws and errors are those of the worse field."
+        f"{size} x {size} nodes, {observed} observations, {FIELDS} fields, {budget.chains} chains, {budget.burn_in} steps of "
+        f"burn-in and at most {budget.steps} after it; one core. R-hat, effective draws and errors are those of the worse field."
     )
     exact = against_closed_form(make_latent("poisson", {}, size, observed, 0.05), budget)
     lines = [how, "", exact, "", "| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]

@@ -79,7 +79,7 @@ class State:
     z, predicted, misfit  [n, N, P], [n, N, m], [n, N]: white coefficients, M G and Φ of N chains
     power, size         β and b
     mean, root          of the proposal
-    past_z, past_predicted  [n, H, N, r], [n, H, N, m]: the last recorded states, in the burn-in
+    past_z, past_predicted  [n, H, N, r], [n, H, N, m]: the last recorded states, in the burn-in; none after it
     watched             [n, T, N, q]: leading modes, values at points and Φ
     draws               [n, 2 k, N, P], every `stride`-th recorded state, `filled` of them
     total, squares      [n, *shape]: sums of the coefficient and of its square over recorded states of all chains
@@ -146,6 +146,7 @@ class Chains:
         n, chains, budget = len(self.numbers), self.budget.chains, self.budget
         modes, m = len(self.latent.modes), self.latent.values.shape[1]
         r, shape = min(LEADING_MODES, modes), self.latent.spectrum.shape
+        watched = min(WATCHED_MODES, modes) + self._points.shape[1] + 1
         z = self._random(range(n), 0)[0]
         predicted = self.latent.predict(z)
         proposal = Proposal.prior(n, r)
@@ -162,7 +163,7 @@ class Chains:
             root=proposal.root,
             past_z=zeros(n, HISTORY, chains, r, dtype=torch.float64),
             past_predicted=zeros(n, HISTORY, chains, m, dtype=torch.float64),
-            watched=zeros(n, records, chains, WATCHED_MODES + WATCHED_POINTS + 1),
+            watched=zeros(n, records, chains, watched),
             draws=zeros(n, 2 * budget.kept, chains, modes),
             total=zeros(n, *shape, dtype=torch.float64),
             squares=zeros(n, *shape, dtype=torch.float64),
@@ -192,6 +193,8 @@ class Chains:
             state.accepted += chance.mean(dim=1)
         if state.step % RECORD_EVERY == 0:
             (self._remember if burning else self._record)(state)
+        if state.step == self.budget.burn_in:
+            state.past_z, state.past_predicted = state.past_z[:, :0], state.past_predicted[:, :0]
 
     def ended(self, state: State) -> dict[int, Diagnosis]:
         """The diagnosis of the fields, by their place in the state, whose chains have converged or used up their budget."""
@@ -252,8 +255,7 @@ class Chains:
         state.squares += (coefficient**2).sum(dim=1)
         leading = state.z[..., :WATCHED_MODES]
         parts = [leading, state.z @ self._points, state.misfit[..., None]]
-        row = torch.cat(parts, dim=-1).float()
-        state.watched[:, state.recorded, :, : row.shape[-1]] = row
+        state.watched[:, state.recorded] = torch.cat(parts, dim=-1).float()
         if state.recorded % state.stride == 0:
             state.draws[:, state.filled] = state.z.float()
             state.filled += 1
