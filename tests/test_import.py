@@ -60,6 +60,26 @@ def save_v73(path: Path, arrays: dict[str, np.ndarray]) -> Path:
     return path
 
 
+SPACES = {
+    "burgers": ("burgers", {"time": 0.25}),
+    "source": ("darcy-source", {}),
+    "corner": ("poisson-l-shape", {}),
+    "channel": ("poisson", {"aspect": 3.0}),
+}
+
+
+def of_space(name: str, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    pde, parameters = SPACES[name]
+    problem = make_problem(pde, parameters)
+    a = problem.sample_coefficients(range(count), SIZE, 1)
+    return a.numpy().astype(np.float32), problem.solve(a).numpy().astype(np.float32)
+
+
+def given(name: str) -> list[str]:
+    pde, parameters = SPACES[name]
+    return ["--pde", pde, *(word for key, value in parameters.items() for word in ("--set", f"{key}={value}"))]
+
+
 def run(tmp_path: Path, pde: str, *arguments: object) -> int:
     return main(["import", "--pde", pde, "--output", str(tmp_path / "out" / "pairs.h5"), *map(str, arguments)])
 
@@ -121,6 +141,67 @@ def test_own_pairs(tmp_path, save):
     assert run(tmp_path, "poisson", *save(tmp_path, a, u), "--start", 3, "--count", 5) == 0
     pairs = read_pairs(tmp_path / "out/pairs.h5")
     assert np.array_equal(pairs.coefficient, a[3:8]) and np.array_equal(pairs.solution, u[3:8])
+
+
+@pytest.mark.parametrize("save", [save_v5, save_v73, "npy", "h5"])
+@pytest.mark.parametrize("name", SPACES)
+def test_fields_of_every_space(tmp_path, name, save):
+    a, u = of_space(name)
+    if save == "npy":
+        files = [tmp_path / "a.npy", tmp_path / "u.npy"]
+        for file, array in zip(files, (a, u), strict=True):
+            np.save(file, array)
+    elif save == "h5":
+        files = [tmp_path / "pairs.h5"]
+        with h5py.File(files[0], "w") as file:
+            file["coefficient"], file["solution"] = a, u
+    else:
+        files = [save(tmp_path / "pairs.mat", {"coefficient": a, "solution": u})]
+    assert main(["import", *given(name), "--output", str(tmp_path / "out.h5"), *map(str, files)]) == 0
+    found = read_pairs(tmp_path / "out.h5")
+    assert np.array_equal(found.coefficient, a) and np.array_equal(found.solution, u)
+
+
+def cut(a: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    u = u.copy()
+    u[:, -1, -1] = 1
+    return a, u
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "burgers",
+            lambda a, u: (a, u.swapaxes(1, 2)),
+            "u.npy has shape (5, 17, 16); accepted: [N, *shape], such as [N, 16, 17]",
+        ),
+        ("burgers", lambda a, u: (a.T, u), "numpy.transpose(a, (1, 0)) turns it"),
+        ("source", lambda a, u: (np.moveaxis(a, 1, -1), u), "numpy.transpose(a, (0, 3, 1, 2)) turns it"),
+        ("source", lambda a, u: (a[:, 0], u), "a.npy has shape (5, 16, 16); accepted: [N, *shape], such as [N, 2, 16, 16]"),
+        ("source", lambda a, u: (a, u.swapaxes(1, 2)), "transposed against"),
+        ("source", lambda a, u: (a[:, ::-1], u), "is none of -∇·(k ∇u) = f"),
+        ("corner", lambda a, u: (a[:, ::-1], u[:, ::-1]), "is none of ∇²u = a in (0, 1)² without"),
+        ("corner", cut, "solution 0 is not 0 outside the domain; accepted: 0 there"),
+        (
+            "channel",
+            lambda a, u: (a.swapaxes(1, 2), u),
+            "such as [N, 48, 16] and [N, 96, 32]; numpy.transpose(a, (0, 2, 1)) turns it",
+        ),
+        (
+            "channel",
+            lambda a, u: (a[:, :16], u[:, :16]),
+            "a.npy has shape (5, 16, 16); accepted: [N, *shape], such as [N, 48, 16]",
+        ),
+    ],
+)
+def test_fields_of_another_space(tmp_path, capsys, name, change, message):
+    for file, array in zip("au", change(*of_space(name)), strict=True):
+        np.save(tmp_path / f"{file}.npy", np.ascontiguousarray(array))
+    files = [str(tmp_path / "a.npy"), str(tmp_path / "u.npy")]
+    assert main(["import", *given(name), "--output", str(tmp_path / "out" / "pairs.h5"), *files]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and not list(tmp_path.glob("out/*"))
 
 
 def test_formats_mix_and_keep_their_order(tmp_path):

@@ -8,6 +8,7 @@ the axes in reverse, and they are put back. Files are read as numbers only: noth
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,9 @@ def check_shapes(coefficient: Field, solution: Field, problem: Problem) -> int:
 
 def _fits(field: Field, problem: Problem, which: int) -> bool:
     """Whether a field alone could be [N, *shape] of the problem's coefficient (0) or solution (1)."""
-    wanted = problem.shapes(problem.minimum_resolution)[which]
-    return len(field.shape) == 1 + len(wanted) and (field.shape[1] == field.shape[2] or not _square(problem, which))
+    if _square(problem, which):
+        return len(field.shape) == 3 and field.shape[1] == field.shape[2]
+    return 0 in field.shape or field.shape[1:] in _shapes(field, problem, which)
 
 
 def _square(problem: Problem, which: int) -> bool:
@@ -214,11 +216,17 @@ def _square(problem: Problem, which: int) -> bool:
     return problem.shapes(size)[which] == (size, size)
 
 
+def _shapes(field: Field, problem: Problem, which: int) -> set[tuple[int, ...]]:
+    """Shapes that a field of the problem has at the resolutions that its axes may be."""
+    return {problem.shapes(size)[which] for size in field.given if size >= problem.minimum_resolution}
+
+
 def _about(field: Field, partner: Field, problem: Problem, which: int) -> str:
     """What a field with the wrong axes is, and how to turn it."""
     if not _square(problem, which):
-        axes = 1 + len(problem.shapes(problem.minimum_resolution)[which])
-        return f"{field.label} has shape {field.given}; accepted: {axes} axes, one field after the other"
+        small = " and ".join(str(["N", *problem.shapes(size)[which]]).replace("'", "") for size in (16, 32))
+        hint = _order(field, _shapes(field, problem, which))
+        return f"{field.label} has shape {field.given}; accepted: [N, *shape], such as {small}" + (f"; {hint}" if hint else "")
     accepted = "[N, S, S]"
     if field.snapshots:
         accepted += " or [N, S, S, T], of which the last snapshot is taken"
@@ -226,3 +234,12 @@ def _about(field: Field, partner: Field, problem: Problem, which: int) -> str:
     hint = advice(field.name, field.given, field.snapshots, known, field.matlab)
     hint = hint or advice(field.name, field.given, field.snapshots, None, field.matlab) or "the fields must be square"
     return f"{field.label} has shape {field.given}; accepted: {accepted}; {hint}"
+
+
+def _order(field: Field, shapes: set[tuple[int, ...]]) -> str | None:
+    """The expression that gives the array one of the shapes behind its number of fields; None if no order of axes does."""
+    for order in permutations(range(len(field.given))):
+        if tuple(field.given[axis] for axis in order[1:]) in shapes:
+            turned = f"permute({field.name}, [{' '.join(str(axis + 1) for axis in order)}])"
+            return f"{turned if field.matlab else f'numpy.transpose({field.name}, {order})'} turns it"
+    return None

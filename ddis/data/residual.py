@@ -95,12 +95,13 @@ def equation_fit(problem: Problem, coefficient: Tensor, solution: Tensor) -> Equ
 
 
 def transposed(problem: Problem, coefficient: Tensor, solution: Tensor) -> str | None:
-    """Which of the arrays [N, S, S] is transposed, judged by the solver; None if no other order fits clearly better.
+    """Which of the arrays [N, (C,) S, S] is transposed, judged by the solver; None if no other order fits clearly better.
 
     Where the equation is symmetric in x and y, transposing both arrays changes nothing and cannot be found, and transposing
-    one is the same as transposing the other: both are named. Only fields on S x S nodes are judged.
+    one is the same as transposing the other: both are named. Only fields on S x S nodes, of any number
+    of channels, are judged.
     """
-    if not _square(coefficient, solution):
+    if {field.shape[-2:] for field in (coefficient, solution)} != {(solution.shape[-1],) * 2}:
         return None
     orders = {
         "the solution is transposed against the coefficient": (coefficient, solution.mT),

@@ -17,6 +17,7 @@ from ddis.data.public import Field, Input, check_shapes, group_inputs
 from ddis.data.residual import EquationFit, equation_fit, inadmissible, moved_sample_axis, swapped, transposed
 from ddis.data.store import PAIRS, pairs_writer
 from ddis.errors import InputError
+from ddis.grid import Grid
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.progress import Progress
@@ -73,6 +74,7 @@ def run_file(
         for coefficient, solution in blocks(inputs, pde, start, start + wanted):
             numbers = range(start + writer.written, start + writer.written + len(coefficient))
             _check_admissible(problem, str(output), torch.from_numpy(coefficient.astype(np.float64)), numbers)
+            _check_outside(problem.solution_space(size).grid, str(output), solution, numbers)
             writer.append(coefficient, solution)
             progress.update(writer.written)
     progress.finish()
@@ -90,6 +92,14 @@ def _check_admissible(problem: Problem, label: str, coefficient: Tensor, numbers
         raise InputError(
             f"{label}: coefficient {numbers[bad]}, with values from {low:.4g} to {high:.4g}, is none of {problem.equation}, "
             f"{problem.distribution}; nothing was written; set the problem's parameters with --set, or choose another problem"
+        )
+
+
+def _check_outside(grid: Grid, label: str, solution: np.ndarray, numbers: Sequence[int]) -> None:
+    bad = np.flatnonzero(solution[..., ~grid.nodes].any(axis=tuple(range(1, solution.ndim - len(grid.shape) + 1))))
+    if bad.size:
+        raise InputError(
+            f"{label}: solution {numbers[bad[0]]} is not 0 outside the domain; accepted: 0 there; nothing was written"
         )
 
 
@@ -114,6 +124,7 @@ def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> Equati
     if inadmissible(problem, fields[0]) is not None and (wrong := swapped(problem, *fields)):
         raise InputError(f"{item}: {wrong}; put it right and import again; nothing was written")
     _check_admissible(problem, a.label, fields[0], chosen.tolist())
+    _check_outside(problem.solution_space(a.shape[-1]).grid, u.label, fields[1].numpy(), chosen.tolist())
     try:
         result = equation_fit(problem, *fields)
         wrong = None if result.small else swapped(problem, *fields) or transposed(problem, *fields)
