@@ -4,12 +4,14 @@ The truth is the closed form by dense linear algebra in NumPy, with the prior's 
 """
 
 import logging
+from copy import copy
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.interpolate import RegularGridInterpolator
 
 import ddis
 from ddis.config import Study
@@ -19,6 +21,8 @@ from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
 from ddis.grid import Grid, Space, square
 from ddis.observe.base import Placed
+from ddis.observe.points import PointsSettings
+from ddis.sampling.methods import load_method, run_settings
 from ddis.stages import generate, sample
 
 SIZE = 12
@@ -225,3 +229,140 @@ def test_kinds_in_a_study(tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=message):
             Study.load({**content, "observations": {"wrong": wrong}})
+
+
+# Other spaces
+
+
+OTHERS = {
+    "l-shape": ddis.problem("poisson-l-shape", resolution=SIZE),
+    "rectangle": ddis.problem("poisson", resolution=8, aspect=3),
+}
+
+
+def spread_points(grid: Grid, count: int, seed: int) -> np.ndarray:
+    points = np.random.default_rng(seed).random((20 * count, 2)) * grid.lengths
+    return points[grid.contains(points)][:count]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_exact_is_the_closed_form_on_other_grids_too(name):
+    """Points of solution and coefficient, with SciPy's interpolation, and a column."""
+    problem = OTHERS[name]
+    grid, size = problem.coefficient_space(problem.resolution).grid, problem.resolution
+    modes, nodes = grid.basis, int(np.prod(grid.shape))
+    where, own, column = spread_points(grid, 12, 1), spread_points(grid, 4, 2), 3
+    sensors = ddis.observe.points(where, noise=NOISE, between_nodes=False) + ddis.observe.columns([column], noise=NOISE)
+    sensors += ddis.observe.coefficient(own, noise=0.02, between_nodes=False)
+
+    def seen(u: np.ndarray, a: np.ndarray) -> np.ndarray:
+        def at(field: np.ndarray, points: np.ndarray) -> np.ndarray:
+            return RegularGridInterpolator(grid.coordinates(), np.moveaxis(field, 0, -1))(points).T
+
+        return np.concatenate([at(u, where), u[:, column, grid.nodes[column]], at(a, own)], axis=1)
+
+    units = problem.constrain(modes.inverse(torch.eye(nodes, dtype=torch.float64).reshape(-1, *grid.shape)))
+    rows = seen(problem.solve(units).numpy(), units.numpy()).T
+    truth = problem.sample_coefficients([7], size, 3)
+    noise = np.where(np.arange(len(rows)) < len(rows) - len(own), NOISE, 0.02)
+    values = seen(problem.solve(truth).numpy(), truth.numpy())[0] + noise * np.random.default_rng(1).standard_normal(len(rows))
+    spectrum = np.diag(problem.prior_spectrum(size).numpy().ravel())
+    gain = spectrum @ rows.T @ np.linalg.inv(rows @ spectrum @ rows.T + np.diag(noise**2))
+    expected = problem.constrain(modes.inverse(torch.from_numpy(gain @ values).reshape(grid.shape))).numpy()
+    fields = units.flatten(1).numpy()
+    variance = np.einsum("pi,pq,qi->i", fields, spectrum - gain @ rows @ spectrum, fields).reshape(grid.shape)
+    result = ddis.Posterior(problem, ddis.prior.gaussian(problem), None, sensors, values).sample("exact", samples=4)
+    assert np.abs(result.mean - expected).max() < 0.02 * np.sqrt(variance.max())
+    assert np.allclose(result.std**2, variance, atol=0.01 * variance.max())
+
+
+def joint_prediction(posterior: ddis.Posterior, a: torch.Tensor, u: torch.Tensor) -> np.ndarray:
+    """What joint methods predict of pairs [N, *shape], in physical units."""
+    batch = posterior.batch(load_method("fundps")(run_settings("fundps", {"method": "fundps"})), slice(None), [])
+    fields = posterior.coefficient.normalise(posterior.problem.relax(a)), posterior.solution.normalise(u)
+    spaces = posterior.spaces
+    x = torch.cat([space.channelled(field) for space, field in zip(spaces, fields, strict=True)], dim=1)
+    place = posterior.index[0]
+    return (batch.predict_joint(x) / posterior.unit[place] + posterior.mean[place]).numpy()
+
+
+@pytest.mark.parametrize("kind", SENSORS)
+def test_joint_methods_see_every_kind(kind):
+    posterior, *_ = observed(kind)
+    a = posterior.problem.sample_coefficients(range(3), SIZE, 5)
+    u = posterior.problem.solve(a)
+    found, expected = joint_prediction(posterior, a, u), by_hand(kind, u.numpy(), a.numpy())
+    assert np.allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_each_channel_can_be_observed_through_the_operator_and_jointly():
+    problem = ddis.problem("darcy-source", resolution=SIZE)
+    conductivity = ddis.observe.coefficient([[0.2, 0.4]], noise=0.1, between_nodes=False)
+    sensors = ddis.observe.columns([3], noise=1e-3) + conductivity.of_channel(1) + conductivity
+    a = problem.sample_coefficients(range(3), SIZE, 5)
+    u = problem.solve(a)
+    expected = np.concatenate([u[:, 3].numpy(), by_points(a[:, 1]), by_points(a[:, 0])], axis=1)
+    for field in range(3):
+        assert np.allclose(simulated(sensors, u[field], a[field], problem), expected[field], atol=1e-12)
+    posterior = ddis.Posterior(problem, ddis.prior.gaussian(problem), None, sensors, expected[0])
+    assert np.allclose(joint_prediction(posterior, a, u), expected, atol=1e-6)
+    assert posterior.sample("ddis-gn", samples=8, steps=20).misfit.ratio < 2
+    with pytest.raises(InputError, match="channel 2 of the coefficient; accepted: 0 to 1"):
+        ddis.Posterior(problem, ddis.prior.gaussian(problem), None, conductivity.of_channel(2), [1.0])
+    with pytest.raises(InputError, match="channel 1 of the solution; accepted: 0, as there is one"):
+        ddis.Posterior(problem, ddis.prior.gaussian(problem), None, ddis.observe.nodes([30]).of_channel(1), [1.0])
+
+
+def by_points(fields: torch.Tensor) -> np.ndarray:
+    axis = np.linspace(0, 1, SIZE)
+    return RegularGridInterpolator((axis, axis), np.moveaxis(fields.numpy(), 0, -1))([[0.2, 0.4]]).T
+
+
+def simulated(sensors, u: torch.Tensor, a: torch.Tensor, problem) -> np.ndarray:
+    """Without noise."""
+    still = [copy(part) for part in sensors.parts]
+    for part in still:
+        part.noise = np.zeros(())
+    return ddis.observe.simulate(ddis.observe.Joined(tuple(still)), u, a, problem=problem)
+
+
+@pytest.mark.parametrize(
+    "grid", [square(9), OTHERS["l-shape"].coefficient_space(9).grid, OTHERS["rectangle"].solution_space(8).grid]
+)
+def test_a_number_of_points_is_drawn_in_the_domain(grid):
+    sensors = ddis.observe.sensors_of(PointsSettings(kind="points", count=50))
+    points = sensors.places(grid)
+    assert points.shape == (50, 2) and grid.contains(points).all()
+    assert points[:, 0].max() > 0.9 * grid.lengths[0] and np.array_equal(points, sensors.places(grid))
+
+
+def test_a_line_in_and_space_and_time_out():
+    """Burgers: one sensor at all times, and values of the initial condition."""
+    problem = ddis.problem("burgers", resolution=16, time=0.25)
+    a = problem.sample_coefficients([1], 16, 5)
+    u = problem.solve(a)
+    initial = ddis.observe.coefficient([[0.5], [0.53125]], noise=0.05, between_nodes=False)
+    sensors = ddis.observe.columns([4], noise=0.05) + initial
+    expected = np.concatenate([u[0, 4], [a[0, 8], a[0, 8:10].mean()]])
+    assert np.allclose(simulated(sensors, u[0], a[0], problem), expected, atol=1e-12)
+    prior = ddis.prior.gaussian(problem)
+    assert ddis.Posterior(problem, prior, None, sensors, expected).sample("ddis-gn", samples=4, steps=5).misfit.ratio < 2
+
+    def own(coefficients: np.ndarray) -> np.ndarray:
+        return problem.solve(torch.from_numpy(coefficients)).numpy()
+
+    found, other = (
+        ddis.Posterior(problem, prior, operator, sensors, expected).sample("es-mda", samples=40).samples
+        for operator in (ddis.operator.solver(problem), ddis.operator.black_box(own, shape=(16, 17)))
+    )
+    assert np.allclose(found, other, atol=1e-3 * np.abs(found).max())
+    with pytest.raises(InputError, match="no solution of 8 typical coefficients"):
+        ddis.Posterior(problem, prior, ddis.operator.black_box(own), sensors, expected)
+    outside = r"point \(0\.5, 0\.3\) is outside the domain; accepted: x from 0 to 1, t from 0 to 0\.25"
+    for wrong, message in (
+        (ddis.observe.coefficient([[0.5, 0.1]]), "points with 2 coordinates on 16 nodes; accepted: 1"),
+        (ddis.observe.points([[0.5, 0.3]]), outside),
+        (ddis.observe.blocks(4), "count 4 of blocks along each axis of 16 x 17 nodes; accepted: a divisor"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ddis.Posterior(problem, prior, None, wrong, [0.0])

@@ -25,19 +25,25 @@ class BlackBox(Operator):
 
     A field for which it raises, or gives another shape or values that are not finite, is reported, and its chain is lost; the
     others go on. solution_std: standard deviation of typical solutions, their unit; None: of those of some prior draws.
+    shape: of one solution; None: that of a coefficient.
     """
 
     differentiable: ClassVar[bool] = False
 
-    def __init__(self, function: Callable[[NDArray[np.float64]], Any], solution_std: float | None = None):
+    def __init__(
+        self,
+        function: Callable[[NDArray[np.float64]], Any],
+        solution_std: float | None = None,
+        shape: tuple[int, ...] | None = None,
+    ):
         if not callable(function) or not (solution_std is None or solution_std > 0):
             raise InputError("black box: accepted: a function of an array [N, *shape], and solution_std above 0")
-        self.function = function
+        self.function, self.shape = function, shape
         self.solution = None if solution_std is None else Normalisation(0.0, float(solution_std))
 
     def __call__(self, coefficient: Tensor) -> Tensor:
         a = coefficient.detach().double().cpu().numpy()
-        shape = a.shape[1:]
+        shape = a.shape[1:] if self.shape is None else self.shape
         found, reason = self._solved(a, shape)
         if found is None and len(a) > 1:  # one field must not end the others
             rows = []
@@ -62,5 +68,6 @@ class BlackBox(Operator):
         except Exception as error:  # whatever a user's program raises
             return None, f"{type(error).__name__}: {error}"
         if found.shape != (len(a), *shape):
-            return None, f"it gives an array of shape {found.shape} for {len(a)} coefficients; accepted: {(len(a), *shape)}"
+            accepted = f"{(len(a), *shape)}, or black_box(function, shape=...) of a solution"
+            return None, f"it gives an array of shape {found.shape} for {len(a)} coefficients; accepted: {accepted}"
         return found, None
