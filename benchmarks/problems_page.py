@@ -6,11 +6,11 @@ Draws a few fields of every problem on 64 x 64 nodes and the convergence of ever
 what stands between the markers `<!-- name:begin -->` and `<!-- name:end -->` of the page: orders of convergence, and the speed
 from benchmarks/results/{solvers,navier_stokes}.json. The errors of the convergence plots go to
 benchmarks/results/convergence.json. --tables rewrites the tables from the results that are there, and draws and measures
-nothing. One thread, about a minute.
+nothing. One thread, about two minutes.
 
-Convergence cases: the manufactured and exact solutions of the tests, and random fields of the benchmark on 1025 x 1025 nodes,
-taken at every n-th node, whose solutions are compared at the nodes of the coarse grid. Errors are relative l2, root mean square
-over the fields.
+Convergence cases: the manufactured and exact solutions of the tests, and random fields of the benchmark on 1025 x 1025 nodes
+(the L-shaped domain 257 x 257, burgers 512), taken at every n-th node, whose solutions are compared at the nodes of the coarse
+grid. Errors are relative l2, root mean square over the fields.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from torch import Tensor
 from ddis.evaluation.figures.fields import pairs
 from ddis.evaluation.figures.style import to_png
 from ddis.pde import make_problem
+from ddis.pde.base import Problem
 from ddis.pde.darcy import solve_flux
 from ddis.text import pipe_table
 
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 PAGE, PICTURES, RESULTS = ROOT / "docs" / "problems.md", ROOT / "docs" / "problems", ROOT / "benchmarks" / "results"
 SHOWN_NODES, SHOWN_FIELDS, PICTURE_DPI, PLOT_DPI = 64, 4, 90, 110
 FINE, FINE_FIELDS = 1025, 4
+MODES = [(1, 0.5, 0.3), (2, -0.2, 0.25)]  # k, A, B of Σ A cos 2πkx + B sin 2πkx
 SIZES = (17, 33, 65, 129)
 COLOURS, SHAPES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "osD^"
 SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
@@ -104,22 +106,101 @@ def manufactured_helmholtz(size: int, k: float) -> float:
 
 def manufactured_darcy(size: int) -> float:
     """a = exp(sin πx + xy), u = sin πx sin 2πy."""
+    a, u, source = darcy_fields(size)
+    return relative(solve_flux(a, source, smooth=True)[None], u[None])
+
+
+def manufactured_darcy_source(size: int) -> float:
+    """The same, with conductivity and source as two channels."""
+    a, u, source = darcy_fields(size)
+    return relative(make_problem("darcy-source", {}).solve(torch.stack([a, source]))[None], u[None])
+
+
+def darcy_fields(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Conductivity, solution and the source to match."""
     pi = torch.pi
     x, y = grid(size)
     a = torch.exp(torch.sin(pi * x) + x * y)
     u = torch.sin(pi * x) * torch.sin(2 * pi * y)
     u_x, u_y = pi * torch.cos(pi * x) * torch.sin(2 * pi * y), 2 * pi * torch.sin(pi * x) * torch.cos(2 * pi * y)
-    source = -a * ((pi * torch.cos(pi * x) + y) * u_x + x * u_y - 5 * pi**2 * u)
-    return relative(solve_flux(a, source, smooth=True)[None], u[None])
+    return a, u, -a * ((pi * torch.cos(pi * x) + y) * u_x + x * u_y - 5 * pi**2 * u)
 
 
-def random_fields(pde: str, parameters: dict[str, Any]) -> list[float]:
-    """Errors at `SIZES` against the fine grid."""
+def nodes_of(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
+    """Coordinates of the nodes of a problem's solutions."""
+    x, y = (torch.from_numpy(axis) for axis in problem.solution_space(size).grid.coordinates())
+    return x[:, None], y[None, :]
+
+
+def manufactured_rectangle(size: int) -> float:
+    """u = exp(x/3) sin πx/3 sin 2πy on [0, 3] x [0, 1]."""
+    problem, k = make_problem("poisson", {"aspect": 3.0}), torch.pi / 3
+    x, y = nodes_of(problem, size)
+    wave = torch.sin(2 * torch.pi * y)
+    u = (x / 3).exp() * torch.sin(k * x) * wave
+    u_xx = (x / 3).exp() * ((1 / 9 - k**2) * torch.sin(k * x) + 2 * k / 3 * torch.cos(k * x)) * wave
+    return relative(problem.solve(u_xx - 4 * torch.pi**2 * u)[None], u[None])
+
+
+def manufactured_l_shape(size: int) -> float:
+    """u = exp(x) sin 2πx sin 2πy, which vanishes on all of the boundary."""
+    problem, k = make_problem("poisson-l-shape", {}), 2 * torch.pi
+    x, y = nodes_of(problem, size)
+    u = x.exp() * torch.sin(k * x) * torch.sin(k * y)
+    u_xx = x.exp() * ((1 - k**2) * torch.sin(k * x) + 2 * k * torch.cos(k * x)) * torch.sin(k * y)
+    inside = torch.from_numpy(problem.solution_space(size).grid.nodes)
+    return relative(problem.solve(u_xx - k**2 * u)[None], (inside * u)[None])
+
+
+def singular_l_shape(size: int) -> float:
+    """u = w s, w = sin πx sin πy, and s = r^(2/3) sin(2φ/3) harmonic, zero on both sides of the re-entrant corner."""
+    problem, pi = make_problem("poisson-l-shape", {}), torch.pi
+    x, y = nodes_of(problem, size)
+    dx, dy = x - 0.5, y - 0.5
+    r, phi = torch.hypot(dx, dy), torch.remainder(torch.atan2(dy, dx) - pi / 2, 2 * pi)
+    s, slope = r ** (2 / 3) * torch.sin(2 * phi / 3), 2 / 3 * r ** (-1 / 3)
+    s_x, s_y = -slope * torch.cos(phi / 3), -slope * torch.sin(phi / 3)
+    w, w_x, w_y = (f(pi * x) * g(pi * y) for f, g in ((torch.sin, torch.sin), (torch.cos, torch.sin), (torch.sin, torch.cos)))
+    source = torch.nan_to_num(2 * pi * (w_x * s_x + w_y * s_y) - 2 * pi**2 * w * s)
+    inside = torch.from_numpy(problem.solution_space(size).grid.nodes)
+    return relative(problem.solve(source)[None], (inside * w * s)[None])
+
+
+def random_fields(pde: str, parameters: dict[str, Any], fine_size: int = FINE, sizes: Sequence[int] = SIZES) -> list[float]:
+    """Errors at `sizes` against the fine grid."""
     problem = make_problem(pde, parameters)
-    a = problem.sample_coefficients(range(FINE_FIELDS), FINE, seed=0)
+    a = problem.sample_coefficients(range(FINE_FIELDS), fine_size, seed=0)
     fine = problem.solve(a)
-    strides = [(FINE - 1) // (size - 1) for size in SIZES]
-    return [relative(problem.solve(a[:, ::n, ::n].contiguous()), fine[:, ::n, ::n]) for n in strides]
+    errors = []
+    for size in sizes:
+        n = fine_size // size if problem.basis == "fourier" else (fine_size - 1) // (size - 1)
+        coarse = problem.solve(a[(..., *[slice(None, None, n)] * len(problem.coefficient_space(size).grid.shape))].contiguous())
+        errors.append(relative(coarse, fine[..., ::n, ::n]))
+    return errors
+
+
+def cole_hopf(x: Tensor, t: float, viscosity: float) -> Tensor:
+    """u(x, t) of Burgers' equation for the two-mode initial condition, by quadrature over the line.
+
+    u = ∫ (x - y)/t w dy / ∫ w dy with w = exp(-(U(y) + (x - y)²/2t) / 2ν) and U' = u(·, 0).
+    """
+    reach = 12 * (2 * viscosity * t) ** 0.5 + 1.5
+    y = x[:, None] + torch.linspace(-reach, reach, 40001, dtype=torch.float64)
+    potential = torch.zeros_like(y)
+    for k, a, b in MODES:
+        potential += (a * torch.sin(2 * torch.pi * k * y) + b * (1 - torch.cos(2 * torch.pi * k * y))) / (2 * torch.pi * k)
+    weight = (-(potential + (x[:, None] - y) ** 2 / (2 * t)) / (2 * viscosity)).softmax(dim=1)
+    return ((x[:, None] - y) / t * weight).sum(dim=1)
+
+
+def burgers_against_cole_hopf(size: int) -> float:
+    """At every sixteenth of the circle, at t = 1/2 and 1."""
+    x, problem = torch.arange(size, dtype=torch.float64) / size, make_problem("burgers", {})
+    initial = sum(a * torch.cos(2 * torch.pi * k * x) + b * torch.sin(2 * torch.pi * k * x) for k, a, b in MODES)
+    assert isinstance(initial, Tensor)
+    found = problem.solve(initial)[:: size // 16][:, [size // 2, size]]
+    exact = torch.stack([cole_hopf(x[:: size // 16], t, 0.01) for t in (0.5, 1.0)], dim=1)
+    return relative(found[None], exact[None])
 
 
 def navier_stokes_in_space() -> list[float]:
@@ -162,6 +243,25 @@ def convergence() -> list[Curve]:
     curves.append(curve("navier-stokes", "in space, smooth", [1 / s for s in (16, 32, 64, 128)], navier_stokes_in_space(), 4))
     counts = (2, 4, 8, 16)
     curves.append(curve("navier-stokes", "in time, random", [1 / n for n in counts], navier_stokes_in_time(counts), 4, "dt"))
+    return curves + other_spaces()
+
+
+def other_spaces() -> list[Curve]:
+    """Curves of the rectangle, the L-shaped domain, the two channels and space-time."""
+    h, periodic = [1 / (size - 1) for size in SIZES], (32, 64, 128, 256)
+    manufactured: list[tuple[str, str, Callable[[int], float], int | None]] = [
+        ("poisson", "manufactured, rectangle", manufactured_rectangle, 2),
+        ("poisson-l-shape", "manufactured, smooth", manufactured_l_shape, 2),
+        ("poisson-l-shape", "manufactured, singular at the corner", singular_l_shape, None),
+        ("darcy-source", "manufactured, smooth a", manufactured_darcy_source, 2),
+    ]
+    curves = [curve(problem, case, h, [error(size) for size in SIZES], order) for problem, case, error, order in manufactured]
+    short = SIZES[:3]  # the solver keeps a matrix of about S x S, whose making takes S solutions
+    curves.append(curve("poisson-l-shape", "random fields", h[:3], random_fields("poisson-l-shape", {}, 257, short), None))
+    curves.append(curve("darcy-source", "random fields", h, random_fields("darcy-source", {}), None))
+    steps = [1 / size for size in periodic]
+    curves.append(curve("burgers", "two modes, Cole-Hopf", steps, [burgers_against_cole_hopf(size) for size in periodic], 2))
+    curves.append(curve("burgers", "random fields", steps[:3], random_fields("burgers", {}, 512, periodic[:3]), None))
     return curves
 
 
