@@ -20,9 +20,13 @@ wildcard_constraints:
     model=rf"[^/]+-{PERCENT}",
 
 
+# On a cluster beside Snakemake: to submit them takes longer than they do.
 localrules:
     all,
     tune,
+    pairs,
+    tuning_figures,
+    report,
 
 
 exporter = Exporter(study.study)

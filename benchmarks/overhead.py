@@ -1,22 +1,27 @@
-"""What a job costs beside its work: `python benchmarks/overhead.py`, at the repository root.
+"""What a job costs beside its work: `python benchmarks/overhead.py [FILE]`, at the repository root.
 
 CPU time of every stage's command on a study of 16 x 16 nodes, where there is next to no work, as a multiple of `python -c "import
-torch"` in the same run: the less of two calls.
+torch"` in the same run: the lesser of two calls each. CPU time and ratios hardly depend on what else the machine does.
 """
 
 import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
 from ddis.config import Study
+from ddis.provenance import device_name
+from ddis.stages.common import COMPUTING
 from ddis.stages.records import steps
 
 ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).parent / "results" / "overhead.md"
 REPEATS = 2
 SMALLER = {"fractions": [1.0], "runs": {"ddis-gn": {"samples": 4, "steps": 3}}, "tuning": {}, "joint": {}}
 
@@ -33,28 +38,37 @@ def cpu_seconds(command: list[str], folder: Path) -> float:
     return min(times)
 
 
-def main() -> None:
-    """Prints the table, in Markdown."""
+def rows(folder: Path) -> Iterator[tuple[str, float, bool]]:
+    """Label of each command, its CPU time, and whether it computes; that of importing torch first."""
     programs = Path(sys.executable).parent
-    print("| command | CPU s | of import torch |\n|---|---|---|")
+    settings = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text(encoding="utf-8"))
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings | SMALLER), encoding="utf-8")
+    study = Study.load(folder / "study.yaml")
+    yield "import torch", cpu_seconds([sys.executable, "-c", "import torch"], folder), True
+    yield "study", cpu_seconds([str(programs / "ddis"), "study", "--config", "study.yaml"], folder), False
+    for step in steps(study)[1:]:
+        options = [part for key, value in step.what.items() for part in (f"--{key}", value)]
+        command = [str(programs / "ddis"), step.stage, "--config", str(study.folder / "config.yaml"), *options]
+        yield step.label, cpu_seconds(command, folder), step.stage in COMPUTING
+    yield "verify", cpu_seconds([str(programs / "ddis"), "verify", study.study], folder), False
+    dry = ["-s", str(ROOT / "Snakefile"), "-n", "--configfile", "study.yaml"]
+    yield "snakemake -n", cpu_seconds([str(programs / "snakemake"), *dry], folder), False
+    dry[-1] = str(ROOT / "config" / "config.yaml")
+    yield "snakemake -n of the quickstart", cpu_seconds([str(programs / "snakemake"), *dry], folder), False
+
+
+def main() -> None:
+    """Writes the table, in Markdown."""
+    lines = [f"{device_name()}, Python {platform.python_version()}; CPU time, the least of {REPEATS} calls.", ""]
+    lines += ["| command | computes with torch | CPU s | of import torch |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        settings = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text(encoding="utf-8"))
-        (folder / "study.yaml").write_text(yaml.safe_dump(settings | SMALLER), encoding="utf-8")
-        study = Study.load(folder / "study.yaml")
-        unit = cpu_seconds([sys.executable, "-c", "import torch"], folder)
-        print(f"| import torch | {unit:.2f} | 1 |", flush=True)
-        commands = {"study": [str(programs / "ddis"), "study", "--config", "study.yaml"]}
-        for step in steps(study)[1:]:
-            options = [part for key, value in step.what.items() for part in (f"--{key}", value)]
-            configuration = str(study.folder / "config.yaml")
-            commands[step.label] = [str(programs / "ddis"), step.stage, "--config", configuration, *options]
-        commands["verify"] = [str(programs / "ddis"), "verify", study.study]
-        dry = ["-s", str(ROOT / "Snakefile"), "-n", "--configfile", "study.yaml"]
-        commands["snakemake -n"] = [str(programs / "snakemake"), *dry]
-        for label, command in commands.items():
-            seconds = cpu_seconds(command, folder)
-            print(f"| {label} | {seconds:.2f} | {seconds / unit:.2f} |", flush=True)
+        unit = 0.0
+        for label, seconds, computes in rows(Path(name)):
+            unit = unit or seconds
+            lines.append(f"| {label} | {'yes' if computes else ''} | {seconds:.2f} | {seconds / unit:.2f} |")
+            print(lines[-1], flush=True)
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULT
+    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,21 @@ def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
     assert not HEAVY & imported("-c", program, folder=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stage", "needed"),
+    [
+        ("study", set()),
+        ("pairs", set()),
+        ("verify", set()),
+        ("tables", {"pandas", "scipy"}),
+        ("report", {"pandas"}),
+        ("figures", {"pandas", "scipy", "matplotlib"}),
+    ],
+)
+def test_a_stage_imports_what_it_needs(stage, needed, tmp_path):
+    assert HEAVY & imported("-c", f"import ddis.stages.{stage}", folder=tmp_path) <= needed
+
+
 def test_a_step_of_training_imports_no_compiler(tmp_path):
     program = """
 import torch

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # the distributions of scipy.stats take a second to import
+
+from ddis.lazy import special
 
 SEED, DRAWS, LEVEL = 0, 5000, 0.95
 HOW = f"{100 * LEVEL:g} % expanded percentile interval of a bootstrap over the test fields, {DRAWS} draws, seed {SEED}"

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from ddis.evaluation.bootstrap import DRAWS, LEVEL, SEED
+from ddis.lazy import special
 
 Array = NDArray[np.float64]
 

@@ -138,6 +138,7 @@ def follow(study: str) -> None:
         lock = _lock(folder)
     if lock is None:
         return
+    os.nice(5)  # the jobs go first
     exporter, pause, last, refused = Exporter(folder), PAUSE_SECONDS, False, list[str]()
     with lock:
         while not last:

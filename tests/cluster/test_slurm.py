@@ -105,7 +105,8 @@ def test_jobs_ask_for_what_their_stage_needs(finished: Workplace) -> None:
     columns = "Comment:200,tres-per-job:40,MinMemory:20,TimeLimit:20,NumCPUs:10"
     lines = [line.split() for line in finished.slurm.command("squeue", "--noheader", "--states=all", "-O", columns).splitlines()]
     asked = {comment.removeprefix("rule_").partition("_wildcards")[0]: rest for comment, *rest in lines}
-    assert {"generate", "train_prior", "train_on_pairs", "draw", "sample", "tables", "report"} <= set(asked)
+    assert {"generate", "train_prior", "train_on_pairs", "draw", "sample", "tables", "figures"} <= set(asked)
+    assert not {"pairs", "report"} & set(asked)
     for rule, (gpus, memory, limit, processors) in asked.items():
         assert ("gpu:1" in gpus) == rule.startswith(GPU_STAGES), (rule, gpus)
         assert 2000 < int(memory.removesuffix("M")) < 8000 and processors == "1", (rule, memory, processors)

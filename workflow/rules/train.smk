@@ -11,6 +11,7 @@ rule train_prior:
         "results/{study}/logs/train/{problem}-prior.log",
     benchmark:
         "results/{study}/benchmarks/train/{problem}-prior.tsv"
+    priority: 2  # most samplings wait for it
     conda:
         "../environment.yml"
     threads: study.threads * PROCESSES
@@ -38,6 +39,7 @@ rule train_on_pairs:
         "results/{study}/logs/train/{problem}-{model}.log",
     benchmark:
         "results/{study}/benchmarks/train/{problem}-{model}.tsv"
+    priority: 1
     conda:
         "../environment.yml"
     threads: study.threads * PROCESSES
