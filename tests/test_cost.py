@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ddis.cli import main
 from ddis.config import Study
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.stages import cost, layout, measure
+from ddis.training import physics
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -57,6 +59,21 @@ def test_memory_grows_with_the_batch(study):
     weights = measure.COPIES * 4 * small.parameters
     assert large.step.bytes - weights == pytest.approx(8 * (small.step.bytes - weights))
     assert small.kept == pytest.approx(large.kept)
+
+
+def test_an_operator_with_a_physics_loss_is_timed_with_it(study, monkeypatch):
+    fields = []
+
+    def noted(*arguments: object) -> Tensor:
+        fields.append(len(arguments[1]))
+        return residual_term(*arguments)
+
+    residual_term = physics.residual_term
+    monkeypatch.setattr(physics, "residual_term", noted)
+    runs = {"ddis-gn": {"operator": "physics", "fractions": [1.0]}}
+    other = Study.load({**study.resolved(), "operators": {"physics": {"physics": {"pde": 0.3}}}, "runs": runs, "tuning": {}})
+    row = next(row for row in cost.measured(other)[1] if row.model.part == OPERATOR)
+    assert str(row.model) == "operator-physics-100" and max(fields) == 2 * row.cost.step.fields
 
 
 def test_what_does_not_fit_is_not_run(study, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from ddis.grid import square
 from ddis.models.denoiser import SIGMA_DATA
 from ddis.models.normalisation import Normalisation
 from ddis.observe.base import Functionals, node_functions
-from ddis.observe.nodes import Nodes, available_nodes, draw_nodes
+from ddis.observe.nodes import Nodes, NodesSettings, available_nodes, draw_nodes
 from ddis.observe.observation import Observation
 from ddis.operators.error import OperatorError, error_growth, operator_error_model
 from ddis.operators.solver import Solver
@@ -23,6 +23,7 @@ from ddis.pde import make_problem
 from ddis.priors.gaussian import of_spectrum
 from ddis.randomness import generator
 from ddis.sampling.base import Batch, Cost, State
+from ddis.sampling.ddis import DDIS, DDISSettings
 from ddis.sampling.dps import guided_ode
 from ddis.sampling.langevin import LangevinStep
 from ddis.sampling.methods import METHODS, load_method, run_settings
@@ -87,6 +88,20 @@ def test_nodes_are_distinct_interior_and_the_same_for_all_runs():
     assert len(available_nodes(square(16, True))) == 256
 
 
+def test_nodes_may_be_on_the_boundary_and_the_same_for_all_fields():
+    """All 16 nodes of 4 x 4 can be had with the boundary; a shared draw does not depend on the field."""
+    assert np.array_equal(draw_nodes(square(4), 16, 3, 5, boundary=True), np.arange(16))
+    shared = Nodes(20, shared=True)
+    assert np.array_equal(shared.draw(square(16), 3, 0), shared.draw(square(16), 3, 1))
+    assert not np.array_equal(shared.draw(square(16), 3, 0), shared.draw(square(16), 4, 0))
+
+
+def test_where_nodes_are_drawn_counts_only_where_it_is_set():
+    plain, other = NodesSettings(count=5), NodesSettings(count=5, boundary=True, shared=True)
+    assert plain.inputs() == {"count": 5, "noise": 0.0, "placement": "random"}
+    assert other.inputs() == plain.inputs() | {"boundary": True, "shared": True}
+
+
 @pytest.mark.parametrize("count", [0, 197])
 def test_more_observations_than_nodes_or_none_is_an_error(count):
     with pytest.raises(InputError, match=f"{count}.*1 to 196"):
@@ -147,15 +162,17 @@ def test_a_perfect_operator_has_no_error_and_one_that_gives_nothing_keeps_all_of
     assert torch.equal(gain, torch.ones_like(gain)) and float(variance.min()) > 0
 
 
-def test_langevin_gradient_against_finite_differences():
+@pytest.mark.parametrize("squared", [False, True])
+def test_langevin_gradient_against_finite_differences(squared):
     task = make_task()
     task.operator = lambda x: 20 * task.problem.solve(x) + x**2
-    step = LangevinStep(task, weight=2.0, tau=0.5, steps=1, learning_rate=1e-3, temperature=0.0)
+    step = LangevinStep(task, weight=2.0, tau=0.5, steps=1, learning_rate=1e-3, temperature=0.0, squared=squared)
     x = torch.randn(2, SIZE, SIZE, dtype=torch.float64)
 
     def loss(x):
         misfit = task.predict(x) - task.observation.values.repeat_interleave(2, dim=0)
-        return float(misfit.abs().mean(dim=1).sum()) * 2.0 / (2 * 0.5**2)
+        size = misfit.square() if squared else misfit.abs()
+        return float(size.mean(dim=1).sum()) * 2.0 / (2 * 0.5**2)
 
     direction, h = torch.randn_like(x), 1e-6
     numeric = (loss(x + h * direction) - loss(x - h * direction)) / (2 * h)
@@ -177,6 +194,16 @@ def test_langevin_with_the_operators_error_pulls_no_more_than_the_weight_and_no_
     gaussian = torch.autograd.grad((misfit**2).sum() / (2 * 1.3 * variance), x)[0]
     expected = LangevinStep(task, **arguments).gradient(x) if variance < 1 else gaussian
     assert torch.allclose(gradient, expected, rtol=1e-9, atol=0)
+
+
+def test_the_mean_squared_loss_is_a_setting_that_counts_only_where_it_is_chosen():
+    plain, squared = DDISSettings(method="ddis"), DDISSettings(method="ddis", loss="mean-squared")
+    assert "loss" not in plain.model_dump() and squared.model_dump()["loss"] == "mean-squared"
+    task = make_task()
+    assert [LangevinStep.of(task, each, 1.0).squared for each in (plain, squared)] == [False, True]
+    both = DDIS(squared.model_copy(update={"error_model": "spectral"}))
+    with pytest.raises(InputError, match=r"mean-squared.*error_model"):
+        both.check(task.problem, SIZE)
 
 
 def test_langevin_without_observations_has_the_variance_of_its_discretisation():

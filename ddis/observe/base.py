@@ -125,7 +125,7 @@ class SensorSettings(BaseModel):
     def inputs(self) -> dict[str, Any]:
         """What an observation depends on, without what is as it always was."""
         content = self.model_dump(mode="json")
-        usual = (("kind", "nodes"), ("assumed_noise", None), ("channel", 0))
+        usual = (("kind", "nodes"), ("assumed_noise", None), ("channel", 0), ("boundary", False), ("shared", False))
         return {key: value for key, value in content.items() if (key, value) not in usual}
 
 

@@ -13,17 +13,17 @@ from ddis.observe.base import Functionals, Sensors, SensorSettings
 from ddis.randomness import generator
 
 
-def available_nodes(grid: Grid) -> NDArray[np.int64]:
-    """Flat indices of the nodes that may be drawn: those not on the boundary, where the solution is known."""
-    return np.flatnonzero(grid.interior)
+def available_nodes(grid: Grid, boundary: bool = False) -> NDArray[np.int64]:
+    """Flat indices of the nodes that may be drawn: those not on the boundary, where the solution is known, or all."""
+    return np.flatnonzero(grid.nodes if boundary else grid.interior)
 
 
-def draw_nodes(grid: Grid, count: int, seed: int, *field: int) -> NDArray[np.int64]:
+def draw_nodes(grid: Grid, count: int, seed: int, *field: int, boundary: bool = False) -> NDArray[np.int64]:
     """Sorted flat indices [count] of distinct observed nodes, drawn from (seed, field) alone.
 
     Raises InputError if there are more observations than nodes, or none.
     """
-    nodes = available_nodes(grid)
+    nodes = available_nodes(grid, boundary)
     if not 1 <= count <= len(nodes):
         raise InputError(
             f"count {count}: {'more observations than nodes' if count > 0 else 'no observation'}; accepted: 1 to {len(nodes)}"
@@ -32,29 +32,42 @@ def draw_nodes(grid: Grid, count: int, seed: int, *field: int) -> NDArray[np.int
 
 
 class NodesSettings(SensorSettings):
-    """count nodes, drawn per field."""
+    """count nodes; boundary: drawn from all of the domain's, its boundary included; shared: the same ones for all fields."""
 
     count: int = Field(ge=1)
     placement: Literal["random"] = "random"
+    boundary: bool = False
+    shared: bool = False
 
 
 class Nodes(Sensors):
-    """index: flat nodes [m], or [n, m] where n fields are observed at nodes of their own; or a number of them, to draw."""
+    """index: flat nodes [m], or [n, m] where n fields are observed at nodes of their own; or a number of them, to draw.
+
+    boundary, shared: of drawn nodes, as of the settings.
+    """
 
     Settings = NodesSettings
 
-    def __init__(self, index: ArrayLike, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
+    def __init__(
+        self,
+        index: ArrayLike,
+        noise: ArrayLike = 0.0,
+        assumed_noise: ArrayLike | None = None,
+        *,
+        boundary: bool = False,
+        shared: bool = False,
+    ):
         super().__init__(noise, assumed_noise)
-        self.index = np.asarray(index, dtype=np.int64)
+        self.index, self.boundary, self.shared = np.asarray(index, dtype=np.int64), boundary, shared
 
     @classmethod
     def of_settings(cls, settings: NodesSettings) -> "Nodes":
-        return cls(settings.count, settings.noise, settings.assumed_noise)
+        return cls(settings.count, settings.noise, settings.assumed_noise, boundary=settings.boundary, shared=settings.shared)
 
     def functionals(self, grid: Grid) -> Functionals:
         nodes = int(np.prod(grid.shape))
         if self.index.ndim == 0:
-            draw_nodes(grid, int(self.index), 0, 0)
+            self.draw(grid, 0, 0)
         elif not self.index.size or self.index.min() < 0 or self.index.max() >= nodes:
             raise InputError(f"observed nodes {self.index.tolist()!s:.60}; accepted: flat indices from 0 to {nodes - 1}")
         elif not grid.nodes.flatten()[self.index].all():
@@ -65,5 +78,5 @@ class Nodes(Sensors):
 
     def draw(self, grid: Grid, seed: int, *field: int) -> NDArray[np.int64]:
         if self.index.ndim == 0:
-            return draw_nodes(grid, int(self.index), seed, *field)
+            return draw_nodes(grid, int(self.index), seed, *(() if self.shared else field), boundary=self.boundary)
         return self.index if self.index.ndim == 1 else self.index[field[0]]

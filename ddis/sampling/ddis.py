@@ -52,6 +52,7 @@ class DDIS(Method[DDISSettings]):
 
     def check(self, problem: Problem, resolution: int) -> None:
         s = self.settings
+        s.check_loss()
         start = s.start_resolution
         if start is None:
             if s.start_weight is not None:

@@ -2,7 +2,8 @@
 
 x <- x - lr ∇[ w L(x) / (2 τ²) + ||x - x0_hat||² / (2 σ²) ] + η sqrt(2 lr) n,    L(x) = (1/m) Σ |M (G(x) - u)|
 
-On a joint prior x is (coefficient, solution), and L looks at the second instead of G(x).
+or, with `loss: mean-squared`, L(x) = (1/m) Σ (M (G(x) - u))². On a joint prior x is (coefficient, solution), and L looks at the
+second instead of G(x).
 
 With the operator's error in R (`error_model`) L is Huber's function of each misfit r: quadratic as -log N(r; 0, R) up to the
 misfit where that pulls as much as w does, linear beyond. The weight is then the most that an observation can pull; an operator
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ddis.errors import InputError
 from ddis.lazy import torch
 from ddis.sampling.base import Batch, ErrorChoice, PerCase, RunSettings, number
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 class LangevinSettings(RunSettings):
     """DAPS with Langevin steps. weight: w; steps, sigma_max, sigma_min: annealing; ode_steps: Heun steps of the ODE per level.
 
+    loss: L, mean-absolute as published, or mean-squared.
     tau, langevin_steps, learning_rate, temperature: τ, the number per level, lr and η of the Langevin steps.
     error_model: the operator's own error in the likelihood: none, as published; spectral or white as for ddis-gn.
     """
@@ -36,11 +39,19 @@ class LangevinSettings(RunSettings):
     sigma_max: float = Field(10.0, gt=0)
     sigma_min: float = Field(0.01, gt=0)
     ode_steps: int = Field(5, ge=1)
+    loss: Literal["mean-absolute", "mean-squared"] = Field("mean-absolute", exclude_if=lambda loss: loss == "mean-absolute")
     tau: float = Field(1e-3, gt=0)
     langevin_steps: int = Field(20, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     temperature: float = Field(0.1, ge=0)
     error_model: ErrorChoice = "none"
+
+    def check_loss(self) -> None:
+        """Raises InputError for a loss that the operator's error does not go with."""
+        if self.error_model != "none" and self.loss != "mean-absolute":
+            raise InputError(
+                f"loss {self.loss!r} with error_model {self.error_model!r}; accepted: mean-absolute, or error_model none"
+            )
 
     def prior_evaluations(self) -> int:
         """Per sample."""
@@ -54,6 +65,7 @@ class LangevinStep:
         weight, tau: w and τ of the likelihood; learning_rate: lr; temperature: η.
         predict: what is observed [B, m] of a state x; None: through the batch's operator.
         robust: L as the sum of Huber's functions of the misfits, with the observation's R; else the published L.
+        squared: L as the mean square.
     """
 
     def __init__(
@@ -66,8 +78,9 @@ class LangevinStep:
         temperature: float,
         predict: Callable[[Tensor], Tensor] | None = None,
         robust: bool = False,
+        squared: bool = False,
     ):
-        self.batch, self.weight, self.tau, self.robust = batch, weight, tau, robust
+        self.batch, self.weight, self.tau, self.robust, self.squared = batch, weight, tau, robust, squared
         self.steps, self.learning_rate, self.temperature = steps, learning_rate, temperature
         self.predict = batch.predict if predict is None else predict
 
@@ -76,15 +89,15 @@ class LangevinStep:
         cls, batch: Batch, s: LangevinSettings, weight: PerCase, predict: Callable[[Tensor], Tensor] | None = None
     ) -> LangevinStep:
         """The step that the settings of a run describe, with a weight of their own."""
-        robust = s.error_model != "none"
-        return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, robust)
+        robust, squared = s.error_model != "none", s.loss == "mean-squared"
+        return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, robust, squared)
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇ w L(x) / (2 τ²), of the shape of x."""
         x = x.detach().requires_grad_()
         size = self.batch.observation.misfit(self.predict(x)).abs()
         slope = self.weight / (2 * self.tau**2 * size.shape[1])
-        loss = slope * size.sum()
+        loss = slope * (size.square() if self.squared else size).sum()
         if self.robust:
             variance = self.batch.observation.covariance.diagonal(dim1=1, dim2=2).to(size)
             variance = variance.repeat_interleave(len(size) // len(variance), dim=0)
