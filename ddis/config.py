@@ -218,16 +218,18 @@ class Study(Settings):
                     raise InputError(f"runs.{label}.{error}") from error
 
     def _check_operator(self, label: str, run: RunSettings) -> None:
-        if not load_method(run.method).uses_operator:
-            if run.operator == "solver":
-                raise InputError(f"runs.{label}.operator: solver; method {run.method!r} has no operator: leave it out")
-        elif run.operator not in (accepted := [self.operator.name, *self.operators, "solver"]):
+        method = load_method(run.method)
+        accepted = [self.operator.name, *self.operators, "solver", *["corrected"] * method.corrects]
+        if not method.uses_operator:
+            if run.operator in RESERVED:
+                raise InputError(f"runs.{label}.operator: {run.operator}; method {run.method!r} has no operator: leave it out")
+        elif run.operator not in accepted:
             raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
 
     def _check_physics(self, label: str, run: RunSettings) -> None:
         """Raises InputError if the operator of a run is to be trained with terms that one of its problems does not have."""
         operator = operator_of(run)
-        key = "operator" if operator == self.operator.name else f"operators.{operator}"
+        key = "operator" if operator in (self.operator.name, "corrected") else f"operators.{operator}"
         section = self.sections().get(key)
         if not isinstance(section, OperatorSettings) or section.physics is None:
             return
@@ -473,7 +475,8 @@ class Study(Settings):
         elif method.prior is not None:
             found.append(ModelId(method.prior, percent, method.noise == "white"))
         if operator not in (None, "solver"):
-            found.append(ModelId(OPERATOR, percent, variant="" if operator == self.operator.name else operator))
+            own = operator in (self.operator.name, "corrected")
+            found.append(ModelId(OPERATOR, percent, variant="" if own else operator))
         return [str(model) for model in found]
 
     def shards_of(self, case: Case) -> list[range]:

@@ -80,6 +80,8 @@ BAD = [
     ("operators", {"wide": {"network": {"widht": 5}}}, r"operators\.wide\.network\.widht: unknown key .*accepted here: .*width"),
     ("operators", {"wide": {"at": {7: {"steps": 3}}}}, r"operators\.wide\.at\.7: no fraction of the study"),
     ("operators", {"a": {}, "A": {}}, r"a and A would have one file name where capitals do not count"),
+    ("runs.ddis.operator", "corrected", r"runs\.ddis\.operator: 'corrected'; accepted: fno, solver"),
+    ("runs.fundps", {"operator": "corrected"}, r"runs\.fundps\.operator: corrected; method 'fundps' has no operator"),
     ("runs.ddis.operator", "wide", r"runs\.ddis\.operator: 'wide'; accepted: fno, solver"),
     ("operator.network.padding", 0.99, r"operator\.network\.padding 0\.99: reflects more nodes than there are"),
     ("observations.sparse.noise", float("nan"), r"observations\.sparse\.noise: .*finite"),
@@ -147,6 +149,10 @@ def test_percents_and_cases():
     content["runs"]["solved"] = {"method": "ddis-gn", "operator": "solver"}
     solver = Study.load(content)
     assert solver.percents("solved") == ["100"] and solver.models_of("solved", "100") == ["prior"]
+    content["runs"]["corrected"] = {"method": "ddis-gn", "operator": "corrected"}
+    corrected = Study.load(content)
+    assert corrected.percents("corrected") == ["1", "12.5", "100"]
+    assert corrected.models_of("corrected", "1") == ["prior", "operator-1"]
 
 
 def test_a_run_names_its_operator_and_gets_its_model():

@@ -3,13 +3,18 @@
 F(a) = (1 + t x) G(a): its Jacobian has the rows of G, each times a factor, so that enough calls of G reach the exact posterior.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from batches import last_state, make_batch, method_of
 from test_posterior import CHAINS, agrees, make_setting
 
 import ddis
+from ddis.config import Study
+from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.observe.nodes import draw_nodes
 from ddis.operators.error import OperatorError, operator_error_model
@@ -17,6 +22,8 @@ from ddis.operators.solver import Solver
 from ddis.posterior import Posterior
 from ddis.randomness import generator
 from ddis.sampling.corrected import calls_per_level
+from ddis.stages import generate, pairs, sample, tables, train
+from ddis.stages.layout import samples_path
 
 SIZE, OBSERVED = 16, 30
 
@@ -142,3 +149,26 @@ def test_methods_without_a_use_for_it_refuse_it_and_name_those_that_have():
     for parts in ((black_box, network), (network, lambda a: a), (corrected, network)):
         with pytest.raises(InputError, match=r"corrected: .*accepted"):
             ddis.operator.corrected(*parts)
+
+
+def test_a_study_counts_the_calls_of_a_corrected_run(tmp_path, monkeypatch):
+    """A tiny study: samples' attributes and the last column of errors.csv; empty where no solver corrects anything."""
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())
+    settings = {"method": "ddis-gn", "samples": 4, "steps": 3}
+    runs = {"ddis-gn": settings, "corrected": settings | {"operator": "corrected", "solver_calls": 5}}
+    del content["tuning"], content["joint"]["at"]
+    study = Study.load(content | {"runs": runs, "fractions": [0.1]})
+    for split in ("train", "validation", "test"):
+        generate.run(study, "poisson", split)
+    pairs.run(study, "poisson", "10")
+    for model in ("prior", "operator-10"):
+        train.run(study, "poisson", model)
+    for case in study.cases():
+        sample.run(study, **vars(case))
+    drawn = [read_samples(samples_path(study, **vars(case))).attributes for case in study.cases()]
+    assert [a["operator"] for a in drawn] == ["fno", "corrected"] and [a.get("solver_calls") for a in drawn] == [None, 5]
+    tables.run(study)
+    head, *rows = (study.folder / "tables" / "errors.csv").read_text().splitlines()
+    assert head.endswith(",spectral_paper,solver_calls")
+    assert [row.rsplit(",", 1)[1] for row in rows] == ["", "5.0"]

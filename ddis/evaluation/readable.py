@@ -128,7 +128,7 @@ _READABLE = (
 def _readable(table: pd.DataFrame, page: bool = False) -> tuple[list[_Column], list[list[_Cell]]]:
     """The columns that hold anything, and their cells row by row; for the report fewer (`page`)."""
     rows = [row for _, row in table.iterrows()]
-    contestants = table[(table["method"] != "exact") & (table["operator"] != "solver")]
+    contestants = table[(table["method"] != "exact") & ~table["operator"].isin(["solver", "corrected"])]
     columns, cells = [], []
     for column in _READABLE:
         texts = [column.cell(row) for row in rows]

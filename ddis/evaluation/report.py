@@ -99,7 +99,7 @@ def best_sentences(table: pd.DataFrame) -> list[str]:
     """Per problem, observation and percent: the method with the smallest error of a sample, and what exact samples reach."""
     sentences = []
     for (problem, observation), group in table.dropna(subset=["l2_sample"]).groupby(["problem", "observation"], sort=False):
-        learnt = group[(group["operator"].fillna("") != "solver") & ~group["method"].isin(["exact", "prior-mean"])]
+        learnt = group[~group["operator"].isin(["solver", "corrected"]) & ~group["method"].isin(["exact", "prior-mean"])]
         parts = []
         for percent in sorted(set(learnt["percent"].astype(float))):
             best = learnt[learnt["percent"] == percent].nsmallest(1, "l2_sample").iloc[0]

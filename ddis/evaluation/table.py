@@ -55,6 +55,7 @@ COLUMNS: dict[str, str] = {
     "device": "string",
     "l2_paper": "Float64",
     "spectral_paper": "Float64",
+    "solver_calls": "Float64",
 }
 """Columns of the table in their order, with their pandas types."""
 
@@ -64,6 +65,7 @@ KEY = ["problem", "observation", "percent"]
 _FROM_ATTRIBUTES = (
     *("problem", "pde", "run", "method", "operator", "percent", "pairs", "observation", "noise"),
     *("prior_evaluations", "operator_evaluations", "seconds_per_field", "seconds_per_sample", "peak_memory_mb", "device"),
+    "solver_calls",
 )
 
 

@@ -45,7 +45,7 @@ class RunSettings(BaseModel):
 
     method     name of the method, or module:attribute of one outside the package
     operator   a trained operator of the study: its own by the name of its architecture, or one of `operators`; or solver, the
-               problem's differentiable solver
+               problem's differentiable solver; or corrected, the study's own, with the residual of the solver
     samples    K, samples per test field
     fractions  fractions of the pairs at which the run is made; null: those of the study
     problems   problems on which the run is made; null: all

@@ -19,6 +19,7 @@ from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR
 from ddis.observe import Placed
 from ddis.operators.base import Operator
+from ddis.operators.corrected import Corrected
 from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
 from ddis.posterior import NOISELESS_VARIANCE, Posterior, mean_unit, spaces_of
@@ -89,7 +90,8 @@ class Observed:
 class Result:
     """Physical samples [n, K, *shape], closed-form moments [n, *shape] or None, and what they cost.
 
-    Evaluations are per sample of one field. seconds, peak_memory_mb and devices are those of all processes that drew a batch.
+    Evaluations are per sample of one field; solver_calls: of the solver that corrects an operator; None: nothing does. seconds,
+    peak_memory_mb and devices are those of all processes that drew a batch.
     """
 
     coefficient: np.ndarray
@@ -97,6 +99,7 @@ class Result:
     std: np.ndarray | None
     prior_evaluations: float
     operator_evaluations: float
+    solver_calls: float | None
     seconds: float
     peak_memory_mb: float
     devices: str
@@ -154,10 +157,13 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
         else:
             fields = load_pairs(study, name, "train").coefficient
             prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
-    if network is not None:
-        operator: Operator = network.as_operator()
-    else:
+    operator: Operator
+    if network is None:
         operator = Solver(problem, prior.solution or training_normalisation(study, name, "solution").without_mean)
+    else:
+        operator = network.as_operator()
+        if settings.operator == "corrected":
+            operator = Corrected(operator, Solver(problem, operator.solution))
     return Parts(problem, method, prior, operator, device)
 
 
@@ -231,13 +237,14 @@ class Sampler:
         n, k = len(observed.coefficient), self.settings.samples
         batches = [load_unfinished(batch_path(work, start)) for start in range(0, n, self.settings.fields_per_batch)]
         tensors = {name: torch.cat([b[0][name] for b in batches]).numpy() for name in batches[0][0]}
-        total = {key: sum(b[1][key] for b in batches) for key in ("prior", "operator", "seconds")}
+        total = {key: sum(b[1].get(key, 0) for b in batches) for key in ("prior", "operator", "solver", "seconds")}
         return Result(
             coefficient=tensors["x0"].reshape(n, k, *tensors["x0"].shape[1:]),
             mean=tensors.get("mean"),
             std=tensors.get("std"),
             prior_evaluations=total["prior"] / (n * k),
             operator_evaluations=total["operator"] / (n * k),
+            solver_calls=total["solver"] / (n * k) if isinstance(self.parts.operator, Corrected) else None,
             seconds=total["seconds"],
             peak_memory_mb=max(b[1]["peak_memory_mb"] for b in batches),
             devices=", ".join(sorted({b[1]["device"] for b in batches})),
@@ -262,7 +269,7 @@ class Sampler:
             tensors |= dict(zip(("mean", "std"), closed, strict=True))
         if posterior.device.type == "cuda":
             torch.cuda.synchronize()
-        cost = {"prior": batch.cost.prior, "operator": batch.cost.operator, "seconds": time.perf_counter() - begin - watched}
+        cost = {**vars(batch.cost), "seconds": time.perf_counter() - begin - watched}
         save_tensors(path, tensors, {**cost, "peak_memory_mb": peak_memory_mb(), "device": device_name(str(posterior.device))})
 
 

@@ -148,10 +148,11 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         **{"run": case.run, "method": settings.method, "operator": operator_of(settings), "percent": float(case.percent)},
         "pairs": len(training_share(study, case.percent)) if uses_pairs(settings) else None,
         "models": {name: study.digest("train", problem=case.problem, model=name) for name in models},
-        "operator_error_in_R": posterior.error(parts.method.error_model) is not None,
+        "operator_error_in_R": settings.operator != "corrected" and posterior.error(parts.method.error_model) is not None,
         **{"seed": seed, "n_failed": result.failed, **asdict(misfit)},
         "prior_evaluations": result.cost.prior_evaluations,
         "operator_evaluations": result.cost.operator_evaluations,
+        **({"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}),
         "seconds": time.perf_counter() - begin,
         "device": record["device"],
         "provenance": record,
@@ -271,7 +272,10 @@ def report_misfit(solution: Solution) -> None:
     """Logs the misfit; a warning if noise and operator error do not explain it."""
     misfit, data = solution.misfit, solution.observations
     causes = "noise and operator error explain" if solution.attributes["operator_error_in_R"] else "noise explains"
-    if solution.attributes["operator"] not in (None, "", "solver") and not solution.attributes["operator_error_in_R"]:
+    if (
+        solution.attributes["operator"] not in (None, "", "solver", "corrected")
+        and not solution.attributes["operator_error_in_R"]
+    ):
         causes += f", without the operator's own error, which {solution.attributes['run']} does not count"
     fit = f"misfit is {misfit.ratio:.2g} times what {causes}"
     numbers = f"chi-square {misfit.chi_square:.4g} of {len(data)} observations; plausible: up to {misfit.limit:.4g}"
