@@ -66,7 +66,8 @@ class Compared:
         row: dict[str, Any] = {"problem": self.problem, "observation": self.observation, "run": run, "percent": percent}
         row |= {"n_fields": len(parts), "n_samples": drawn.shape[1]}
         for name in METRICS:
-            found = estimate(lambda x: x, [getattr(part, name) for part in parts]) if parts else (None,) * 3
+            known = bool(parts) and (name != "std" or drawn.shape[1] > 1)  # one sample has no spread
+            found = estimate(lambda x: x, [getattr(part, name) for part in parts]) if known else (None,) * 3
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
         return row
 
