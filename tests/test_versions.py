@@ -50,7 +50,11 @@ STUDY = {
     "prior": NETWORK,
     "joint": NETWORK,
     "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": {"steps": 4, "batch": 8}},
-    "operators": {"physics": {"physics": {"pde": 0.1, "boundary": 10}}},
+    "operators": {
+        "physics": {"physics": {"pde": 0.1, "boundary": 10}},
+        "unet": {"network": {"architecture": "unet", "channels": [4, 8], "blocks": [1, 1]}},
+        "uno": {"network": {"architecture": "uno", "modes": 4, "width": 4, "levels": 2}},
+    },
     "runs": RUNS,
 }
 # Of the norm of an array. float32 rounds to 6e-8, and solvers and transforms of 16 x 16 nodes add some tens of that. Adam divides
@@ -78,7 +82,7 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     made = study.versions("generate", problem="poisson", split="train")
     yield "generate", made, numbers(pairs.coefficient, pairs.solution)
     yield "pairs", study.versions("pairs"), numbers(paired_subset(0.1, 1000, 0))
-    for model in [*models(study, "poisson"), "operator-physics-100"]:
+    for model in [*models(study, "poisson"), *(f"operator-{name}-100" for name in study.operators)]:
         train.run(study, "poisson", model)
         tensors, _ = load_tensors(model_folder(study, "poisson", model) / "weights.safetensors")
         weights = np.concatenate([np.ravel(value).view(np.float32) for _, value in sorted(tensors.items())])  # some are complex

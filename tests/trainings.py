@@ -11,6 +11,7 @@ from ddis.config import Study
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
+from ddis.models.architectures import Architecture
 from ddis.models.architectures.fno import FNO
 from ddis.models.backbones.unet import UNet
 from ddis.models.checkpoint import load_tensors, save_tensors
@@ -48,10 +49,11 @@ def denoiser_trainer(
 def operator_trainer(
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     settings: TrainingSettings = SETTINGS,
+    architecture: Architecture = FNO(modes=4, width=4, layers=2),  # noqa: B008 (frozen)
 ) -> Trainer:
     torch.manual_seed(0)
-    scale, size = Normalisation(0.0, 0.5), FNO(modes=4, width=4, layers=2)
-    network, average = (NeuralOperator(size, (Space(square(16)),) * 2, scale, scale) for _ in range(2))
+    scale = Normalisation(0.0, 0.5)
+    network, average = (NeuralOperator(architecture, (Space(square(16)),) * 2, scale, scale) for _ in range(2))
     accelerate(network.network, settings)
     a = torch.randn(10, 16, 16)
     u = -0.5 * a

@@ -1,7 +1,10 @@
 """Layers of neuraloperator's networks as they are computed here: spectral convolutions, and products over channels."""
 
 import warnings
-from functools import lru_cache
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import lru_cache, partial
+from io import StringIO
 from typing import NamedTuple
 
 import torch
@@ -11,7 +14,9 @@ from ddis.lazy import without
 
 with warnings.catch_warnings(), without("wandb"):
     warnings.simplefilter("ignore")
+    from neuralop.layers.fno_block import FNOBlocks
     from neuralop.layers.spectral_convolution import SpectralConv
+    from neuralop.models import FNO, UNO
 
 
 class Transforms(NamedTuple):
@@ -54,28 +59,42 @@ class HermitianSpectralConv(SpectralConv):
     neuraloperator 2.0.0 hands irfftn a spectrum whose zero and Nyquist columns are not self-conjugate; what an FFT library makes
     of them is undefined, and on some GPUs shows as lines. A product with cosines and sines is real whatever the spectrum is. It
     is also quicker than a fast transform of all modes, where few of them are kept.
-    It computes in float32 at least, under autocast too: there are no complex products in bfloat16.
+    It computes in float32 at least, under autocast too: there are no complex products in bfloat16. With `output_shape`, or a
+    `resolution_scaling_factor`, it gives the same function on other nodes; the library, which does not move negative frequencies
+    to where they are on the other grid, gives another one.
     """
 
-    def forward(self, x: Tensor, output_shape: tuple[int, ...] | None = None) -> Tensor:
+    def forward(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
+        nodes = tuple(x.shape[2:])
+        if output_shape is not None:
+            nodes = tuple(output_shape)
+        elif self.resolution_scaling_factor is not None:
+            nodes = tuple(round(size * scale) for size, scale in zip(nodes, self.resolution_scaling_factor, strict=True))
         with torch.autocast(x.device.type, enabled=False):
-            return self._convolve(x.float() if x.dtype == torch.bfloat16 else x)
+            return self._convolve(x.float() if x.dtype == torch.bfloat16 else x, nodes)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, nodes: tuple[int, ...]) -> Tensor:
         weight = self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight
-        line = x.ndim == 3
-        out = self._product(x[..., None, :], weight[..., None, :])[..., 0, :] if line else self._product(x, weight)
+        if x.ndim == 3:
+            out = self._product(x[..., None, :], weight[..., None, :], (1, *nodes))[..., 0, :]
+        else:
+            out = self._product(x, weight, nodes)
         return out if self.bias is None else out + self.bias
 
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        rows, columns = min(weight.shape[-2], height), min(weight.shape[-1], width // 2 + 1)
+    def _product(self, x: Tensor, weight: Tensor, nodes: tuple[int, ...]) -> Tensor:
+        before = tuple(x.shape[-2:])
+        rows, columns = (min(axis) for axis in zip(weight.shape[-2:], *(_modes(*size) for size in (before, nodes)), strict=True))
         skip = (weight.shape[-2] - rows) // 2
-        analyse, compose = transforms(height, width, rows, columns, x.dtype, x.device)
+        (analyse, _), (_, compose) = (transforms(*size, rows, columns, x.dtype, x.device) for size in (before, nodes))
         spectrum = analyse[1] @ torch.complex(*(x @ analyse[0]).chunk(2, dim=-1))
         kept = self._contract(spectrum, weight[..., skip : skip + rows, :columns], separable=self.separable)
         half = compose[0] @ kept
         return torch.cat([half.real, half.imag], dim=-1) @ compose[1]
+
+
+def _modes(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the modes of a real field."""
+    return height, width // 2 + 1
 
 
 class PointwiseConv(nn.Conv1d):
@@ -95,3 +114,31 @@ def use_pointwise_products(module: nn.Module) -> None:
             setattr(module, name, product)
         else:
             use_pointwise_products(child)
+
+
+def fno(channels: int, made: int, axes: int, modes: int, width: int, layers: int) -> nn.Module:
+    """neuraloperator's FNO: `channels` to `made` channels on a number of axes."""
+    sizes = {"in_channels": channels, "out_channels": made, "hidden_channels": width, "n_layers": layers}
+    network: nn.Module = FNO(n_modes=(modes,) * axes, conv_module=HermitianSpectralConv, **sizes)
+    use_pointwise_products(network)
+    return network
+
+
+def uno(channels: int, made: int, axes: int, width: int, layers: Sequence[tuple[int, int, float]]) -> nn.Module:
+    """neuraloperator's UNO: `channels` to `made` channels on a number of axes; layers: channels, modes and scaling of each."""
+    with redirect_stdout(StringIO()):  # it prints what it is made of
+        network: nn.Module = UNO(
+            in_channels=channels,
+            out_channels=made,
+            hidden_channels=width,
+            lifting_channels=2 * width,
+            projection_channels=2 * width,
+            n_layers=len(layers),
+            uno_out_channels=[out for out, _, _ in layers],
+            uno_n_modes=[[modes] * axes for _, modes, _ in layers],
+            uno_scalings=[[scale] * axes for _, _, scale in layers],
+            channel_mlp_skip="linear",
+            operator_block=partial(FNOBlocks, conv_module=HermitianSpectralConv),
+        )
+    use_pointwise_products(network)
+    return network

@@ -13,6 +13,8 @@ ARCHITECTURES = Registry(
     "ddis.architectures",
     {
         "fno": "ddis.models.architectures.fno:FNO",
+        "unet": "ddis.models.architectures.unet:UNetOperator",
+        "uno": "ddis.models.architectures.uno:UNO",
     },
 )
 

@@ -4,7 +4,6 @@ Source: Li et al., Fourier Neural Operator for Parametric Partial Differential E
 """
 
 import math
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -27,18 +26,10 @@ class FNO(Architecture):
     padding: float = Field(0.125, ge=0, lt=1)
 
     def build(self, coefficient: "Space", solution: "Space") -> "nn.Module":
-        from ddis.models.fourier import HermitianSpectralConv, use_pointwise_products  # imports neuralop without its warnings
+        from ddis.models.fourier import fno
 
-        network: nn.Module = import_module("neuralop.models").FNO(
-            n_modes=(self.modes,) * len(solution.grid.shape),
-            in_channels=coefficient.channels,
-            out_channels=solution.channels,
-            hidden_channels=self.width,
-            n_layers=self.layers,
-            conv_module=HermitianSpectralConv,
-        )
-        use_pointwise_products(network)
-        return network
+        axes = len(solution.grid.shape)
+        return fno(coefficient.channels, solution.channels, axes, self.modes, self.width, self.layers)
 
     def flops(self, resolution: int) -> float:
         """Per layer the transforms, the product of the modes, and three products of channels."""
