@@ -27,7 +27,7 @@ from ddis.data.store import open_pairs
 from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
-from ddis.inputs import INPUTS
+from ddis.inputs import Inputs, chosen
 from ddis.models.ids import OPERATOR, PARTS, ModelId
 from ddis.observe import Placed, SensorSettings, load_kind, sensors_of
 from ddis.pde import make_problem
@@ -282,6 +282,9 @@ class Study(Settings):
         for name in self.data.files:
             made = self.make_problem(name)
             pde, parameters = self.problems[name].pde, made.parameters.model_dump(mode="json")
+            new = {
+                key: value for key, value in parameters.items() if key not in chosen(made.parameters)
+            }  # where the file is older
             digests: dict[str, str] = {}
             for split in SPLITS:
                 path = self.data_file(name, split)
@@ -294,7 +297,7 @@ class Study(Settings):
                         found = pairs.attributes
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from error
-                if (found.get("pde"), found.get("parameters")) != (pde, parameters):
+                if (found.get("pde"), new | (found.get("parameters") or {})) != (pde, parameters):
                     raise InputError(
                         f"{key}: {path} holds {found.get('pde')} with {found.get('parameters')}, "
                         f"and problem {name!r} is {pde} with {parameters}; change problems.{name}, or import the file again"
@@ -492,9 +495,12 @@ class Study(Settings):
         return subset_count(fraction_of(percent), available)
 
     def inputs(self, stage: str, **what: str) -> dict[str, Any]:
-        """What the result of a stage depends on, with all that came before: the dictionary behind `digest`."""
-        inputs = INPUTS[stage](self, **what)
-        return {"stage": stage, "version": self.versions(stage, **what), **what, **inputs}
+        """What the result of a stage depends on, with all that came before."""
+        return Inputs(self, brief=False).of(stage, **what)
+
+    def chosen(self, stage: str, **what: str) -> dict[str, Any]:
+        """As `inputs`, without settings at their defaults."""
+        return Inputs(self, brief=True).of(stage, **what)
 
     def versions(self, stage: str, **what: str) -> dict[str, int | str]:
         """Versions of the kinds of result that a stage's own are of; those of its inputs stand in theirs."""
@@ -511,8 +517,8 @@ class Study(Settings):
         return found
 
     def digest(self, stage: str, **what: str) -> str:
-        """16 hexadecimal digits that change when anything in `inputs` does."""
-        text = json.dumps(self.inputs(stage, **what), sort_keys=True)
+        """16 hexadecimal digits of what is chosen for a stage; a setting that is new in the code, at its default, keeps them."""
+        text = json.dumps(self.chosen(stage, **what), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

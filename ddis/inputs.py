@@ -1,7 +1,10 @@
 """What the result of each stage depends on. `Study.digest` of it marks every file that is made."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from ddis.data.hdf5 import read_attributes
 from ddis.data.store import PAIRS
@@ -16,113 +19,124 @@ if TYPE_CHECKING:
     from ddis.config import Study
 
 
-def generate_inputs(study: "Study", problem: str, split: str) -> dict[str, Any]:
-    if split not in SPLITS:
-        raise InputError(f"split {split!r} is unknown; accepted: {', '.join(SPLITS)}")
-    made = study.make_problem(problem)
-    settings = study.problems[problem]
-    parameters = made.parameters.model_dump(mode="json")
-    file = study.data_file(problem, split)
-    return {
-        "pde": settings.pde,
-        "parameters": parameters,
-        "resolution": study.data.resolution,
-        "count": getattr(study.data, split),
-        **({"seed": study.seed} if file is None else {"file": read_attributes(file, PAIRS)["digest"]}),
-    }
+def chosen(value: Any) -> Any:
+    """Settings as plain values, without those at their defaults; names of classes, which a base class leaves open, are chosen."""
+    if isinstance(value, BaseModel):
+        kinds = [kind.model_fields for kind in type(value).__mro__ if issubclass(kind, BaseModel)]
+        open_ = {name for fields in kinds for name, field in fields.items() if field.is_required()}
+        default = {name: field.default for name, field in kinds[0].items() if name not in open_}
+        return {name: chosen(part) for name, part in value if name not in default or part != default[name]}
+    if isinstance(value, Mapping):
+        return {name: chosen(part) for name, part in value.items()}
+    return [chosen(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def pairs_inputs(study: "Study", problem: str, percent: str) -> dict[str, Any]:
-    study.make_problem(problem)
-    return {"count": study.data.train, "fraction": fraction_of(percent), "seed": study.seed}
+@dataclass(frozen=True)
+class Inputs:
+    """A method for each stage. brief: without settings at their defaults, so that a new one in the code changes nothing."""
 
+    study: "Study"
+    brief: bool
 
-def train_inputs(study: "Study", problem: str, model: str) -> dict[str, Any]:
-    named = ModelId.parse(model)
-    data = {split: study.inputs("generate", problem=problem, split=split) for split in ("train", "validation")}
-    settings = study.section(named).inputs(named.percent)
-    noise = {"kernel": "white"} if named.white else study.noise.model_dump(mode="json")
-    return {"data": data, "settings": settings, "seed": study.seed, **({} if named.part == OPERATOR else {"noise": noise})}
+    def of(self, stage: str, **what: str) -> dict[str, Any]:
+        return {"stage": stage, "version": self.study.versions(stage, **what), **what, **getattr(self, stage)(**what)}
 
+    def plain(self, settings: BaseModel, *without: str) -> dict[str, Any]:
+        """Settings as plain values."""
+        values = chosen(settings) if self.brief else settings.model_dump(mode="json")
+        return {name: value for name, value in values.items() if name not in without}
 
-def sample_inputs(study: "Study", problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:
-    settings = study.run_for(Case(problem, observation, run, percent))
-    return {
-        "data": {s: study.inputs("generate", problem=problem, split=s) for s in ("train", split)},
-        "models": {m: study.digest("train", problem=problem, model=m) for m in study.models_of(run, percent)},
-        "observe": observation_inputs(study.observations[observation]),
-        "settings": settings.model_dump(mode="json", exclude={"fractions", "problems"}),
-        "noise": study.noise.model_dump(mode="json"),
-        "seed": study.seed,
-    }
+    def generate(self, problem: str, split: str) -> dict[str, Any]:
+        study = self.study
+        if split not in SPLITS:
+            raise InputError(f"split {split!r} is unknown; accepted: {', '.join(SPLITS)}")
+        parameters = self.plain(study.make_problem(problem).parameters)
+        file = study.data_file(problem, split)
+        return {
+            "pde": study.problems[problem].pde,
+            "parameters": parameters,
+            "resolution": study.data.resolution,
+            "count": getattr(study.data, split),
+            **({"seed": study.seed} if file is None else {"file": read_attributes(file, PAIRS)["digest"]}),
+        }
 
+    def pairs(self, problem: str, percent: str) -> dict[str, Any]:
+        self.study.make_problem(problem)
+        return {"count": self.study.data.train, "fraction": fraction_of(percent), "seed": self.study.seed}
 
-def draw_inputs(study: "Study", problem: str, observation: str, run: str, percent: str, shard: str) -> dict[str, Any]:
-    shards = study.shards_of(Case(problem, observation, run, percent))
-    if shard not in map(str, range(len(shards))):
-        raise InputError(f"shard {shard!r} is not in the study; accepted: 0 to {len(shards) - 1}")
-    fields = shards[int(shard)]
-    return {**sample_inputs(study, problem, observation, run, percent), "fields": [fields.start, fields.stop]}
+    def train(self, problem: str, model: str) -> dict[str, Any]:
+        named = ModelId.parse(model)
+        section = self.study.section(named)
+        settings = self.plain(section, "at", "training") | {"training": self.plain(section.training_at(named.percent))}
+        noise = {"kernel": "white"} if named.white else self.plain(self.study.noise)
+        return {
+            "data": self.data(problem, "train", "validation"),
+            "settings": settings,
+            "seed": self.study.seed,
+            **({} if named.part == OPERATOR else {"noise": noise}),
+        }
 
+    def sample(self, problem: str, observation: str, run: str, percent: str, split: str = "test") -> dict[str, Any]:
+        study = self.study
+        settings = study.run_for(Case(problem, observation, run, percent))
+        return {
+            "data": self.data(problem, "train", split),
+            "models": {m: study.digest("train", problem=problem, model=m) for m in study.models_of(run, percent)},
+            "observe": self.observed(study.observations[observation]),
+            "settings": self.plain(settings, "fractions", "problems"),
+            "noise": self.plain(study.noise),
+            "seed": study.seed,
+        }
 
-def tune_inputs(study: "Study", problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
-    sample = sample_inputs(study, problem, observation, run, percent, split="validation")
-    settings = sample["settings"]
-    weight = settings.pop(load_method(study.runs[run].method).tuned)
-    if settings.get("start_weight") is not None:  # tuning keeps its ratio to the weight
-        settings["start_weight"] /= weight
-    return {**sample, "fields": study.tuning.fields, "candidates": list(study.tuning.candidates[run])}
+    def draw(self, problem: str, observation: str, run: str, percent: str, shard: str) -> dict[str, Any]:
+        shards = self.study.shards_of(Case(problem, observation, run, percent))
+        if shard not in map(str, range(len(shards))):
+            raise InputError(f"shard {shard!r} is not in the study; accepted: 0 to {len(shards) - 1}")
+        fields = shards[int(shard)]
+        return {**self.sample(problem, observation, run, percent), "fields": [fields.start, fields.stop]}
 
+    def tune(self, problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
+        study = self.study
+        settings = study.run_for(Case(problem, observation, run, percent))
+        sample = self.sample(problem, observation, run, percent, split="validation")
+        tuned = str(load_method(settings.method).tuned)
+        kept = {key: value for key, value in sample["settings"].items() if key != tuned}
+        if kept.get("start_weight") is not None:  # tuning keeps its ratio to the weight
+            kept["start_weight"] /= getattr(settings, tuned)
+        candidates = list(study.tuning.candidates[run])
+        return {**sample, "settings": kept, "fields": study.tuning.fields, "candidates": candidates}
 
-def reference_inputs(study: "Study", problem: str, observation: str) -> dict[str, Any]:
-    settings = study.reference_settings(problem, observation)
-    return {
-        "data": {s: study.inputs("generate", problem=problem, split=s) for s in ("train", "test")},
-        "observe": observation_inputs(study.observations[observation]),
-        "settings": settings.model_dump(mode="json", exclude={"problems", "fields"}),
-        "fields": study.reference_fields,
-        "seed": study.seed,
-    }
+    def reference(self, problem: str, observation: str) -> dict[str, Any]:
+        study = self.study
+        return {
+            "data": self.data(problem, "train", "test"),
+            "observe": self.observed(study.observations[observation]),
+            "settings": self.plain(study.reference_settings(problem, observation), "problems", "fields"),
+            "fields": study.reference_fields,
+            "seed": study.seed,
+        }
 
+    def card(self, problem: str) -> dict[str, Any]:
+        return {"data": {split: self.study.digest("generate", problem=problem, split=split) for split in SPLITS}}
 
-def card_inputs(study: "Study", problem: str) -> dict[str, Any]:
-    return {"data": {split: study.digest("generate", problem=problem, split=split) for split in SPLITS}}
+    def tables(self) -> dict[str, Any]:
+        study = self.study
+        samples = {"/".join(vars(c).values()): study.digest("sample", **vars(c)) for c in study.cases()}
+        references = {f"{p}/{o}": study.digest("reference", problem=p, observation=o) for p, o in study.reference_cases()}
+        return {"samples": samples, **({"references": references} if references else {})}
 
+    def figures(self) -> dict[str, Any]:
+        return self.tables()
 
-def tables_inputs(study: "Study") -> dict[str, Any]:
-    samples = {"/".join(vars(c).values()): study.digest("sample", **vars(c)) for c in study.cases()}
-    references = {f"{p}/{o}": study.digest("reference", problem=p, observation=o) for p, o in study.reference_cases()}
-    return {"samples": samples, **({"references": references} if references else {})}
+    def report(self) -> dict[str, Any]:
+        return {**self.tables(), "configuration": self.plain(self.study)}
 
+    def tuning(self) -> dict[str, Any]:
+        cases = [case for case in self.study.cases() if case.run in self.study.tuning.candidates]
+        return {"curves": {"/".join(vars(c).values()): self.study.digest("tune", **vars(c)) for c in cases}}
 
-def figures_inputs(study: "Study") -> dict[str, Any]:
-    return tables_inputs(study)
+    def data(self, problem: str, *splits: str) -> dict[str, Any]:
+        return {split: self.of("generate", problem=problem, split=split) for split in splits}
 
-
-def report_inputs(study: "Study") -> dict[str, Any]:
-    return {**tables_inputs(study), "configuration": study.resolved()}
-
-
-def tuning_inputs(study: "Study") -> dict[str, Any]:
-    cases = [case for case in study.cases() if case.run in study.tuning.candidates]
-    return {"curves": {"/".join(vars(c).values()): study.digest("tune", **vars(c)) for c in cases}}
-
-
-def observation_inputs(settings: SensorSettings | tuple[SensorSettings, ...]) -> Any:
-    return settings.inputs() if isinstance(settings, SensorSettings) else [part.inputs() for part in settings]
-
-
-INPUTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "generate": generate_inputs,
-    "pairs": pairs_inputs,
-    "train": train_inputs,
-    "sample": sample_inputs,
-    "draw": draw_inputs,
-    "tune": tune_inputs,
-    "reference": reference_inputs,
-    "card": card_inputs,
-    "tables": tables_inputs,
-    "figures": figures_inputs,
-    "report": report_inputs,
-    "tuning": tuning_inputs,
-}
+    def observed(self, settings: SensorSettings | tuple[SensorSettings, ...]) -> Any:
+        return self.plain(settings) if isinstance(settings, SensorSettings) else [self.plain(part) for part in settings]

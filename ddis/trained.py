@@ -24,6 +24,7 @@ from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 from ddis.reading import REPAIR
 from ddis.settings import NoiseSettings
+from ddis.steps import Step, check_settings
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ def untrained(study: Study, problem: str, model: ModelId, normalisation: Mapping
 def load_network(study: Study, problem: str, model: str, device: torch.device) -> Trained:
     """The network of models/<problem>/<model>. Raises InputError if it is missing, damaged, or of another configuration."""
     folder = study.folder / "models" / problem / model
-    digest = study.digest("train", problem=problem, model=model)
-    path = folder / "model.json"
-    tensors, _ = load_tensors(folder / "weights.safetensors", digest)
+    path, weights = folder / "model.json", folder / "weights.safetensors"
+    tensors, metadata = load_tensors(weights)
+    check_settings(study, Step("train", {"problem": problem, "model": model}), weights, metadata.get("configuration"))
     try:
         information = read_json(path)
-        if information["configuration"] != digest:
+        if information["configuration"] != metadata["configuration"]:
             raise InputError(f"{path} is of another configuration than the weights beside it; {REPAIR}")
         normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
         spectrum, gain, rest = (as_tensor(information.get(name)) for name in ("spectrum", "error_gain", "error_spectrum"))

@@ -1,11 +1,13 @@
 """The version of each kind of result: a number, raised by hand when what an unchanged configuration gives has changed.
 
 It stands in the record of every result; one of another version is made again, with all that depends on it. Code that gives what
-it gave keeps its number, however it is written. tests/test_versions.py holds small results of every kind.
+it gave keeps its number, however it is written, and so does a setting that is new and by default changes nothing. A default that
+changes raises the number: a digest does not see it. tests/test_versions.py holds small results and the defaults of every kind.
 """
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from ddis.provenance import file_digest
 
@@ -22,6 +24,9 @@ METHODS = {
     **{"ddis": 1, "ddis-gn": 1, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
     **{"exact": 1, "prior-mean": 1, "tikhonov": 1, "es-mda": 1},
 }
+
+# Settings that only old records have, or only new ones, by their key there: what is now, or was, always so.
+ALWAYS: dict[str, Any] = {"settings.network.architecture": "fno", "configuration.operator.network.architecture": "fno"}
 
 
 def version(table: Mapping[str, int], name: str, made: type) -> int | str:

@@ -24,10 +24,11 @@ from ddis.files import write_csv, write_text, write_together
 from ddis.stages import figures
 from ddis.stages import tuning as tuning_stage
 from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
-from ddis.stages.records import Step, digests, inputs_of, read_record, record_name
+from ddis.stages.records import digests, inputs_of
 from ddis.stages.report import TITLES
-from ddis.stages.stale import stale_reason
+from ddis.stages.stale import stale
 from ddis.stages.tables import make_tables, read_all
+from ddis.steps import Step, read_record, record_name
 
 NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
 
@@ -65,9 +66,10 @@ def tuned_cases(study: Study) -> list[Case]:
     for case in cases:
         step, path = Step("tune", dict(vars(case))), tuning_path(study, **vars(case))
         record = read_record(study.folder / record_name(step))
-        state = stale_reason(study, step, record, digests(study, inputs_of(study, step))) if record else "without a record"
-        if not path.exists() or state:
-            state = f"was {state}" if path.exists() else "does not exist"
+        lacking = {} if record else {step.label: "no record tells how it was made"}
+        reasons = stale(study, [step], {step.label: record}, digests(study, inputs_of(study, step)), lacking)
+        if not path.exists() or reasons:
+            state = f"is stale: {reasons[step.label]}" if path.exists() else "does not exist"
             raise InputError(f"{path} {state}; run the study's `snakemake ... tune` first")
     return cases
 

@@ -63,9 +63,3 @@ def test_compilation_without_a_compiler_is_refused_before_the_training(monkeypat
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"training.compile: there is no C\+\+ compiler 'no-such-compiler'"):
         operator_trainer(settings=COMPILED)
-
-
-def test_only_what_is_chosen_counts_for_the_digest():
-    """Weights from before there were these options stay good."""
-    assert not {"precision", "compile"} & PLAIN.inputs().keys()
-    assert HALF.inputs()["precision"] == "bfloat16" and COMPILED.inputs()["compile"] is True

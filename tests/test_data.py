@@ -26,7 +26,8 @@ from ddis.pde import make_problem
 from ddis.provenance import file_digest
 from ddis.stages import card, generate
 from ddis.stages.common import load_pairs, training_normalisation
-from ddis.stages.records import Step, input_digests, name_of
+from ddis.stages.records import input_digests, name_of
+from ddis.steps import Step
 
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 30, "validation": 8, "test": 4}

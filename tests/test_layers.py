@@ -23,6 +23,7 @@ LAYERS = (
     "evaluation result",
     "inputs posterior",
     "config",
+    "steps",
     "schema tracking trained",
     "operator prior stages",
     "cli",

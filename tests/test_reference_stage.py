@@ -18,8 +18,9 @@ from ddis.evaluation.posteriors import FLOOR, METRICS
 from ddis.references.chains import Chains
 from ddis.stages import generate, reference, sample, tables
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
-from ddis.stages.records import Step, outputs_of, steps
+from ddis.stages.records import outputs_of, steps
 from ddis.stages.stale import work
+from ddis.steps import Step
 
 CONFIG = {
     "study": "referenced",

@@ -15,7 +15,7 @@ from ddis.grid import square
 from ddis.models.denoiser import SIGMA_DATA
 from ddis.models.normalisation import Normalisation
 from ddis.observe.base import Functionals, node_functions
-from ddis.observe.nodes import Nodes, NodesSettings, available_nodes, draw_nodes
+from ddis.observe.nodes import Nodes, available_nodes, draw_nodes
 from ddis.observe.observation import Observation
 from ddis.operators.error import OperatorError, error_growth, operator_error_model
 from ddis.operators.solver import Solver
@@ -94,12 +94,6 @@ def test_nodes_may_be_on_the_boundary_and_the_same_for_all_fields():
     shared = Nodes(20, shared=True)
     assert np.array_equal(shared.draw(square(16), 3, 0), shared.draw(square(16), 3, 1))
     assert not np.array_equal(shared.draw(square(16), 3, 0), shared.draw(square(16), 4, 0))
-
-
-def test_where_nodes_are_drawn_counts_only_where_it_is_set():
-    plain, other = NodesSettings(count=5), NodesSettings(count=5, boundary=True, shared=True)
-    assert plain.inputs() == {"count": 5, "noise": 0.0, "placement": "random"}
-    assert other.inputs() == plain.inputs() | {"boundary": True, "shared": True}
 
 
 @pytest.mark.parametrize("count", [0, 197])

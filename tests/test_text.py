@@ -10,7 +10,7 @@ from ddis.errors import InputError
 from ddis.evaluation.text import read_table
 from ddis.files import read_json, read_text, write_text
 from ddis.stages import card, figures, generate, report, sample, tables
-from ddis.stages.records import read_record
+from ddis.steps import read_record
 from ddis.yaml_text import parse_yaml
 
 NOT_TEXT = [

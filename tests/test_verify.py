@@ -18,7 +18,7 @@ from ddis.models.checkpoint import save_tensors
 from ddis.provenance import file_digest
 from ddis.stages import records, verify
 from ddis.stages.common import stage
-from ddis.stages.records import Step
+from ddis.steps import Step
 
 TINY = Path(__file__).parent / "tiny.yaml"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20 + b"IEND\xaeB`\x82"
@@ -48,7 +48,8 @@ def make(study: Study, step: Step, number: int = 0) -> None:
         for path in records.outputs_of(study, step):
             fill(path, number)
     read = records.digests(study, records.inputs_of(study, step))
-    records.write_record(study, step, {"seed": study.seed}, read)
+    settings = {} if step.stage == "study" else study.inputs(step.stage, **step.what)
+    records.write_record(study, step, {"settings": settings, "seed": study.seed}, read)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Small results of every kind, against stored ones: what moved must have another version.
+"""Small results of every kind, against stored ones: what moved must have another version. So must a kind whose defaults changed.
 
-`python tests/test_versions.py` stores those of today, with today's versions, in versions.json.
+`python tests/test_versions.py` stores those of today, with today's versions, in versions.json and defaults.json.
 """
 
 import json
@@ -21,12 +21,15 @@ from ddis.config import Case, Study
 from ddis.data.store import read_pairs, read_samples
 from ddis.data.subsets import paired_subset
 from ddis.models.checkpoint import load_tensors
+from ddis.observe import KINDS, load_kind
 from ddis.pde import PROBLEMS, make_problem
 from ddis.sampling.methods import METHODS
 from ddis.stages import generate, sample, tables, train
 from ddis.stages.layout import data_path, model_folder, models, samples_path
+from ddis.steps import flat
 
 STORED = Path(__file__).with_name("versions.json")
+DEFAULTS = Path(__file__).with_name("defaults.json")
 NETWORK = {"backbone": {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}, "training": {"steps": 4, "batch": 8}}
 RUNS = {
     "ddis": {"steps": 3, "langevin_steps": 2, "weight": 1},
@@ -98,6 +101,29 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     yield "tables", study.versions("tables"), [value for four in scores for value in four]
 
 
+def defaults() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Name, versions and settings at their defaults of each kind of result, of a study that sets nothing that has a default."""
+    runs = {run: {"weight": 1} if "weight" in values else {} for run, values in RUNS.items()}
+    study = Study.load({key: STUDY[key] for key in ("study", "data", "fractions", "problems", "observations")} | {"runs": runs})
+    kinds = {f"problem {name}": ({name: number}, PROBLEMS.load(name).Parameters) for name, number in versions.PROBLEMS.items()}
+    kinds |= {f"observe {name}": ({"sample": versions.STAGES["sample"]}, load_kind(name).Settings) for name in KINDS.names()}
+    for name, (made, settings) in kinds.items():
+        fields = settings.model_fields.items()
+        yield name, made, {key: field.default for key, field in fields if not field.is_required()}
+    cases = {f"sample {run}": ("sample", vars(Case("poisson", "sparse", run, "100"))) for run in RUNS}
+    for name, (stage, what) in {
+        **{f"train {model}": ("train", {"problem": "poisson", "model": model}) for model in models(study, "poisson")},
+        **cases,
+    }.items():
+        chosen = dict(flat(study.chosen(stage, **what)))
+        found = {key: value for key, value in flat(study.inputs(stage, **what)) if key not in chosen}
+        yield (
+            name,
+            study.versions(stage, **what),
+            {k: v for k, v in found.items() if k.partition(".")[0] in ("settings", "noise")},
+        )
+
+
 @pytest.fixture(scope="module")
 def today(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], list[float]]]:
     with pytest.MonkeyPatch.context() as patch:
@@ -125,6 +151,18 @@ def test_what_moved_has_another_version(today):
         assert made == stored[name]["version"], f"the version of {name} was raised: python {Path(__file__).name} stores it"
 
 
+def test_a_default_that_changed_has_another_version():
+    """A digest holds what is not at its default: it would not see the change, and old results would be taken for new ones."""
+    stored = json.loads(DEFAULTS.read_text())
+    now = {name: {"version": made, "settings": json.loads(json.dumps(found))} for name, made, found in defaults()}
+    for name in stored.keys() & now.keys():
+        before, after = stored[name]["settings"], now[name]["settings"]
+        if other := [key for key in before.keys() & after.keys() if before[key] != after[key]]:
+            text = f"defaults of {name} changed, {other}: raise one of {list(now[name]['version'])} in ddis/versions.py"
+            assert now[name]["version"] != stored[name]["version"], text
+    assert now == stored, f"a setting is new or gone, or a version was raised: python {Path(__file__).name} stores what is now"
+
+
 def test_a_moved_result_is_seen(today):
     made, found = today["train prior"]
     assert not moved("train prior", found, [value * (1 + 1e-4) for value in found])
@@ -144,3 +182,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         content = {name: {"version": made, "numbers": found} for name, made, found in results()}
     STORED.write_text(json.dumps(content, indent=1) + "\n")
+    found = {name: {"version": made, "settings": settings} for name, made, settings in defaults()}
+    DEFAULTS.write_text(json.dumps(found, indent=1) + "\n")

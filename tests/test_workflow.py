@@ -46,7 +46,8 @@ def digests(folder, names):
 
 def plan(settings):
     from ddis.config import Study
-    from ddis.stages.records import Step, inputs_of, name_of, outputs_of, steps, tuning_steps
+    from ddis.steps import Step
+    from ddis.stages.records import inputs_of, name_of, outputs_of, steps, tuning_steps
     study = Study.load(settings)
     shards = [Step("draw", {**vars(case), "shard": str(i)}) for case in study.cases() for i in range(len(study.shards_of(case)))]
     records = {

@@ -122,12 +122,6 @@ class SensorSettings(BaseModel):
     assumed_noise: float | None = Field(None, ge=0)
     channel: int = Field(0, ge=0)
 
-    def inputs(self) -> dict[str, Any]:
-        """What an observation depends on, without what is as it always was."""
-        content = self.model_dump(mode="json")
-        usual = (("kind", "nodes"), ("assumed_noise", None), ("channel", 0), ("boundary", False), ("shared", False))
-        return {key: value for key, value in content.items() if (key, value) not in usual}
-
 
 class Sensors(ABC):
     """An observation operator. A kind says which functionals it takes; noise: standard deviation(s) of the values, in their unit.

@@ -23,8 +23,9 @@ from ddis.lazy import torch
 from ddis.models.ids import ModelId
 from ddis.models.normalisation import KINDS, Normalisation, normalisation
 from ddis.stages.layout import data_path
-from ddis.stages.records import Step, check_folders, input_digests, write_record
+from ddis.stages.records import check_folders, input_digests, write_record
 from ddis.stages.takeover import only_process
+from ddis.steps import Step, check_settings
 
 COMPUTING = ("generate", "card", "train", "draw", "sample", "tune")  # the stages that use torch
 
@@ -125,9 +126,8 @@ def training_normalisation(study: Study, problem: str, kind: str) -> Normalisati
 
 
 def _check_configuration(study: Study, problem: str, split: str, attributes: dict[str, Any]) -> None:
-    if attributes.get("configuration") != study.digest("generate", problem=problem, split=split):
-        path = data_path(study, problem, split)
-        raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+    path, step = data_path(study, problem, split), Step("generate", {"problem": problem, "split": split})
+    check_settings(study, step, path, attributes.get("configuration"))
 
 
 def training_share(study: Study, percent: str) -> np.ndarray:

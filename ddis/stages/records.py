@@ -8,14 +8,13 @@ outputs. Files inside the study are named from its folder, others as the configu
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ddis.config import SPLITS, Study
-from ddis.errors import DamagedError, InputError
-from ddis.files import read_json, write_error, write_json
+from ddis.errors import InputError
+from ddis.files import write_error, write_json
 from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
 from ddis.stages.layout import (
@@ -28,25 +27,7 @@ from ddis.stages.layout import (
     table_names,
     tuning_path,
 )
-
-RECORDS = "provenance"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of a stage: its name, and its arguments as in `Study.inputs`."""
-
-    stage: str
-    what: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """Such as `train/poisson/prior`, the name of its record too."""
-        return "/".join([self.stage, *self.what.values()])
-
-    def digest(self, study: Study) -> str:
-        """Digest of what its result depends on."""
-        return study.digest(self.stage, **self.what)
+from ddis.steps import Step, read_record, record_name
 
 
 def steps(study: Study) -> list[Step]:
@@ -151,11 +132,6 @@ def name_of(study: Study, path: Path) -> str:
     return path.relative_to(study.folder).as_posix() if path.is_relative_to(study.folder) else str(path)
 
 
-def record_name(step: Step) -> str:
-    """Where the record of a step is, from the study's folder."""
-    return f"{RECORDS}/{step.label}.json"
-
-
 def digests(study: Study, paths: Iterable[Path]) -> dict[str, str]:
     """SHA-256 by name of those files that are there."""
     return {name_of(study, path): input_digest(path) for path in paths if path.is_file()}
@@ -193,16 +169,6 @@ def write_record(study: Study, step: Step, made: dict[str, Any], read: dict[str,
         after = [path.stat() for path in written]
         if [(s.st_ino, s.st_mtime_ns) for s in before] == [(s.st_ino, s.st_mtime_ns) for s in after]:
             return
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A stage's record; None if there is none, or what is there is none. Raises InputError where it cannot be read."""
-    try:
-        record = read_json(path) if path.exists() else {}
-        parts = [record[key] for key in ("inputs", "outputs")]
-    except (DamagedError, KeyError, TypeError):
-        return None
-    return record if all(isinstance(part, dict) for part in parts) else None
 
 
 def check_folders(study: Study, step: Step) -> None:

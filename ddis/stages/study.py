@@ -3,7 +3,8 @@
 from ddis import provenance
 from ddis.config import Study
 from ddis.files import write_text
-from ddis.stages.records import Step, check_folders, write_record
+from ddis.stages.records import check_folders, write_record
+from ddis.steps import Step
 from ddis.yaml_text import yaml_text
 
 

@@ -9,7 +9,6 @@ from ddis.config import Case, Study
 from ddis.data.hdf5 import read_attributes
 from ddis.data.references import REFERENCES, read_references
 from ddis.data.store import Samples, read_samples
-from ddis.errors import InputError
 from ddis.evaluation import claims, limit, posteriors, readable
 from ddis.evaluation import table as tables
 from ddis.evaluation.posteriors import Compared
@@ -18,6 +17,7 @@ from ddis.files import write_together
 from ddis.sampling.methods import load_method
 from ddis.stages.common import stage
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
+from ddis.steps import Step, check_settings
 from ddis.text import csv_text
 
 
@@ -25,8 +25,7 @@ def read_case(study: Study, case: Case) -> Samples:
     """The samples of a case, checked against the study. Raises InputError."""
     path = samples_path(study, **vars(case))
     samples = read_samples(path)
-    if samples.attributes.get("configuration") != study.digest("sample", **vars(case)):
-        raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+    check_settings(study, Step("sample", dict(vars(case))), path, samples.attributes.get("configuration"))
     samples.attributes.setdefault("prior", load_method(study.runs[case.run].method).prior)  # older files lack it
     return samples
 
@@ -51,8 +50,8 @@ def read_references_of(study: Study) -> dict[tuple[str, str], Compared]:
     for problem, observation in study.reference_cases():
         path = reference_path(study, problem, observation)
         references = read_references(path)
-        if references.attributes.get("configuration") != study.digest("reference", problem=problem, observation=observation):
-            raise InputError(f"{path} was made with another configuration than the study's; run snakemake, which makes it again")
+        step = Step("reference", {"problem": problem, "observation": observation})
+        check_settings(study, step, path, references.attributes.get("configuration"))
         found[problem, observation] = Compared(problem, observation, references)
     return found
 

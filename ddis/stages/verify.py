@@ -3,7 +3,7 @@
 missing     the configuration asks for it, and it is not there
 damaged     its SHA-256 is not the recorded one, or its bytes are none of a file of its kind
 unreadable  the system does not let it be read, or another program has it open: nothing is known of its content
-stale       it was made with another configuration, or from another input than is there now
+stale       it was made with another configuration, or from another input than is there now, or from one that is stale
 unknown     no record tells how it was made, or no stage of the configuration makes it
 leftover    unfinished work of a stage that has ended, of another configuration, or of a killed process; does no harm
 
@@ -30,17 +30,9 @@ from ddis.files import read_json, read_text
 from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
-from ddis.stages.records import (
-    RECORDS,
-    inputs_of,
-    name_of,
-    outputs_of,
-    read_record,
-    record_name,
-    steps,
-    tuning_steps,
-)
-from ddis.stages.stale import stale_reason
+from ddis.stages.records import inputs_of, name_of, outputs_of, steps, tuning_steps
+from ddis.stages.stale import stale
+from ddis.steps import RECORDS, read_record, record_name
 from ddis.yaml_text import read_yaml
 
 # Written by Snakemake and by tracking; nothing is made from them.
@@ -102,12 +94,11 @@ def verify(study: Study, folder: Path) -> tuple[list[Finding], int, int]:
     # A file of the study that is damaged is reported itself; what was made from the whole one is good.
     inputs = [path for step in wanted for path in inputs_of(study, step) if not path.is_relative_to(study.folder)]
     made |= {name_of(study, path): digest_of(path) for path in inputs}
+    reasons = stale(study, wanted, records, made, {})
     findings = []
     for step in wanted:
-        record = records[step.label]
-        stale = stale_reason(study, step, record, made) if record else None
         for name in names[step.label]:
-            finding = check_file(folder, name, record, found.get(name), stale)
+            finding = check_file(folder, name, records[step.label], found.get(name), reasons.get(step.label))
             findings += [finding] if finding else []
     findings += others(folder, present - set(known), findings)
     return findings, len(known), sum((folder / name).stat().st_size for name in known)

@@ -35,11 +35,6 @@ class TrainedSettings(Settings, ABC):
         except ValidationError as error:
             raise SettingError(f"at.{percent}: {explain(TrainingSettings, error.errors()[0])}") from error
 
-    def inputs(self, percent: str) -> dict[str, Any]:
-        """What the weights depend on at a percent of the pairs, as plain values."""
-        own = self.model_dump(mode="json", exclude={"at", "training"})
-        return own | {"training": self.training_at(percent).inputs()}
-
     @abstractmethod
     def versioned(self) -> dict[str, type]:
         """The classes whose versions the weights are of, by their names in ddis/versions.py."""
@@ -113,9 +108,6 @@ class OperatorSettings(TrainedSettings):
     def name(self) -> str:
         """What runs call the study's own operator."""
         return self.network.architecture
-
-    def inputs(self, percent: str) -> dict[str, Any]:
-        return super().inputs(percent) | {"network": self.network.inputs()}
 
     def versioned(self) -> dict[str, type]:
         return {self.name: type(self.network)} | ({} if self.physics is None else {"physics": PhysicsSettings})

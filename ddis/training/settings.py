@@ -1,6 +1,6 @@
 """Settings of a training, as written in the configuration."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,11 +37,6 @@ class TrainingSettings(BaseModel):
     clip: float | None = Field(1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
-
-    def inputs(self) -> dict[str, Any]:
-        """What the weights depend on, as plain values: all settings, precision and compilation only where they are chosen."""
-        plain = {"precision": "float32", "compile": False}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in plain or value != plain[key]}
 
 
 class PhysicsSettings(BaseModel):

@@ -11,8 +11,9 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.stages.common import gpu_is_there
 from ddis.stages.needs import memory_mb, minutes
-from ddis.stages.records import Step, inputs_of, outputs_of, steps, tuning_steps
+from ddis.stages.records import inputs_of, outputs_of, steps, tuning_steps
 from ddis.stages.stale import work
+from ddis.steps import Step
 
 # A configuration of the user's own is taken as it is, never mixed with the default study; `--config` changes either. Snakemake's
 # own reading is not used: it takes the last of two equal keys, `on` for a truth value, and 007 for a number.

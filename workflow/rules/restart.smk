@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from ddis.stages.owner import own
-from ddis.stages.records import Step, check_folders, check_links
+from ddis.stages.records import check_folders, check_links
+from ddis.steps import Step
 
 SLURM_NAME = Path(".snakemake") / f"{study.study}.slurm"
 CLOCK_SECONDS = 60  # what the clocks of a shared disk and of this machine may differ by

@@ -1,7 +1,7 @@
 """What an architecture of neural operators is: its settings, the network that is built from them, and what that costs."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,7 +37,3 @@ class Architecture(BaseModel, ABC):
     @abstractmethod
     def finest(self) -> int:
         """Channels of its tensors on all nodes, which most of its memory holds."""
-
-    def inputs(self) -> dict[str, Any]:
-        """What the weights depend on, as plain values. An FNO, once the only one, is told by its version alone."""
-        return self.model_dump(mode="json", exclude={"architecture"} if self.architecture == "fno" else None)
