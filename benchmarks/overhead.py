@@ -17,7 +17,7 @@ import yaml
 
 from ddis.config import Study
 from ddis.provenance import device_name
-from ddis.stages.common import COMPUTING
+from ddis.stages.common import READING
 from ddis.stages.records import steps
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def rows(folder: Path) -> Iterator[tuple[str, float, bool]]:
     for step in steps(study)[1:]:
         options = [part for key, value in step.what.items() for part in (f"--{key}", value)]
         command = [str(programs / "ddis"), step.stage, "--config", str(study.folder / "config.yaml"), *options]
-        yield step.label, cpu_seconds(command, folder), step.stage in COMPUTING
+        yield step.label, cpu_seconds(command, folder), step.stage not in READING
     yield "verify", cpu_seconds([str(programs / "ddis"), "verify", study.study], folder), False
     dry = ["-s", str(ROOT / "Snakefile"), "-n", "--configfile", "study.yaml"]
     yield "snakemake -n", cpu_seconds([str(programs / "snakemake"), *dry], folder), False

@@ -1,4 +1,4 @@
-"""torch and scipy.special, imported when first used: `from ddis.lazy import torch` in place of `import torch`.
+"""torch and parts of scipy, imported when first used: `from ddis.lazy import torch` in place of `import torch`.
 
 For modules that say what a study is as well as compute. The workflow asks them much, and stages that only read files ask them a
 little, and neither computes with torch, whose import takes longer than all that they do.
@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["special", "torch", "without"]
+__all__ = ["distance", "special", "torch", "without"]
 
 if TYPE_CHECKING:
     import torch
     from scipy import special
+    from scipy.spatial import distance
 else:
 
     class _Later:
@@ -28,7 +29,7 @@ else:
             setattr(self, attribute, found)
             return found
 
-    torch, special = _Later("torch"), _Later("scipy.special")
+    torch, special, distance = (_Later(name) for name in ("torch", "scipy.special", "scipy.spatial.distance"))
 
 
 @contextmanager

@@ -43,6 +43,7 @@ def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
         ("verify", set()),
         ("tables", {"pandas", "scipy"}),
         ("report", {"pandas"}),
+        ("tuning", {"pandas", "matplotlib"}),
         ("figures", {"pandas", "scipy", "matplotlib"}),
     ],
 )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
 
 from ddis.fields.gaussian import sample_neumann
+from ddis.lazy import distance
 
 Array = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def distances(samples: ArrayLike, reference: ArrayLike, weights: ArrayLike | Non
 def maximum_mean_discrepancy(x: Array, y: Array, weights: Array) -> float:
     """Root of the V-statistic with the kernel (1/5) Σ_s exp(-d² / (s h)), h the median squared distance of all pairs."""
     points = np.concatenate([x.reshape(len(x), -1), y.reshape(len(y), -1)])
-    squared = cdist(points, points, "sqeuclidean")
+    squared = distance.cdist(points, points, "sqeuclidean")
     width = float(np.median(squared[np.triu_indices(len(points), 1)]))
     kernel = sum(np.exp(-squared / (s * width)) for s in BANDWIDTHS) / len(BANDWIDTHS)
     signed = np.concatenate([np.full(len(x), 1 / len(x)), -weights])

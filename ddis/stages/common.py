@@ -27,7 +27,7 @@ from ddis.stages.records import check_folders, input_digests, write_record
 from ddis.stages.takeover import only_process
 from ddis.steps import Step, check_settings
 
-COMPUTING = ("generate", "card", "train", "draw", "sample", "tune")  # the stages that use torch
+READING = ("pairs", "tables", "figures", "tuning", "report")  # the stages that compute nothing with torch
 
 
 def resolve_device(name: str) -> torch.device:
@@ -73,7 +73,7 @@ def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.Stage
 
     The record is written beside the results when the block ends well. Raises InputError where the results cannot be written.
     """
-    step, inputs, computing = Step(name, what), study.inputs(name, **what), name in COMPUTING
+    step, inputs, computing = Step(name, what), study.inputs(name, **what), name not in READING
     check_folders(study, step)
     with settle(study) if computing else threadpool_limits(study.threads):
         record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)) if computing else "cpu")
