@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ddis.models.settings import OperatorSettings
 from torch import Tensor
 
+from ddis.models.architectures.fno import FNO
 from ddis.models.normalisation import Normalisation
-from ddis.models.operator import FourierOperator
+from ddis.models.operator import NeuralOperator
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.text import pipe_table
@@ -29,7 +29,7 @@ from ddis.training.settings import TrainingSettings
 
 RESULTS = Path(__file__).parent / "results" / "masked_operator.json"
 SIZE, PAIRS, HELD_OUT, TEST, SEED = 32, 1000, 128, 256, 0
-NETWORK = OperatorSettings(modes=16, width=20, layers=2)
+NETWORK = FNO(modes=16, width=20, layers=2)
 TRAINING = TrainingSettings(steps=2000, batch=8, learning_rate=1e-2, ema_half_life=1000)
 
 
@@ -68,8 +68,8 @@ def measure(name: str) -> dict[str, float]:
     scales = Normalisation.of(a[known].numpy(), spaces[0]), Normalisation.of(u[known].numpy(), spaces[1])
     x, y = scales[0].normalise(a), scales[1].normalise(u)
     torch.manual_seed(SEED)
-    network, average = (FourierOperator(NETWORK, spaces, *scales) for _ in range(2))
-    accelerate(network.fno, TRAINING)
+    network, average = (NeuralOperator(NETWORK, spaces, *scales) for _ in range(2))
+    accelerate(network.network, TRAINING)
     held = slice(PAIRS, PAIRS + HELD_OUT)
     loss = regression.training_loss(network, x[known], y[known])
     trainer = Trainer(network, loss, regression.validation_loss(x[held], y[held]), PAIRS, TRAINING, SEED, average)

@@ -19,6 +19,7 @@ Prints a Markdown table and writes benchmarks/results/posterior_gap.{json,md}; a
 
 import argparse
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class JointGaussianDenoiser:
     """
 
     def __init__(self, modes: Basis, covariance: Tensor, noise_spectrum: Tensor):
-        self.modes, self.channels = modes, len(covariance) // modes.size**2
+        self.modes, self.channels = modes, len(covariance) // math.prod(modes.shape)
         root = noise_spectrum.flatten().repeat(self.channels).sqrt()
         values, vectors = torch.linalg.eigh(covariance / root[:, None] / root)
         self.values = values.clamp_min(0)

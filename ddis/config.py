@@ -200,7 +200,7 @@ class Study(Settings):
             try:
                 self.observed(name, label)
             except InputError as error:
-                raise InputError(f"observations.{label}.{error} at resolution {size}") from error
+                raise InputError(f"observations.{label}: {error} (at resolution {size})") from error
         for label, run in self.runs.items():
             wanted = run.problems is None or name in run.problems
             if wanted and load_method(run.method).closed_form and not problem.has_closed_form:

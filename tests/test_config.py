@@ -46,7 +46,7 @@ BAD = [
     ("runs.ddis.fractions", [1.0, 1.0], r"runs\.ddis\.fractions \[1\.0, 1\.0\]: percents 100, 100; accepted: different"),
     ("runs.ddis.fractions", [1e-14], r"runs\.ddis\.fractions \[1e-14\]: percents 0; accepted: .*percents above 0"),
     ("runs.ddis.fractions", [], r"runs\.ddis\.fractions \[\]: percents none; accepted"),
-    ("observations.sparse.count", 901, r"observations\.sparse\.count 901: more observations than nodes; accepted: 1 to 900"),
+    ("observations.sparse.count", 901, r"observations\.sparse: count 901: more observations than nodes; accepted: 1 to 900"),
     ("observations.sparse.count", 0, r"observations\.sparse\.count: .*greater than or equal to 1 \(got 0\)"),
     ("data.resolution", 2, r"data\.resolution: .*greater than or equal to 4 \(got 2\)"),
     ("device", "tpu", r"device: .*'auto', 'cpu' or 'cuda' \(got 'tpu'\)"),

@@ -336,6 +336,31 @@ def test_a_number_of_points_is_drawn_in_the_domain(grid):
     assert points[:, 0].max() > 0.9 * grid.lengths[0] and np.array_equal(points, sensors.places(grid))
 
 
+@pytest.mark.parametrize(
+    ("problem", "observation", "message"),
+    [
+        ({"pde": "poisson-l-shape"}, {"kind": "points", "at": [[0.9, 0.9]]}, r"point \(0\.9, 0\.9\) is outside the domain"),
+        (
+            {"pde": "poisson-l-shape"},
+            {"kind": "blocks", "count": 4},
+            "observations.o: blocks: accepted on domains without a mask",
+        ),
+        ({"pde": "poisson", "aspect": 3}, {"kind": "points", "at": [[3.1, 0.9]]}, "x from 0 to 3, y from 0 to 1"),
+        ({"pde": "burgers"}, {"kind": "coefficient", "at": [[0.3, 0.9]]}, "points with 2 coordinates on 16 nodes; accepted: 1"),
+        (
+            {"pde": "darcy-source"},
+            {"kind": "coefficient", "count": 3, "channel": 2},
+            "channel 2 of the coefficient; accepted: 0 to 1",
+        ),
+    ],
+)
+def test_a_study_refuses_what_is_outside_its_spaces(problem, observation, message):
+    content = {"study": "outside", "problems": {"p": problem}, "observations": {"o": observation}, "runs": {"prior-mean": None}}
+    sizes = {"resolution": 16, "train": 8, "validation": 2, "test": 2}
+    with pytest.raises(InputError, match=message):
+        Study.load({**content, "data": sizes, "fractions": [1.0]})
+
+
 def test_a_line_in_and_space_and_time_out():
     """Burgers: one sensor at all times, and values of the initial condition."""
     problem = ddis.problem("burgers", resolution=16, time=0.25)

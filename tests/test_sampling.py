@@ -105,7 +105,7 @@ def test_more_observations_than_nodes_or_none_is_an_error(count):
 def test_error_covariance_is_that_of_a_field_with_the_spectrum():
     """Dense: R = v I + Φ diag(e) Φᵀ; and the spectrum is recovered from fields drawn from it (2,000 fields, rings, 15 %)."""
     modes, index = basis("cosine", SIZE), torch.tensor([[3, 20, 41]])
-    k = torch.from_numpy(np.hypot.outer(modes.frequencies, modes.frequencies)).round()
+    k = torch.from_numpy(np.hypot.outer(*modes.axis_frequencies)).round()
     spectrum = 1.0 / (1 + k) ** 2
     field = modes.inverse(torch.eye(SIZE**2, dtype=torch.float64).reshape(-1, SIZE, SIZE)).flatten(1)
     expected = 0.1 * torch.eye(3, dtype=torch.float64) + field.T[index[0]] @ torch.diag(spectrum.flatten()) @ field.T[index[0]].T
@@ -121,7 +121,7 @@ def test_error_covariance_is_that_of_a_field_with_the_spectrum():
 def test_the_operators_error_is_what_is_left_of_the_solution_after_its_gain():
     """2,000 pairs with u = g G(a) + e of known g and variance in rings: both are found (2 % and 15 %; seed 0)."""
     modes = basis("cosine", SIZE)
-    k = torch.from_numpy(np.hypot.outer(modes.frequencies, modes.frequencies)).round()
+    k = torch.from_numpy(np.hypot.outer(*modes.axis_frequencies)).round()
     gain, spectrum = 0.5 + k / 10, 1e-3 / (1 + k) ** 2
     torch.manual_seed(0)
     prediction, rest = torch.randn(2, 2000, SIZE, SIZE, dtype=torch.float64)

@@ -88,26 +88,6 @@ class Basis:
         return tuple(matrix.shape[0] for matrix in self.matrices)
 
     @property
-    def name(self) -> str:
-        """Of both axes of a square basis."""
-        return self.names[0]
-
-    @property
-    def size(self) -> int:
-        """Functions per axis of a square basis."""
-        return self.shape[0]
-
-    @property
-    def matrix(self) -> Tensor:
-        """Of both axes of a square basis."""
-        return self.matrices[0]
-
-    @property
-    def frequencies(self) -> np.ndarray:
-        """Of both axes of a square basis."""
-        return self.axis_frequencies[0]
-
-    @property
     def half_periods_squared(self) -> np.ndarray:
         """Half periods per unit length of each function, squared: (|κ| / π)² with κ its wave vector, [*shape]."""
         axes = zip(self.names, self.axis_frequencies, self.lengths, strict=True)

@@ -133,11 +133,11 @@ class DiagonalNoise:
 
     def spectrum(self, basis: Basis) -> Tensor:
         if basis.names != self.basis.names:
-            raise ValueError(f"noise is diagonal in the {self.basis.name} basis, not in the {basis.name} basis")
+            raise ValueError(f"noise is diagonal in the basis {self.basis.names}, not in {basis.names}")
         return self._spectrum
 
     def resized(self, size: int) -> DiagonalNoise:
-        return DiagonalNoise(self.stationary.resized(size), make_basis(self.basis.name, size))
+        return DiagonalNoise(self.stationary.resized(size), make_basis(self.basis.names[0], size))
 
 
 def make_noise(basis: Basis, kernel: str, length: float, nugget: float, diagonal: bool) -> Noise:

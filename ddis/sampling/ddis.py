@@ -81,5 +81,5 @@ class DDIS(Method[DDISSettings]):
             weight = s.weight if s.start_weight is None else s.start_weight
             for state in anneal(coarse, LangevinStep.of(coarse, s, weight), levels, s.ode_steps, end=begin):
                 yield state
-            x0 = upsample(state.x0, batch.basis.size, batch.basis.name == "fourier")[:, None]
+            x0 = upsample(state.x0, batch.basis.shape[0], batch.basis.names[0] == "fourier")[:, None]
         yield from anneal(batch, LangevinStep.of(batch, s, s.weight), levels, s.ode_steps, begin=begin, x0=x0)

@@ -44,10 +44,11 @@ def upsample(field: Tensor, size: int, periodic: bool) -> Tensor:
 
 def coarsen(batch: Batch, size: int) -> Batch:
     """The batch of the same chains on S = `size` nodes per side, observed at the nodes of the fine grid."""
-    fine, periodic = batch.basis.size, batch.basis.name == "fourier"
+    fine, name = batch.basis.shape[0], batch.basis.names[0]
+    periodic = name == "fourier"
     return dataclasses.replace(
         batch,
-        basis=basis(batch.basis.name, size),
+        basis=basis(name, size),
         spaces=(Space(square(size, periodic)),) * 2,
         noise=batch.noise.resized(size),
         operator=lambda x: upsample(batch.operator(x), fine, periodic),
