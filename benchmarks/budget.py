@@ -25,9 +25,10 @@ from ddis.data.store import failed_fields
 from ddis.evaluation import metrics
 from ddis.evaluation.figures.style import TRUTH, drawing, plain_ticks, run_colours, to_png
 from ddis.files import atomic_path, write_json, write_text
+from ddis.observe.simulated import Simulated
 from ddis.provenance import collect
 from ddis.stages.common import settle
-from ddis.stages.sampler import Observed, Sampler, observe
+from ddis.stages.sampler import Sampler, observe
 from ddis.text import pipe_table
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def settings(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from ((run, {"samples": 4}) for run in CLOSED_FORM if run in study.runs)
 
 
-def measure(sampler: Sampler, observed: Observed) -> dict[str, Any]:
+def measure(sampler: Sampler, observed: Simulated) -> dict[str, Any]:
     """Error and cost of a run."""
     with tempfile.TemporaryDirectory() as folder:
         sampler.draw(observed, "test", Path(folder), range(len(observed.coefficient)))

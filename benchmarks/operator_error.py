@@ -16,11 +16,10 @@ or other code. 40 minutes on one core. Also writes operator_error.md beside it a
 """
 
 import argparse
-import copy
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,39 +27,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from error_forms import Covariance, StatedError, forms, score, subsets
 from matplotlib.figure import Figure
-from torch import Tensor
+from stressed_operators import CPU, FIELDS, Mixture, Stress, Tested
 
 from ddis.config import Case, Study
 from ddis.data.store import failed_fields
 from ddis.evaluation.calibration import calibration
 from ddis.evaluation.figures.style import LIMIT, drawing, plain_ticks, to_png
 from ddis.evaluation.metrics import relative_l2
-from ddis.fields.bases import Basis, basis
 from ddis.files import atomic_path, write_json, write_text
-from ddis.grid import square
-from ddis.models.denoiser import SIGMA_DATA
-from ddis.models.ids import ModelId
-from ddis.observe.base import node_functions
-from ddis.observe.nodes import draw_nodes
-from ddis.observe.observation import Observation
-from ddis.operators.error import error_growth, operator_error_model, rings
-from ddis.posterior import NOISELESS_VARIANCE
 from ddis.provenance import collect
-from ddis.randomness import generator
 from ddis.sampling.base import RunSettings
-from ddis.stages.common import keep_freed_memory, load_pairs, training_share, validation_share
-from ddis.stages.sampler import Observed, Sampler
-from ddis.stages.train import operator_job
+from ddis.stages.common import keep_freed_memory, training_share
+from ddis.stages.sampler import Sampler
 from ddis.text import pipe_table
 from ddis.trained import Trained, load_network
-from ddis.training.distributed import Ranks
 
 ROOT = Path(__file__).parents[1]
 RESULT, FIGURE = ROOT / "benchmarks" / "results" / "operator_error.json", ROOT / "docs" / "samplers" / "operator-error.png"
-CPU = torch.device("cpu")
-FIELDS, FRESH, SCORED = 32, 1, 500  # fields sampled; offset of the seed; fields on which errors of operators are measured
-NOISE_TARGETS = (0.03, 0.1, 0.3, 1.0)
 DDIS = {"samples": 4, "batch": 128, "steps": 12}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddis": ("ddis", DDIS),
@@ -68,24 +53,6 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddis-gn": ("ddis-gn", {"samples": 8}),
     "ddis-gn, R = noise": ("ddis-gn", {"samples": 8, "error_model": "none"}),
 }
-CHOSEN = "per wavenumber, growing, with gains"
-SHRINKAGE = 300  # pairs that the rings are worth in the full covariance
-Covariance = Callable[[Tensor, Tensor], Tensor]  # nodes [n, m], normalised values [n, m] -> R [n, m, m]
-
-
-@dataclass
-class Tested:
-    """An operator, from what it was made, and its errors [N, S, S] and solutions [N, S, S], normalised, on its held-out pairs.
-
-    percent: whose settings apply; error: relative, on fresh fields.
-    """
-
-    name: str
-    percent: str
-    trained: Trained
-    errors: Tensor
-    solutions: Tensor
-    error: float = 0.0
 
 
 class StressedSampler(Sampler):
@@ -99,217 +66,29 @@ class StressedSampler(Sampler):
         self.parts = replace(self.parts, operator=made)
 
 
-@dataclass(frozen=True)
-class StatedError:
-    """An operator's error of which R [n, m, m] as a whole is given."""
-
-    gain: Tensor | None
-    whole: Covariance
-
-    def counted(self, model: str) -> "StatedError":
-        return self
-
-    def covariance(self, observation: Observation) -> Tensor:
-        return self.whole(observation.index, observation.values) - torch.diag_embed(observation.variance)
-
-
-def error_covariance(
-    index: Tensor, variance: float, modes: Basis, spectrum: Tensor | None = None, growth: Tensor | None = None
-) -> Tensor:
-    """R [n, m, m] at the nodes index [n, m]: white noise, and an error field of independent modes, times growth [n]."""
-    white = variance * torch.eye(index.shape[1], dtype=torch.float64).expand(*index.shape, -1)
-    if spectrum is None:
-        return white
-    functions = node_functions(modes, index).flatten(2)
-    error = (functions * spectrum.flatten()) @ functions.mT
-    return white + (error if growth is None else growth[:, None, None] * error)
-
-
-class Stress:
-    """A finished study, and fields that it has not seen."""
-
-    def __init__(self, study: Study):
-        self.study, self.name = study, next(iter(study.problems))
-        self.problem, self.size = study.make_problem(self.name), study.data.resolution
-        self.basis = basis(self.problem.basis, self.size)
-        self.observation = next(iter(study.observations))
-        self.coefficient = self.problem.sample_coefficients(range(SCORED), self.size, study.seed + FRESH).float()
-        self.solution = self.problem.solve(self.coefficient)
-        grid, count = square(self.size, self.problem.basis == "fourier"), study.observed(self.name, self.observation)
-        self.index = np.stack([draw_nodes(grid, count, study.seed + FRESH, f) for f in range(SCORED)])
-        self.scale = float(load_pairs(study, self.name, "train").solution.std(dtype=np.float64))
-        self.variance = NOISELESS_VARIANCE * self.scale**2
-
-    def observed(self) -> Observed:
-        part = slice(FIELDS)
-        coefficient, solution = self.coefficient[part].numpy(), self.solution[part].numpy()
-        values = np.take_along_axis(solution.reshape(FIELDS, -1), self.index[part], axis=1)
-        return Observed(coefficient, solution, self.index[part], values, self.variance, self.scale)
-
-    @torch.no_grad()
-    def predictions(self, operator: Trained, a: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors and solutions [N, S, S], normalised, of physical pairs."""
-        assert operator.solution is not None
-        made = torch.cat([operator.network(part) for part in a.split(64)])
-        return operator.solution.normalise(made) - operator.solution.normalise(u), operator.solution.normalise(u)
-
-    def tested(self, name: str, percent: str, share: str, operator: Trained) -> Tested:
-        """The operator with R from the held-out pairs of the percent `share`."""
-        pairs, rows = load_pairs(self.study, self.name, "validation"), validation_share(self.study, share)
-        errors, solutions = self.predictions(operator, *(torch.from_numpy(f[rows]) for f in (pairs.coefficient, pairs.solution)))
-        gain, spectrum = operator_error_model(solutions + errors, solutions, self.basis)
-        fresh, truth = self.predictions(operator, self.coefficient, self.solution)
-        error = float((fresh.flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)).mean())
-        return Tested(name, percent, replace(operator, error_gain=gain, error_spectrum=spectrum), errors, solutions, error)
-
-    def operators(self) -> Iterator[Tested]:
-        """All operators, the smallest error first."""
-        few, most = sorted(self.study.percents("ddis-gn"), key=float)[0], "100"
-        whole, little = (load_network(self.study, self.name, f"operator-{percent}", CPU) for percent in (most, few))
-        whole_error = self.tested("", most, most, whole).error
-        mixed = Mixture(self.problem.solve, whole.network, 0.01 / whole_error)
-        made = [
-            self.tested("mixed with the solver", most, most, replace(whole, network=mixed)),
-            self.tested(f"trained on {most} % of the pairs", most, most, whole),
-            self.tested(f"trained on {few} % of the pairs", few, few, little),
-            self.tested(
-                f"trained on {float(few) / 5:g} % of the pairs", few, f"{float(few) / 5:g}", self.trained(f"{float(few) / 5:g}")
-            ),
-            *(self.tested("noise on the weights", most, most, self.disturbed(whole, target)) for target in NOISE_TARGETS),
-        ]
-        yield from sorted(made, key=lambda tested: tested.error)
-
-    def trained(self, percent: str) -> Trained:
-        """An operator trained on a share that the study does not have, in 300 steps."""
-        content = self.study.resolved()
-        content["fractions"] = [*content["fractions"], float(percent) / 100]
-        content["runs"] = {"ddis-gn": {"samples": 8}}
-        content["tuning"] = {}
-        content["operator"]["at"] = {**content["operator"]["at"], percent: {"steps": 300}}
-        for part in ("joint", "prior"):
-            content[part]["at"] = {}
-        study = Study.load(content)
-        study._folder = self.study.folder
-        torch.manual_seed(int(generator(study.seed, f"initialise operator-{percent}").integers(2**62)))
-        job = operator_job(study, self.name, ModelId("operator", percent), CPU, Ranks())
-        for _ in job.trainer.run():
-            pass
-        best = job.trainer.average
-        best.load_state_dict(job.trainer.best)
-        return Trained(
-            ModelId("operator", percent),
-            self.problem,
-            study.noise,
-            best.eval().requires_grad_(False),
-            **job.normalisation,
-            spectrum=None,
-            error_gain=None,
-            error_spectrum=None,
-            information={},
-        )
-
-    def disturbed(self, operator: Trained, target: float) -> Trained:
-        """The operator with noise on its weights, in units of each tensor's own size, so large that its error is the target."""
-
-        def noisy(size: float) -> Trained:
-            network = copy.deepcopy(operator.network)
-            for number, weight in enumerate(network.parameters()):
-                rng = generator(self.study.seed, "weights", number)
-                draw = torch.from_numpy(rng.standard_normal((*weight.shape, 2))).to(weight.real.dtype)
-                draw = torch.view_as_complex(draw) if weight.is_complex() else draw[..., 0]
-                weight.data += size * weight.abs().square().mean().sqrt() * draw
-            return replace(operator, network=network)
-
-        low, high = 1e-4, 1.0
-        for _ in range(12):
-            middle = (low * high) ** 0.5
-            errors, truth = self.predictions(noisy(middle), self.coefficient[:64], self.solution[:64])
-            above = float((errors.flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)).mean()) > target
-            low, high = (low, middle) if above else (middle, high)
-        return noisy(low)
-
-    def draw(self, tested: Tested, run: str, changes: Mapping[str, Any], covariance: Covariance | None = None) -> dict[str, Any]:
-        """Error and coverage of a run on the fresh fields."""
-        case = Case(self.name, self.observation, run, tested.percent)
-        settings = self.study.run_for(case).model_copy(update=changes)
-        sampler, observed = StressedSampler(self.study, case, settings, tested.trained, covariance), self.observed()
-        with tempfile.TemporaryDirectory() as folder:
-            sampler.draw(observed, "test", Path(folder), range(FIELDS))
-            result = sampler.collect(observed, Path(folder))
-        failed = failed_fields(result.coefficient)
-        samples, truth = result.coefficient[~failed], observed.coefficient[~failed]
-        calibrated = calibration(samples, truth)
-        return {
-            "K": result.coefficient.shape[1],
-            "weight": getattr(settings, "weight", None),
-            "l2_sample": (100 * relative_l2(samples, truth[:, None]).mean(axis=1)).tolist(),
-            "l2_mean": (100 * relative_l2(samples.mean(axis=1), truth)).tolist(),
-            "coverage50": None if calibrated is None else calibrated.coverage50,
-            "coverage90": None if calibrated is None else calibrated.coverage90,
-            "n_failed": int(failed.sum()),
-            "seconds_per_sample": result.seconds / samples[..., 0, 0].size if len(samples) else None,
-        }
-
-    def forms(self, tested: Tested) -> dict[str, tuple[Tensor | None, Covariance]]:
-        """Forms of R, each from the held-out pairs of the operator, with the gains [S, S] of the operator's modes or without."""
-        assert tested.trained.solution is not None
-        floor = self.variance * (SIGMA_DATA / tested.trained.solution.std) ** 2
-        errors, modes = tested.errors.double(), self.basis
-        shared = ring_variance(errors, modes)
-        growing = ring_variance(errors / error_growth(tested.solutions.flatten(1)).sqrt()[:, None, None], modes)
-        functions = node_functions(modes, torch.arange(self.size**2)[None]).flatten(2)[0]
-        flat = errors.flatten(1)
-        full = (flat.T @ flat + SHRINKAGE * (functions * shared.flatten()) @ functions.T) / (len(flat) + SHRINKAGE)
-
-        def grown(spectrum: Tensor | None) -> Covariance:
-            return lambda index, values: error_covariance(index, floor, modes, spectrum, error_growth(values))
-
-        def of_nodes(index: Tensor, values: Tensor) -> Tensor:
-            return torch.diag_embed((errors**2).mean(dim=0).flatten()[index] + floor)
-
-        def of_pairs(index: Tensor, values: Tensor) -> Tensor:
-            return full[index[:, :, None], index[:, None, :]] + floor * torch.eye(index.shape[1], dtype=torch.float64)
-
-        return {
-            "one variance": (None, lambda index, values: error_covariance(index, floor + float((errors**2).mean()), modes)),
-            "per node": (None, of_nodes),
-            "per wavenumber": (None, lambda index, values: error_covariance(index, floor, modes, shared)),
-            "per wavenumber, growing": (None, grown(growing)),
-            CHOSEN: (tested.trained.error_gain, grown(tested.trained.error_spectrum)),
-            "full": (None, of_pairs),
-        }
-
-    def score(self, tested: Tested, gain: Tensor | None, covariance: Covariance, fields: int = SCORED) -> dict[str, float]:
-        """How well R describes the operator's errors on fresh fields: negative log-likelihood and chi-square per observation."""
-        errors, truth = self.predictions(tested.trained, self.coefficient[:fields], self.solution[:fields])
-        if gain is not None:
-            errors = self.basis.inverse(gain * self.basis.forward((truth + errors).double())) - truth
-        index = torch.from_numpy(self.index[:fields])
-        seen, values = (f.flatten(1).double().gather(1, index) for f in (errors, truth))
-        root = torch.linalg.cholesky(covariance(index, values))
-        chi = torch.linalg.solve_triangular(root, seen[..., None], upper=False)[..., 0].square().mean(dim=1)
-        likelihood = 0.5 * chi + root.diagonal(dim1=1, dim2=2).log().mean(dim=1)
-        low, high = chi.quantile(torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist()
-        return {"likelihood": float(likelihood.mean()), "chi": float(chi.mean()), "chi_low": low, "chi_high": high}
-
-
-def ring_variance(errors: Tensor, modes: Basis) -> Tensor:
-    """Variance [S, S] of the modes of error fields [N, S, S], shared by rings of equal |k|."""
-    power = (modes.forward(errors) ** 2).mean(dim=0)
-    ring, number = rings(modes)
-    return (torch.zeros_like(number).index_add_(0, ring, power.flatten()) / number)[ring].reshape(power.shape)
-
-
-class Mixture(torch.nn.Module):
-    """G + t (G_φ - G): the solver with a share t of the operator's errors."""
-
-    def __init__(self, solve: Callable[[Tensor], Tensor], network: torch.nn.Module, share: float):
-        super().__init__()
-        self.solve, self.network, self.share = solve, network, share
-
-    def forward(self, a: Tensor) -> Tensor:
-        exact: Tensor = self.solve(a)
-        return exact + self.share * (self.network(a) - exact)
+def draw(
+    stress: Stress, tested: Tested, run: str, changes: Mapping[str, Any], covariance: Covariance | None = None
+) -> dict[str, Any]:
+    """Error and coverage of a run on the fresh fields."""
+    case = Case(stress.name, stress.observation, run, tested.percent)
+    settings = stress.study.run_for(case).model_copy(update=changes)
+    sampler, observed = StressedSampler(stress.study, case, settings, tested.trained, covariance), stress.observed()
+    with tempfile.TemporaryDirectory() as folder:
+        sampler.draw(observed, "test", Path(folder), range(FIELDS))
+        result = sampler.collect(observed, Path(folder))
+    failed = failed_fields(result.coefficient)
+    samples, truth = result.coefficient[~failed], observed.coefficient[~failed]
+    calibrated = calibration(samples, truth)
+    return {
+        "K": result.coefficient.shape[1],
+        "weight": getattr(settings, "weight", None),
+        "l2_sample": (100 * relative_l2(samples, truth[:, None]).mean(axis=1)).tolist(),
+        "l2_mean": (100 * relative_l2(samples.mean(axis=1), truth)).tolist(),
+        "coverage50": None if calibrated is None else calibrated.coverage50,
+        "coverage90": None if calibrated is None else calibrated.coverage90,
+        "n_failed": int(failed.sum()),
+        "seconds_per_sample": result.seconds / samples[..., 0, 0].size if len(samples) else None,
+    }
 
 
 def measure(stress: Stress, result: dict[str, Any]) -> None:
@@ -319,13 +98,13 @@ def measure(stress: Stress, result: dict[str, Any]) -> None:
         common = {"operator": tested.name, "error": tested.error, "held_out": len(tested.errors)}
         for label, (run, changes) in RUNS.items():
             key = {"operator": f"{tested.name}, {100 * tested.error:.2g} %", "run": label}
-            add(result, "rows", key, lambda: common | stress.draw(tested, run, changes))  # noqa: B023 (called at once)
+            add(result, "rows", key, lambda: common | draw(stress, tested, run, changes))  # noqa: B023 (called at once)
         if tested.name.startswith("trained"):
-            for form, (gain, covariance) in stress.forms(tested).items():
+            for form, (gain, covariance) in forms(stress, tested).items():
                 key = {"operator": f"{tested.name}, {100 * tested.error:.2g} %", "form": form}
                 alike = replace(tested, trained=replace(tested.trained, error_gain=gain))
-                made = partial(stress.draw, alike, "ddis-gn", {"samples": 8}, covariance)
-                add(result, "covariances", key, lambda: common | stress.score(tested, gain, covariance) | made())  # noqa: B023
+                made = partial(draw, stress, alike, "ddis-gn", {"samples": 8}, covariance)
+                add(result, "covariances", key, lambda: common | score(stress, tested, gain, covariance) | made())  # noqa: B023
     whole = next(tested for tested in operators if tested.name == "trained on 100 % of the pairs")
     for pairs in (1, 3, 10, 100):
         add(result, "subsets", {"pairs": pairs}, lambda: subsets(stress, whole, pairs))  # noqa: B023
@@ -343,25 +122,11 @@ def add(result: dict[str, Any], table: str, key: Mapping[str, Any], make: Callab
         )
 
 
-def subsets(stress: Stress, tested: Tested, pairs: int, draws: int = 20, fields: int = 100) -> dict[str, float]:
-    """R from a few of the held-out pairs: mean score over random choices of them."""
-    rng = generator(stress.study.seed, "subsets", pairs)
-    scores = []
-    for _ in range(draws):
-        rows = torch.from_numpy(rng.choice(len(tested.errors), pairs, replace=False))
-        errors, solutions = tested.errors[rows], tested.solutions[rows]
-        gain, spectrum = operator_error_model(solutions + errors, solutions, stress.basis)
-        trained = replace(tested.trained, error_gain=gain, error_spectrum=spectrum)
-        part = replace(tested, trained=trained, errors=errors, solutions=solutions)
-        scores.append(stress.score(part, *stress.forms(part)[CHOSEN], fields))
-    return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
-
-
 def limit(stress: Stress) -> dict[str, Any]:
     """The same sampler without any error of the operator."""
     whole = load_network(stress.study, stress.name, "operator-100", CPU)
     solver = Mixture(stress.problem.solve, whole.network, 0.0)
-    return stress.draw(stress.tested("solver", "100", "100", replace(whole, network=solver)), "ddis-gn", RUNS["ddis-gn"][1])
+    return draw(stress, stress.tested("solver", "100", "100", replace(whole, network=solver)), "ddis-gn", RUNS["ddis-gn"][1])
 
 
 def criteria(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,25 +19,24 @@ from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.grid import Space, split
+from ddis.interpolation import functionals_error
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.observe import Joined, Placed, Sensors
-from ddis.observe.observation import Observation
+from ddis.observe.observation import NOISELESS_VARIANCE, Observation
 from ddis.operators.base import Operator
 from ddis.operators.corrected import Corrected
 from ddis.operators.error import OperatorError
-from ddis.operators.solver import Solver, or_nan
+from ddis.operators.solver import Solver, or_nan, solution_unit
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
-from ddis.randomness import Generators, generator, white_noise
+from ddis.randomness import Generators, generator
 from ddis.result import Drawn, Result, Spent, misfit_of
 from ddis.sampling.base import Batch, Cost, ErrorChoice, Method, State
-from ddis.sampling.methods import METHODS, load_method, run_settings
+from ddis.sampling.methods import correcting, load_method, run_settings, without_gradients
 
 _log = logging.getLogger(__name__)
 
-NOISELESS_VARIANCE = 1e-6  # of the observed field's variance: the floor of R, for observations without noise too
-INTERPOLATION_DRAWS, TYPICAL = 32, 8
 LARGEST = 1e6  # value, in standard deviations of typical fields
 
 
@@ -215,35 +214,8 @@ class Posterior:
     def _own_error(self, model: str, error: OperatorError | None) -> Tensor | None:
         """Variance [P] of the functionals' own errors, of interpolation, normalised; None: they have none."""
         if model not in self._interpolation:
-            self._interpolation[model] = self._estimate(error)
+            self._interpolation[model] = functionals_error(self, error)
         return self._interpolation[model]
-
-    def _estimate(self, error: OperatorError | None) -> Tensor | None:
-        found, drawn = [], None
-        for part in self.placed.sensors.parts:
-            grid = self.placed.grid(part)
-            count = len(part.functionals(grid).index)
-            if type(part).own_error is Sensors.own_error:
-                found.append(torch.zeros(count, dtype=torch.float64))
-                continue
-            if drawn is None:
-                drawn = self._typical(error)
-            own = part.own_error(grid, self.placed.space(part).channelled(drawn[part.of])[:, part.channel])
-            found.append(torch.zeros(count, dtype=torch.float64) if own is None else own)
-        return None if drawn is None else torch.cat(found).to(self.device)
-
-    def _typical(self, error: OperatorError | None) -> dict[str, Tensor]:
-        """Normalised coefficients and solutions [N, *shape] like those of the problem, float64, on the CPU."""
-        if not bool(self.prior.spectrum.any()):
-            a = self.problem.sample_coefficients(range(INTERPOLATION_DRAWS), self.resolution, self.seed)
-            u = self.problem.solve(a) if self.prior.examples is None else self.prior.examples
-            return {"coefficient": self.coefficient.normalise(a).double(), "solution": self.solution.normalise(u).double()}
-        generators = [generator(self.seed, "interpolation", number) for number in range(INTERPOLATION_DRAWS)]
-        white = torch.from_numpy(white_noise(self.spaces[0].shape, generators)).double()
-        draws = (self.prior.mean + self.bases[0].inverse(self.prior.spectrum.cpu().sqrt() * white)).float().to(self.device)
-        with torch.no_grad():
-            a, u = self.coefficient.normalise(self.physical(draws)), self.predict(draws, error)
-        return {"coefficient": a.double().cpu(), "solution": u.double().cpu()}
 
     def prepare(self, method: Method[Any]) -> tuple[Any, Cost]:
         """What all batches of a method share, and what that cost. Raises InputError where `check` does."""
@@ -334,27 +306,3 @@ def mean_unit(normalisation: Normalisation) -> float:
     """The standard deviation of a field; of several channels the root mean square."""
     std = np.asarray(normalisation.std)
     return float(std) if std.ndim == 0 else float(np.sqrt(np.square(std).mean()))
-
-
-def solution_unit(problem: Problem, operator: Operator, seed: int) -> Normalisation:
-    """Mean 0 and the standard deviation of the operator's solutions of typical coefficients. Raises InputError if it has none."""
-    assert problem.resolution is not None
-    u = operator(problem.sample_coefficients(range(TYPICAL), problem.resolution, seed).float())
-    finite = u[u.flatten(1).isfinite().all(dim=1)]
-    if not len(finite) or not float(finite.std()) > 0:
-        raise InputError(f"operator: no solution of {TYPICAL} typical coefficients is finite and not constant, see the warnings")
-    return Normalisation(0.0, float(finite.std()))
-
-
-def without_gradients() -> str:
-    """Names of the methods that an operator without gradients can be used with."""
-    return _named(lambda method: method.uses_operator and not method.gradients)
-
-
-def correcting() -> str:
-    """Names of the methods that can use a solver beside the operator."""
-    return _named(lambda method: method.corrects)
-
-
-def _named(has: Callable[[type[Method]], bool]) -> str:
-    return ", ".join(name for name in METHODS.names() if has(load_method(name))) or "none"

@@ -11,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
-from yaml.parser import Parser
-from yaml.reader import Reader
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
 
 from ddis.errors import InputError
 from ddis.files import read_text
@@ -107,23 +102,12 @@ def yaml_text(value: Any, width: int = 80) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
-class _Resolver(BaseResolver):
-    """The core schema; PyYAML looks at a scalar's first character before its pattern."""
+class _Composer(yaml.BaseLoader):
+    """From text to nodes with the core schema; PyYAML looks at a scalar's first character before its pattern."""
 
 
 for _tag, _first in {_NULL: "~nN", _BOOL: "tTfF", _INT: "-+0123456789", _FLOAT: "-+.0123456789", _MERGE: "<"}.items():
-    _Resolver.add_implicit_resolver(_tag, _PATTERNS[_tag], list(_first) + [""] * (_tag == _NULL))
-
-
-class _Composer(Reader, Scanner, Parser, Composer, _Resolver):
-    """From text to nodes: PyYAML's parser with the core schema."""
-
-    def __init__(self, text: str):
-        Reader.__init__(self, text)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
-        _Resolver.__init__(self)
+    _Composer.add_implicit_resolver(_tag, _PATTERNS[_tag], list(_first) + [""] * (_tag == _NULL))
 
 
 class _Dumper(yaml.SafeDumper):

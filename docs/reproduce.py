@@ -84,6 +84,13 @@ def draw(study: Study, target: Path) -> Iterator[tuple[str, Figure]]:
             yield f"run-{problem}-{observation}-{run}", fields.portrait(samples, field=0)
 
 
+def origin(study: Study) -> str:
+    """By which code the samples were drawn, and when."""
+    records = (read_record(study.folder / record_name(Step("sample", dict(vars(case))))) for case in study.cases())
+    codes = {f"{r['versions']['ddis']}, commit {str(r['git_commit'])[:7]}, {r['ended'][:10]}" for r in records if r}
+    return f"Samples drawn by ddis {'; '.join(sorted(codes)) or 'of an unknown version'}."
+
+
 def page(study: Study, target: Path, pictures: list[str]) -> str:
     """README.md of the folder: what was made from what, all tables, all figures."""
     parts = [
@@ -92,6 +99,7 @@ def page(study: Study, target: Path, pictures: list[str]) -> str:
         f"    snakemake --cores all --configfile config/{study.study}.yaml\n"
         f"    snakemake --cores all tune --configfile config/{study.study}.yaml\n"
         f"    python docs/reproduce.py {study.folder} {target}",
+        origin(study),
     ]
     for title, name in (("Errors", "errors.md"), ("Distance to the limit", "limit.md"), ("Claims", "claims.md")):
         parts += [f"## {title}", (target / name).read_text(encoding="utf-8").strip()]

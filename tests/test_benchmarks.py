@@ -14,7 +14,7 @@ from test_gauss_newton import SIZE, make_task
 from ddis.config import Study
 from ddis.operators.error import OperatorError, operator_error_model
 from ddis.sampling.covariance import conditional_spectrum
-from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate
+from ddis.sampling.matrix_free import LeadingModes, MatrixFreeUpdate
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

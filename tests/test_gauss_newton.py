@@ -8,6 +8,7 @@ from batches import last_state, make_batch, method_of
 from ddis.fields.bases import basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
+from ddis.linear import conjugate_gradients
 from ddis.models.architectures.fno import FNO
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
@@ -17,18 +18,14 @@ from ddis.operators.solver import Solver
 from ddis.pde import make_problem
 from ddis.priors import gaussian
 from ddis.randomness import generator
+from ddis.sampling import matrix_free
 from ddis.sampling.base import Batch
 from ddis.sampling.covariance import AverageSpectrum, conditional_spectrum
 from ddis.sampling.daps import anneal
 from ddis.sampling.ddis_gn import DDISGNSettings, dense_is_cheaper
-from ddis.sampling.gauss_newton import (
-    DenseUpdate,
-    GaussNewtonStep,
-    LeadingModes,
-    MatrixFreeUpdate,
-    SharedJacobian,
-)
-from ddis.sampling.linearisation import Linearisation, conjugate_gradients
+from ddis.sampling.gauss_newton import DenseUpdate, GaussNewtonStep, SharedJacobian
+from ddis.sampling.linearisation import Linearisation
+from ddis.sampling.matrix_free import LeadingModes, MatrixFreeUpdate
 from ddis.sampling.schedules import karras_schedule
 
 SIZE, OBSERVED = 8, 12
@@ -93,9 +90,19 @@ def equations(chains: int) -> tuple[torch.Tensor, torch.Tensor]:
     return roots @ roots.transpose(-1, -2) + torch.eye(30), torch.randn(chains, 1, 30, dtype=torch.float64)
 
 
+def conjugate(apply, right: torch.Tensor, precondition, tolerance: float, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Conjugate gradients that stop where the root mean square of the residual is at most the tolerance."""
+
+    def solved(residual: torch.Tensor, rho: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        return ~(residual.square().mean(dim=-1, keepdim=True) > tolerance**2)
+
+    return conjugate_gradients(apply, right, precondition, solved, most, axes=(-1,))
+
+
 def test_conjugate_gradients_against_a_dense_solve():
     matrices, right = equations(3)
-    z = conjugate_gradients(lambda p: (matrices @ p[..., None])[..., 0], right, lambda r: 2 * r, 1e-10, 200)
+    z, left = conjugate(lambda p: (matrices @ p[..., None])[..., 0], right, lambda r: 2 * r, 1e-10, 200)
+    assert not bool(left.any())
     assert torch.allclose(z, torch.linalg.solve(matrices, right[..., None])[..., 0], atol=1e-7)
 
 
@@ -110,8 +117,8 @@ def test_a_chain_stops_by_itself_and_a_failed_one_leaves_the_others_alone():
         calls += 1
         return (matrices[: len(p)] @ p[..., None])[..., 0]
 
-    together = conjugate_gradients(apply, right, lambda r: r, 0.05, 200)
-    alone = conjugate_gradients(apply, right[:1], lambda r: r, 0.05, 200)
+    together, _ = conjugate(apply, right, lambda r: r, 0.05, 200)
+    alone, _ = conjugate(apply, right[:1], lambda r: r, 0.05, 200)
     assert (
         torch.allclose(together[0], alone[0], rtol=1e-9)
         and float(together[1].abs().max()) == 0
@@ -121,10 +128,13 @@ def test_a_chain_stops_by_itself_and_a_failed_one_leaves_the_others_alone():
     assert 0 < float(residual.square().mean().sqrt()) <= 0.05 and 2 < calls < 100
 
 
-def test_conjugate_gradients_that_do_not_arrive_say_so(caplog):
+def test_conjugate_gradients_that_do_not_arrive_say_so(monkeypatch, caplog):
     matrices, right = equations(3)
-    conjugate_gradients(lambda p: (matrices @ p[..., None])[..., 0], right, lambda r: r, 1e-10, 3)
-    assert "3 of 3 chains: conjugate gradients stopped after 3 iterations" in caplog.text
+    _, left = conjugate(lambda p: (matrices @ p[..., None])[..., 0], right, lambda r: r, 1e-10, 3)
+    assert left.flatten().tolist() == [True] * 3
+    monkeypatch.setattr(matrix_free, "MOST_ITERATIONS", 1)
+    last_state(make_task("poisson"), "ddis-gn", samples=2, solver="matrix-free", tolerance=1e-9)
+    assert "conjugate gradients stopped after 1 iterations, before the tolerance" in caplog.text
 
 
 @pytest.mark.parametrize("pde", ["poisson", "helmholtz"])
@@ -227,7 +237,7 @@ def test_cost_model_takes_products_for_many_observations_of_one_field():
 @pytest.mark.parametrize(("iterations", "tolerance"), [(0, 1e9), (3, 0.0)])
 def test_a_matrix_free_update_costs_four_evaluations_and_two_per_iteration(monkeypatch, iterations, tolerance):
     """What the cost model takes for a chain and level: value, transposed product's graph, one product, c pairs, the last pull."""
-    monkeypatch.setattr("ddis.sampling.gauss_newton.MOST_ITERATIONS", iterations or 1)
+    monkeypatch.setattr("ddis.sampling.matrix_free.MOST_ITERATIONS", iterations or 1)
     task = make_task()
     step = GaussNewtonStep(task, MatrixFreeUpdate(task, LeadingModes(task, 4), tolerance), AverageSpectrum(task))
     before = task.cost.operator

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ddis"
 LAYERS = (
     "lazy",
-    "commands errors randomness signals text written",
+    "commands errors linear randomness signals text written",
     "progress reading registry",
     "files provenance",
     "fields grid versions yaml_text",  # a grid has a basis, and a noise has a grid: apart from each other as modules, see below
@@ -20,7 +20,7 @@ LAYERS = (
     "models observe",
     "operators priors",
     "references sampling training",
-    "evaluation result",
+    "evaluation interpolation result",
     "inputs posterior",
     "config",
     "steps",

@@ -19,7 +19,7 @@ from ddis.pde import make_problem
 from ddis.priors.gaussian import gaussian, moments
 from ddis.randomness import generator
 from ddis.sampling.base import Batch
-from ddis.sampling.gauss_newton import LeadingModes, MatrixFreeUpdate
+from ddis.sampling.matrix_free import LeadingModes, MatrixFreeUpdate
 from ddis.sampling.tikhonov import TOLERANCE, RandomisedFit
 from ddis.stages import generate, sample
 

@@ -12,6 +12,8 @@ from ddis.observe.base import Functionals
 if TYPE_CHECKING:
     from torch import Tensor
 
+NOISELESS_VARIANCE = 1e-6  # of the observed field's variance: the floor of R, for observations without noise too
+
 
 class ErrorModel(Protocol):
     """How an operator errs, as far as the likelihood counts it."""

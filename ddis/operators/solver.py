@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TYPICAL = 32  # solutions whose standard deviation is the unit of a problem's solutions
+FEW = 8  # of those of another operator, which may be slow
 
 
 def or_nan(compute: Callable[..., Tensor], *fields: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -38,6 +39,16 @@ def typical_solution(problem: Problem) -> Normalisation:
     assert problem.resolution is not None
     fields = problem.solve(problem.sample_coefficients(range(TYPICAL), problem.resolution, 0))
     return Normalisation(0.0, float(fields.std()))
+
+
+def solution_unit(problem: Problem, operator: Operator, seed: int) -> Normalisation:
+    """Mean 0 and the standard deviation of the operator's solutions of typical coefficients. Raises InputError if it has none."""
+    assert problem.resolution is not None
+    u = operator(problem.sample_coefficients(range(FEW), problem.resolution, seed).float())
+    finite = u[u.flatten(1).isfinite().all(dim=1)]
+    if not len(finite) or not float(finite.std()) > 0:
+        raise InputError(f"operator: no solution of {FEW} typical coefficients is finite and not constant, see the warnings")
+    return Normalisation(0.0, float(finite.std()))
 
 
 class Solver(Operator):

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from ddis.errors import InputError
 from ddis.fields.gaussian import neumann_spectrum, sample_neumann
 from ddis.lazy import torch
+from ddis.linear import conjugate_gradients
 from ddis.pde.base import Problem, RandomFieldParameters
 from ddis.pde.dirichlet import chunks, solve_interior
 
@@ -185,7 +186,7 @@ def solve_faces(faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth: bool) 
     """u [N, M, M] for a on the faces [N, M+1, M] and [N, M, M+1] and a source [N, M, M], a few fields at a time."""
     solution = torch.empty_like(source)
     for part in chunks(source):
-        solution[part] = conjugate_gradients(faces_x[part], faces_y[part], source[part], smooth)
+        solution[part] = solve_interior_flux(faces_x[part], faces_y[part], source[part], smooth)
     return solution
 
 
@@ -208,14 +209,13 @@ class _FluxOperator:
         return out.add_(self.flux_y[:, :, 1:]).sub_(self.flux_y[:, :, :-1])
 
 
-def conjugate_gradients(faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth: bool) -> Tensor:
-    """u [B, M, M] of -∇·(a ∇u) = source [B, M, M]; a field that has converged is left as it is.
+def solve_interior_flux(faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth: bool) -> Tensor:
+    """u [B, M, M] of -∇·(a ∇u) = source [B, M, M] at the interior nodes, by conjugate gradients.
 
     The preconditioner is (-Δ)⁻¹, or for smooth a, where -∇·(a ∇u) = √a (-Δ + (Δ√a)/√a) √a u, a^(-1/2) (-Δ)⁻¹ a^(-1/2). It is
     applied in float32: it need not be exact, and costs half.
     Raises InputError if a field has not converged after 1,000 iterations.
     """
-    operator = _FluxOperator(faces_x, faces_y)
     around = (faces_x[:, 1:] + faces_x[:, :-1] + faces_y[:, :, 1:] + faces_y[:, :, :-1]) / 4
     weight = around.rsqrt() if smooth else None
 
@@ -224,26 +224,14 @@ def conjugate_gradients(faces_x: Tensor, faces_y: Tensor, source: Tensor, smooth
             return solve_interior(r, torch.float32).double().neg_()
         return solve_interior(r * weight, torch.float32).double().mul_(weight).neg_()
 
-    def inner(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).sum(dim=(1, 2), keepdim=True)
+    def solved(residual: Tensor, rho: Tensor, start: Tensor) -> Tensor:
+        return ~(rho > TOLERANCE**2 * start)
 
-    r = source / (source.shape[-1] + 1) ** 2
-    u, z = torch.zeros_like(r), precondition(r)
-    p, rho = z.clone(), inner(r, z)
-    target = TOLERANCE**2 * rho
-    active = rho > target
-    for _ in range(MOST_ITERATIONS):
-        if not bool(active.any()):
-            return u
-        q = operator(p)
-        step = torch.where(active, rho / inner(p, q), 0.0)
-        u.addcmul_(step, p)
-        r.addcmul_(step, q, value=-1)
-        z = precondition(r)
-        rho, previous = inner(r, z), rho
-        active &= rho > target
-        p.mul_(torch.where(active, rho / previous, 0.0)).add_(z)
-    raise InputError(
-        f"no convergence in {MOST_ITERATIONS} iterations for a coefficient on faces from {float(faces_x.min()):.3g} to "
-        f"{float(faces_x.max()):.3g}; accepted: a contrast of less than about 1e4"
-    )
+    right, operator = source / (source.shape[-1] + 1) ** 2, _FluxOperator(faces_x, faces_y)
+    u, left = conjugate_gradients(operator, right, precondition, solved, MOST_ITERATIONS, axes=(1, 2))
+    if bool(left.any()):
+        raise InputError(
+            f"no convergence in {MOST_ITERATIONS} iterations for a coefficient on faces from {float(faces_x.min()):.3g} to "
+            f"{float(faces_x.max()):.3g}; accepted: a contrast of less than about 1e4"
+        )
+    return u

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from ddis.lazy import torch
 from ddis.sampling.base import Batch
 from ddis.sampling.covariance import AverageSpectrum, Covariance
-from ddis.sampling.gauss_newton import DenseGain, DenseUpdate, GaussNewtonStep, MatrixFreeGain, MatrixFreeUpdate
+from ddis.sampling.gauss_newton import DenseGain, DenseUpdate, GaussNewtonStep
+from ddis.sampling.matrix_free import MatrixFreeGain, MatrixFreeUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor

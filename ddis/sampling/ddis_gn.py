@@ -24,15 +24,8 @@ from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSetti
 from ddis.sampling.corrected import CorrectedStep, calls_per_level
 from ddis.sampling.covariance import AverageSpectrum, RingCovariance
 from ddis.sampling.daps import anneal
-from ddis.sampling.gauss_newton import (
-    LEADING_MODES,
-    GaussNewtonStep,
-    LeadingModes,
-    Prepared,
-    SharedJacobian,
-    gauss_newton_cost,
-    make_update,
-)
+from ddis.sampling.gauss_newton import GaussNewtonStep, Prepared, SharedJacobian, gauss_newton_cost, make_update
+from ddis.sampling.matrix_free import LEADING_MODES, LeadingModes
 from ddis.sampling.schedules import karras_schedule
 
 

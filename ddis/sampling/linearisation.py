@@ -1,4 +1,4 @@
-"""Products with the Jacobian of the observed operator, and linear equations that are solved with such products alone.
+"""Products with the Jacobian of the observed operator.
 
 A vector-Jacobian product Jᵀz is linear in z. Its derivative with respect to z in the direction v is therefore J v: one forward
 pass, with its graph kept, serves any number of products of both kinds. On the neural operator J v costs 0.6 to
@@ -7,7 +7,6 @@ pass, with its graph kept, serves any number of products of both kinds. On the n
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,6 @@ from ddis.sampling.base import Cost
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_log = logging.getLogger(__name__)
 
 
 class Linearisation:
@@ -42,35 +39,3 @@ class Linearisation:
     def pull(self, z: Tensor) -> Tensor:
         """Jᵀz [B, *shape], float64, of z [B, P]."""
         return torch.autograd.grad(self._y, self._x, z.to(self._y), retain_graph=True)[0].double()
-
-
-def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], right: Tensor, precondition: Callable[[Tensor], Tensor], tolerance: float, most: int
-) -> Tensor:
-    """z [n, K, m] of A z = right [n, K, m], A symmetric and positive definite for every chain.
-
-    A chain stops, and is left as it is, when the root mean square of its residual is at most `tolerance`, or after `most`
-    iterations, with a warning; what else is in the batch changes nothing. A right side that is not finite stays so.
-    """
-
-    def unfinished() -> Tensor:
-        return residual.square().mean(dim=-1, keepdim=True) > tolerance**2
-
-    z, residual = 0 * right, right
-    s = p = precondition(residual)
-    rho = (residual * s).sum(dim=-1, keepdim=True)
-    for _ in range(most):
-        active = unfinished()
-        if not bool(active.any()):
-            return z
-        q = apply(p)
-        step = torch.where(active, rho / (p * q).sum(dim=-1, keepdim=True), 0.0)
-        z = torch.where(active, z + step * p, z)
-        residual = torch.where(active, residual - step * q, residual)
-        s = precondition(residual)
-        rho, previous = (residual * s).sum(dim=-1, keepdim=True), rho
-        p = torch.where(active, s + rho / previous * p, p)
-    if bool(unfinished().any()):
-        left, chains = int(unfinished().sum()), residual[..., 0].numel()
-        _log.warning("%d of %d chains: conjugate gradients stopped after %d iterations, before the tolerance", left, chains, most)
-    return z

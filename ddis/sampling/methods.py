@@ -1,6 +1,6 @@
 """The methods. To add one: write its file beside this one, and add its line here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,6 +33,20 @@ def load_method(name: str) -> type[Method]:
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise InputError(f"method {name!r} is no subclass of ddis.sampling.base.Method")
     return method
+
+
+def without_gradients() -> str:
+    """Names of the methods that an operator without gradients can be used with."""
+    return _named(lambda method: method.uses_operator and not method.gradients)
+
+
+def correcting() -> str:
+    """Names of the methods that can use a solver beside the operator."""
+    return _named(lambda method: method.corrects)
+
+
+def _named(has: Callable[[type[Method]], bool]) -> str:
+    return ", ".join(name for name in METHODS.names() if has(load_method(name))) or "none"
 
 
 def run_settings(run: str, values: dict[str, Any]) -> RunSettings:

@@ -24,14 +24,13 @@ from ddis.models.denoiser import per_field
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.gauss_newton import (
     DenseUpdate,
-    LeadingModes,
-    MatrixFreeUpdate,
     Prepared,
     SharedJacobian,
     draw_observation_noise,
     gauss_newton_cost,
     make_update,
 )
+from ddis.sampling.matrix_free import LeadingModes, MatrixFreeUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,6 +18,7 @@ from ddis.config import Case, Study
 from ddis.data.references import References, write_references
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.normalisation import Normalisation
+from ddis.observe.simulated import Simulated
 from ddis.posterior import Posterior, mean_unit, spaces_of
 from ddis.progress import Progress
 from ddis.randomness import generator
@@ -29,7 +30,7 @@ from ddis.sampling.methods import run_settings
 from ddis.settings import ReferenceSettings
 from ddis.stages.common import fingerprint, load_pairs, stage
 from ddis.stages.layout import reference_path
-from ddis.stages.sampler import Observed, observe, parts_of
+from ddis.stages.sampler import observe, parts_of
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def run(study: Study, problem: str, observation: str) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def posterior_of(study: Study, what: Mapping[str, str], method: str, observed: Observed) -> tuple[Posterior, Any]:
+def posterior_of(study: Study, what: Mapping[str, str], method: str, observed: Simulated) -> tuple[Posterior, Any]:
     """The posterior of all observed fields through the solver, and a method for it."""
     settings = run_settings(method, {"samples": study.reference_settings(**what).samples, "operator": "solver"})
     parts = parts_of(study, what["problem"], settings, "100")
@@ -84,7 +85,9 @@ def posterior_of(study: Study, what: Mapping[str, str], method: str, observed: O
     return made, parts.method
 
 
-def independent(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Observed, work: Path) -> References:
+def independent(
+    study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Simulated, work: Path
+) -> References:
     """Independent draws of `exact`, field by field."""
     begin, label = time.perf_counter(), f"{what['problem']} {what['observation']} reference"
     posterior, method = posterior_of(study, what, "exact", observed)
@@ -106,7 +109,7 @@ def independent(study: Study, what: Mapping[str, str], settings: ReferenceSettin
     return References(torch.stack(draws).numpy(), equal_weights(n, count), mean, std, certificate | seconds)
 
 
-def by_chains(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Observed, work: Path) -> References:
+def by_chains(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Simulated, work: Path) -> References:
     """Draws of Markov chains, all fields together; a warning names the fields whose chains have not converged."""
     n, label = len(observed.values), f"{what['problem']} {what['observation']} reference"
     budget = Budget(settings.samples, settings.chains, settings.burn_in, settings.steps)
@@ -127,7 +130,7 @@ def by_chains(study: Study, what: Mapping[str, str], settings: ReferenceSettings
     return gathered(label, work, n, budget, seconds + time.perf_counter() - begin)
 
 
-def latent_of(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Observed) -> Latent:
+def latent_of(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Simulated) -> Latent:
     """The same likelihood as methods have with the solver: the assumed noise, and the error of interpolation between nodes."""
     posterior, method = posterior_of(study, what, "tikhonov", observed)
     seen = posterior.batch(method, slice(None), []).observation

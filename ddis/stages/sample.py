@@ -15,13 +15,14 @@ from ddis.config import Case, Study
 from ddis.data.hdf5 import read_attributes
 from ddis.data.store import PAIRS, Samples, failed_fields, write_samples
 from ddis.evaluation.metrics import relative_l2
+from ddis.observe.simulated import Simulated
 from ddis.operators.solver import solved
 from ddis.posterior import spaces_of
 from ddis.provenance import peak_memory_mb
 from ddis.sampling.base import RunSettings, State
 from ddis.stages.common import stage, training_share
 from ddis.stages.layout import data_path, samples_path
-from ddis.stages.sampler import Observed, Result, Sampler, observe
+from ddis.stages.sampler import Result, Sampler, observe
 from ddis.tracking import StageRun
 
 _log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def log_sigma(tracker: StageRun) -> Callable[[int, State], None]:
     return each_step
 
 
-def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, observed: Observed, result: Result) -> Samples:
+def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, observed: Simulated, result: Result) -> Samples:
     """The samples file's content: what was drawn, from what, and at what cost."""
     n, k = result.coefficient.shape[:2]
     mask, observation = observed.picture()

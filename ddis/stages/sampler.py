@@ -14,15 +14,14 @@ import torch
 
 from ddis.config import Case, Study
 from ddis.data.hdf5 import blocks
-from ddis.data.store import Seen
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR
-from ddis.observe import Placed
+from ddis.observe.simulated import Simulated, simulated
 from ddis.operators.base import Operator
 from ddis.operators.corrected import Corrected
 from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
-from ddis.posterior import NOISELESS_VARIANCE, Posterior, mean_unit, spaces_of
+from ddis.posterior import Posterior, mean_unit, spaces_of
 from ddis.priors import Prior, empirical, gaussian, mixture
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
@@ -34,56 +33,6 @@ from ddis.stages.layout import model_folder
 from ddis.trained import load_network, noise_of
 
 SPLIT_STREAM = {"test": 0, "validation": 1}
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Truth and observation of n fields, in physical units: coefficient, solution [n, *shape]; values [n, m].
-
-    placed: the observation operator; index [n, m]: which of its functionals each field shows; unit, variance [m]: standard
-    deviation of the observed field over the training split, and variance of the noise, at least the floor of R.
-    """
-
-    coefficient: np.ndarray
-    solution: np.ndarray
-    placed: Placed
-    index: np.ndarray
-    values: np.ndarray
-    unit: np.ndarray
-    variance: np.ndarray
-    scale: float
-
-    @property
-    def of_nodes(self) -> bool:
-        """Whether all values are of nodes of the solution."""
-        functionals = self.placed.functionals
-        return functionals.weights is None and not functionals.seen[1]
-
-    def picture(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mask and observation [n, *shape] of the solution's nodes; the observation is 0 where there is none.
-
-        What is not of a node stands at the node that weighs most, what is of the coefficient nowhere.
-        """
-        mask, values = np.zeros(self.solution.shape, dtype=bool), np.zeros(self.solution.shape, dtype=np.float32)
-        functionals = self.placed.functionals
-        heaviest = torch.zeros(len(functionals.index), 1, dtype=torch.long)
-        if functionals.weights is not None:
-            heaviest = functionals.weights.argmax(dim=1, keepdim=True)
-        nodes = functionals.index.gather(1, heaviest)[:, 0].numpy()[self.index]
-        for field, (row, found) in enumerate(zip(nodes, self.values, strict=True)):
-            inside = row < functionals.nodes
-            mask[field].reshape(-1)[row[inside]] = True
-            values[field].reshape(-1)[row[inside]] = found[inside]
-        return mask, values
-
-    def seen(self) -> Seen | None:
-        """What a samples file needs to compute the values again; None where mask and observation say it."""
-        if self.of_nodes:
-            return None
-        functionals = self.placed.functionals
-        weights = torch.ones(functionals.index.shape) if functionals.weights is None else functionals.weights
-        places = functionals.index.numpy()[self.index]
-        return Seen(self.values, places, weights.numpy()[self.index].astype(np.float32), self.unit.astype(np.float32))
 
 
 @dataclass
@@ -105,26 +54,15 @@ class Result:
     devices: str
 
 
-def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Observed:
-    """Draws places and noise of the given fields of a split; both depend on (seed, split, field) alone."""
-    pairs = load_pairs(study, case.problem, split)
-    placed, stream = study.placed(case.problem, case.observation), SPLIT_STREAM[split] << 40
-    drawn = [placed.draw(study.seed, stream + int(f)) for f in fields]
-    index, owner = np.stack([chosen for chosen, _ in drawn]), drawn[0][1]
+def observe(study: Study, case: Case, split: str, fields: np.ndarray) -> Simulated:
+    """What an observation shows of the given fields of a split; places and noise depend on (seed, split, field) alone."""
+    pairs, placed = load_pairs(study, case.problem, split), study.placed(case.problem, case.observation)
     seen = {"solution", *(part.of for part in placed.sensors.parts)}
     scales = {name: training_normalisation(study, case.problem, name) for name in seen}
-    stds = {name: np.ravel(scale.std) for name, scale in scales.items()}
-    parts = [(p.noise.item(), p.assumed_noise.item(), float(stds[p.of][p.channel])) for p in placed.sensors.parts]
-    noise = np.array([simulated * scale for simulated, _, scale in parts])[owner]
-    variance = np.array([max(assumed**2, NOISELESS_VARIANCE) * scale**2 for _, assumed, scale in parts])[owner]
-    solution, coefficient, functionals = pairs.solution[fields], pairs.coefficient[fields], placed.functionals
-    whole = [torch.from_numpy(f).double() if s else None for f, s in zip((solution, coefficient), functionals.seen, strict=True)]
-    values = functionals(functionals.stack(*whole), torch.from_numpy(index)).numpy().astype(np.float32)
-    for row, f in zip(values, fields, strict=True):
-        rng = generator(study.seed, "observation", stream + int(f))
-        row += noise.astype(np.float32) * rng.standard_normal(len(row), dtype=np.float32)
-    unit = np.array([scale for *_, scale in parts])[owner]
-    return Observed(coefficient, solution, placed, index, values, unit, variance, mean_unit(scales["solution"]))
+    stds: dict[str, np.ndarray] = {name: np.ravel(scale.std) for name, scale in scales.items()}
+    streams = [(SPLIT_STREAM[split] << 40) + int(f) for f in fields]
+    truth = pairs.coefficient[fields], pairs.solution[fields]
+    return simulated(placed, *truth, stds, mean_unit(scales["solution"]), study.seed, streams)
 
 
 @dataclass(frozen=True)
@@ -175,7 +113,7 @@ class Sampler:
         self.parts = parts_of(study, case.problem, settings, case.percent)
         self.method = self.parts.method
 
-    def posterior(self, observed: Observed) -> Posterior:
+    def posterior(self, observed: Simulated) -> Posterior:
         """That of all observed fields."""
         return Posterior(
             self.parts.problem,
@@ -199,7 +137,7 @@ class Sampler:
 
     def draw(
         self,
-        observed: Observed,
+        observed: Simulated,
         split: str,
         work: Path,
         fields: range,
@@ -232,7 +170,7 @@ class Sampler:
             begin = time.perf_counter()
         progress.finish()
 
-    def collect(self, observed: Observed, work: Path) -> Result:
+    def collect(self, observed: Simulated, work: Path) -> Result:
         """The samples of all fields from their batches, and what those cost. Raises InputError for a missing or damaged batch."""
         n, k = len(observed.coefficient), self.settings.samples
         batches = [load_unfinished(batch_path(work, start)) for start in range(0, n, self.settings.fields_per_batch)]

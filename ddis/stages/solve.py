@@ -31,8 +31,9 @@ from ddis.evaluation.figures import posterior as figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
 from ddis.grid import Space
+from ddis.interpolation import INTERPOLATION_DRAWS
 from ddis.pde.base import Problem
-from ddis.posterior import INTERPOLATION_DRAWS, Posterior, spaces_of
+from ddis.posterior import Posterior, spaces_of
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.result import Misfit
