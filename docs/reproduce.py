@@ -23,11 +23,11 @@ from ddis.evaluation.figures.style import to_png
 from ddis.files import write_csv, write_text, write_together
 from ddis.stages import figures
 from ddis.stages import tuning as tuning_stage
-from ddis.stages.layout import TABLES, groups, model_folder, models, tuning_path
+from ddis.stages.layout import groups, model_folder, models, tuning_path
 from ddis.stages.records import digests, inputs_of
 from ddis.stages.report import TITLES
 from ddis.stages.stale import stale
-from ddis.stages.tables import make_tables, read_all
+from ddis.stages.tables import all_tables
 from ddis.steps import Step, read_record, record_name
 
 NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
@@ -125,10 +125,9 @@ def reproduce(folder: Path, target: Path) -> None:
     cases = tuned_cases(study)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "config.yaml", target / "config.yaml")
-    texts = make_tables(study, *read_all(study))
-    for name in TABLES:
+    for name, text in all_tables(study).items():
         if not name.endswith(".tex"):
-            write_text(target / name, texts[name])
+            write_text(target / name, text)
     write_csv(target / "networks.csv", network_rows(study), NETWORK_COLUMNS)
     for case in cases:
         name = f"tuning-{case.problem}-{case.observation}-{case.run}-{case.percent}.csv"

@@ -33,15 +33,18 @@ def read_case(study: Study, case: Case) -> Samples:
 def run(study: Study) -> None:
     """Writes tables/ (see `layout.TABLES`)."""
     with stage(study, "tables") as (tracker, _):
-        compared = read_references_of(study)
-        rows, scores, distances = read_all(study, compared)
-        texts = make_tables(study, rows, scores)
-        if compared:
-            texts |= distance_tables(distances, reference_notes(study))
-        paths = {study.folder / "tables" / name: text for name, text in texts.items()}
+        paths = {study.folder / "tables" / name: text for name, text in all_tables(study).items()}
         write_together(paths)
         for path in paths:
             tracker.artifact(path)
+
+
+def all_tables(study: Study) -> dict[str, str]:
+    """Text of every table, by file name, from the study's samples and references."""
+    compared = read_references_of(study)
+    rows, scores, distances = read_all(study, compared)
+    texts = make_tables(study, rows, scores)
+    return texts | distance_tables(distances, reference_notes(study)) if compared else texts
 
 
 def read_references_of(study: Study) -> dict[tuple[str, str], Compared]:
@@ -104,7 +107,7 @@ def reference_notes(study: Study) -> list[str]:
 
 
 def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> dict[str, str]:
-    """Text of every table, by file name."""
+    """Text of every table of errors, by file name."""
     errors = tables.error_table(rows)
     caption = readable.caption(errors, study.study, study.seed, notes(study))
     ratios, splits, claimed = limit.ratio_rows(scores), limit.split_rows(scores), claims.claim_rows(scores)
