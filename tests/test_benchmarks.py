@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import budget  # noqa: E402
 import gauss_newton  # noqa: E402
 import operator_error  # noqa: E402
+import operators  # noqa: E402
 
 
 def row(run: str, error: float | None, prior: float, operator: float, **settings) -> dict:
@@ -132,3 +133,12 @@ def test_what_an_operators_error_must_not_do():
         "smallest_coverage90": 0.7,
         "failed_fields": 0,
     }
+
+
+def test_an_architecture_is_a_row_with_its_error_and_times(monkeypatch):
+    monkeypatch.setattr(operators, "SECONDS", 2.0)
+    monkeypatch.setattr(operators, "COUNTS", {"train": 16, "validation": 4, "test": 4})
+    pairs = operators.Pairs.of("poisson")
+    assert torch.allclose(pairs.normalised("train")[1].std(correction=0), torch.tensor(0.5))
+    problem, name, parameters, *numbers = [cell.strip() for cell in operators.row(pairs, "fno").strip("|").split("|")]
+    assert (problem, name, parameters) == ("`poisson`", "`fno`", "234,001") and all(float(number) > 0 for number in numbers)
