@@ -54,10 +54,10 @@ class Trained:
         if self.model.part == OPERATOR:
             priors = ", ".join(part for part in PARTS if part != OPERATOR)
             raise InputError(f"model {self.model}: an operator; accepted: models of {priors}")
-        grid = self.spaces[0].grid
-        zero = torch.zeros(grid.shape, dtype=torch.float64)
+        space = self.spaces[0]
+        zero = torch.zeros(space.shape, dtype=torch.float64)
         spectrum = zero if self.spectrum is None else self.spectrum
-        noise = noise_of(self.noise, grid.basis, self.model.white)
+        noise = noise_of(self.noise, space.grid.basis, self.model.white)
         return Prior(self.network, noise, self.coefficient, zero, spectrum, self.solution)
 
     def as_operator(self) -> Network:
