@@ -1,6 +1,7 @@
 """The physics loss: zero for solutions of the equation, right gradients, the boundary by hand, reproducible batches."""
 
 import numpy as np
+import physics_loss
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ddis.models.checkpoint import load_tensors
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
 from ddis.pde import make_problem
+from ddis.pde.dirichlet import zero_boundary
 from ddis.stages import pairs as pairs_stage
 from ddis.stages import train
 from ddis.training import regression
@@ -189,6 +191,20 @@ def test_a_study_with_physics_where_it_is_a_pair_is_refused_with_the_reason():
     runs = {"ddis-physics": {"method": "ddis", "operator": "physics"}}
     with pytest.raises(InputError, match=r"operators\.physics\.physics\.pde: 0\.1; .* which is a pair; .*'ns'"):
         Study.load({**STUDY, "runs": runs})
+
+
+def test_the_preconditioned_residual_of_poisson_is_a_pair():
+    """||Δ⁻¹ r(a, û)|| / ||Δ⁻¹ r(a, 0)|| = ||û - u|| / ||u|| for û that vanish on the boundary, up to round-off."""
+    a, u = pairs("poisson", 4)
+    rng = torch.Generator().manual_seed(0)
+    guess = zero_boundary(u + u.std() * torch.randn(u.shape, generator=rng, dtype=torch.float64))
+    found = residual_term(physics_loss.Preconditioned(make_problem("poisson", {})), a, guess)
+    assert found.numpy() == pytest.approx(regression.relative_l2(guess, u).numpy(), rel=1e-9)
+
+
+def test_weights_are_chosen_on_validation_pairs_not_on_those_that_are_reported():
+    rows = [{"problem": "p", "way": "w", "validation_error": v, "error": e} for v, e in ((3.0, 1.0), (2.0, 5.0))]
+    assert physics_loss.chosen(rows, "p", "w")["error"] == 5.0
 
 
 def test_a_model_with_physics_is_trained_and_told_from_the_one_without(tmp_path, monkeypatch):
