@@ -108,9 +108,10 @@ class Study(Settings):
             return value
         for name, run in value.items():
             if not isinstance(run, Mapping | RunSettings | None):
-                raise InputError(f"runs.{name}: {run!r}; accepted: settings such as {{method: ddis, samples: 4}}, or nothing")
+                raise SettingError(f"{name}: {run!r}; accepted: settings such as {{method: ddis, samples: 4}}, or nothing")
         own = info.data.get("operator", OperatorSettings())
-        return {name: _with_operator(run_settings(name, dict(run or {})), own.name) for name, run in value.items()}
+        made = {name: _below(name, run_settings, name, dict(run or {})) for name, run in value.items()}
+        return {name: _with_operator(settings, own.name) for name, settings in made.items()}
 
     @field_validator("observations", mode="before")
     @classmethod
@@ -120,9 +121,9 @@ class Study(Settings):
         made: dict[Any, Any] = {}
         for name, given in value.items():
             parts = list(given) if isinstance(given, list | tuple) else [given]
-            typed = [_sensor_settings(f"observations.{name}", part) for part in parts]
+            typed = [_below(name, _sensor_settings, part) for part in parts]
             if not typed:
-                raise InputError(f"observations.{name}: empty; accepted: settings such as {{count: 100}}, or a list of them")
+                raise SettingError(f"{name}: empty; accepted: settings such as {{count: 100}}, or a list of them")
             made[name] = tuple(typed) if isinstance(given, list | tuple) else typed[0]
         return made
 
@@ -522,13 +523,13 @@ class Study(Settings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _sensor_settings(key: str, given: Any) -> SensorSettings:
+def _sensor_settings(given: Any) -> SensorSettings:
     """The settings of one observation operator. Raises InputError."""
     if isinstance(given, SensorSettings):
         return given
     if not isinstance(given, Mapping):
-        raise InputError(f"{key}: {shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
-    return _below(key, validated, load_kind(given.get("kind", "nodes")).Settings, given, "")
+        raise InputError(f"{shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
+    return validated(load_kind(given.get("kind", "nodes")).Settings, given, "{count: 100}")
 
 
 def operator_of(settings: RunSettings) -> str | None:

@@ -23,6 +23,7 @@ from ddis.interpolation import functionals_error
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.observe import Joined, Placed, Sensors
+from ddis.observe.base import per_value
 from ddis.observe.observation import NOISELESS_VARIANCE, Observation
 from ddis.operators.base import Operator
 from ddis.operators.corrected import Corrected
@@ -71,6 +72,7 @@ class Posterior:
     ):
         self.problem, self.prior, self.seed, self.device = problem, prior, seed, torch.device(device)
         self.spaces = spaces_of(problem)
+        _check_parts(prior, operator)
         if prior.shape != self.spaces[0].shape:
             raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.spaces[0].shape}")
         self.bases = self.spaces[0].grid.basis, self.spaces[1].grid.basis
@@ -120,7 +122,7 @@ class Posterior:
                 f"standard deviations ({std:.3g}) of typical fields; give values in their unit"
             )
         if variance is None:
-            noise = np.concatenate([np.broadcast_to(part.assumed_noise, count) for part, count in self._counts()])
+            noise = np.concatenate([per_value("assumed_noise", part.assumed_noise, count) for part, count in self._counts()])
             assumed = torch.from_numpy(noise).to(self.device) ** 2
             floor = NOISELESS_VARIANCE * (SIGMA_DATA / unit[self.index]) ** 2
             self.variance = torch.maximum(assumed, floor) * unit[self.index] ** 2
@@ -247,9 +249,12 @@ class Posterior:
         Raises InputError for what the method cannot do, before any work.
         """
         if not self.single:
-            raise InputError(f"values of {len(self.values)} fields; accepted: those of one, [m]")
-        resolved = run_settings(method, {**settings, "method": method, "samples": samples}).for_case("", "")
-        made = load_method(method)(resolved)
+            raise InputError(f"values of {len(self.values)} fields, [n, m]; accepted: values [m] of one field")
+        resolved = run_settings(method, {**settings, "method": method, "samples": samples})
+        for name, value in resolved:
+            if isinstance(value, dict):
+                raise InputError(f"{name} {value}; accepted: one number or word, as there is one problem")
+        made = load_method(method)(resolved.for_case("", ""))
         begin = time.perf_counter()
         drawn = self.draw(made, [generator(seed, "posterior", number) for number in range(samples)])
         return self.result(made, drawn, time.perf_counter() - begin)
@@ -293,6 +298,17 @@ class Posterior:
             return None
         # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
         return self.physical(mean), self.problem.constrain(std * self.coefficient.unit)
+
+
+def _check_parts(prior: object, operator: object) -> None:
+    """Raises InputError for what is no prior or no operator, such as a bare function."""
+    if not isinstance(prior, Prior):
+        raise InputError(
+            f"prior {type(prior).__name__}; accepted: ddis.prior.gaussian(problem), mixture, empirical or load(folder)"
+        )
+    if not isinstance(operator, Operator | None):
+        accepted = "ddis.operator.solver(problem), black_box(function), corrected or load(folder)"
+        raise InputError(f"operator {type(operator).__name__}; accepted: {accepted}")
 
 
 def spaces_of(problem: Problem) -> tuple[Space, Space]:

@@ -20,7 +20,7 @@ from ddis.errors import InputError
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
 from ddis.grid import Grid, Space, square
-from ddis.observe.base import Placed
+from ddis.observe.base import Functionals, Placed
 from ddis.observe.points import PointsSettings
 from ddis.sampling.methods import load_method, run_settings
 from ddis.stages import generate, sample
@@ -132,6 +132,30 @@ def test_guidance_pulls_towards_every_kind(method, settings):
         assert pulled.misfit.ratio < 0.9 * free.misfit.ratio, kind
 
 
+class Beyond(ddis.observe.Sensors):
+    """Whose last functional is of a node that the grid does not have."""
+
+    @classmethod
+    def of_settings(cls, settings):
+        return cls(settings.noise)
+
+    def functionals(self, grid):
+        return Functionals(torch.tensor([[SIZE**2]]), None, SIZE**2)
+
+
+def test_what_is_simulated_needs_the_fields_that_are_observed():
+    field, borehole = np.ones((SIZE, SIZE)), ddis.observe.coefficient([[0.5, 0.5]])
+    assert ddis.observe.simulate(borehole, field, 2 * field) == pytest.approx([2.0])
+    for fields, sensors, message in (
+        ((field,), borehole, r"coefficient: none, but it is observed"),
+        ((field[None],), ddis.observe.nodes([3]), r"solution of shape \(1, 12, 12\); accepted: one field"),
+        ((field, field[:3]), borehole, r"coefficient of shape \(3, 12\); accepted: one field \(12, 12\)"),
+        ((field,), ddis.observe.nodes([3, 4], noise=[0.1] * 3), r"noise of shape \(3,\) for 2 values"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ddis.observe.simulate(sensors, *fields)
+
+
 def test_what_is_outside_or_does_not_fit_is_refused():
     problem = ddis.problem("poisson", resolution=SIZE)
     prior, observe = ddis.prior.gaussian(problem), ddis.observe
@@ -141,9 +165,22 @@ def test_what_is_outside_or_does_not_fit_is_refused():
         (observe.columns([12]), r"accepted: different indices from 0 to 11"),
         (observe.blocks(5), r"count 5 of blocks along each axis of 12 x 12 nodes; accepted: a divisor"),
         (observe.nodes([3, 4]), r"values of shape \(1,\); accepted: 2 for each field"),
+        (
+            observe.nodes([3], noise=[1e-4] * 2),
+            r"assumed_noise of shape \(2,\) for 1 values; accepted: one number, or one for each",
+        ),
+        (Beyond(), r"Beyond\.functionals: accepted: index \[P, q\] of nodes from 0 to 143"),
     ):
         with pytest.raises(InputError, match=message):
             ddis.Posterior(problem, prior, None, sensors, [0.0])
+    for parts, message in (
+        (("gaussian", None), "prior str; accepted: "),
+        ((prior, problem.solve), r"operator method; .*black_box"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ddis.Posterior(problem, *parts, observe.nodes([3]), [0.0])
+    with pytest.raises(InputError, match=r"weight \{'poisson': 3.*; accepted: one number"):
+        ddis.Posterior(problem, prior, None, observe.nodes([3]), [0.0]).sample("ddis", weight={"poisson": 3})
     with pytest.raises(InputError, match=r"prior of fields \(16, 16\); the problem's coefficient has \(12, 12\)"):
         ddis.Posterior(problem, ddis.prior.gaussian(ddis.problem("poisson", resolution=16)), None, observe.nodes([3]), [0.0])
     mask = np.ones((5, 5), dtype=bool)

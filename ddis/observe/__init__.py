@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ddis.errors import InputError
 from ddis.grid import Space, square
 from ddis.lazy import torch
-from ddis.observe.base import Joined, Placed, Sensors, SensorSettings
+from ddis.observe.base import Joined, Placed, Sensors, SensorSettings, per_value
 from ddis.observe.blocks import Blocks as blocks
 from ddis.observe.coefficient import Coefficient as coefficient
 from ddis.observe.columns import Columns as columns
@@ -66,24 +66,27 @@ def simulate(
     """Values [m] that the sensors would give of one field [*shape], with their noise; for trying things out.
 
     grid: `problem`, which says where the nodes are; without it they are those of the unit square, boundary included.
+    Raises InputError for fields that are not those of the grid, and for a coefficient that is observed and not given.
     """
     u = torch.as_tensor(solution, dtype=torch.float64)
-    a = u if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
+    a = None if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
     problem = grid.get("problem")
     spaces = (Space(square(len(u))),) * 2 if problem is None else problem.spaces(problem.resolution)[::-1]
+    for name, field, space in zip(("solution", "coefficient"), (u, a), spaces, strict=True):
+        if field is not None and tuple(field.shape) != space.shape:
+            raise InputError(f"{name} of shape {tuple(field.shape)}; accepted: one field {space.shape}, or another `problem`")
     placed = Placed(sensors, *spaces)
     seen = placed.functionals.seen
-    fields = placed.functionals.stack(u[None] if seen[0] else None, a[None] if seen[1] else None)
+    if seen[1] and a is None:
+        raise InputError("coefficient: none, but it is observed; accepted: simulate(sensors, solution, coefficient)")
+    fields = placed.functionals.stack(u[None] if seen[0] else None, a[None] if seen[1] and a is not None else None)
     index, owner = placed.draw(seed, 0)
     values = placed.functionals(fields, torch.from_numpy(index)[None])[0].numpy()
-    noise = np.concatenate([np.broadcast_to(p.noise, int((owner == k).sum())) for k, p in enumerate(sensors.parts)])
+    noise = np.concatenate([per_value("noise", p.noise, int((owner == k).sum())) for k, p in enumerate(sensors.parts)])
     noisy: NDArray[np.float64] = values + noise * generator(seed, "observation", 0).standard_normal(len(values))
     return noisy
 
 
 def load_kind(name: str) -> type[Sensors]:
     """The class of a kind of observation. Raises InputError for an unknown one."""
-    kind = KINDS.load(name)
-    if not (isinstance(kind, type) and issubclass(kind, Sensors)):
-        raise InputError(f"kind {name!r} is no subclass of ddis.observe.base.Sensors")
-    return kind
+    return KINDS.load_class(name, Sensors)

@@ -84,6 +84,13 @@ class Functionals:
         return Functionals(self.index.to(device), weights, self.nodes)
 
 
+def per_value(name: str, std: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Standard deviations [count] of values, from one for all or one each. Raises InputError for another number."""
+    if std.shape not in ((), (1,), (count,)):
+        raise InputError(f"{name} of shape {std.shape} for {count} values; accepted: one number, or one for each")
+    return np.broadcast_to(std, count)
+
+
 def node_functions(basis: Basis, index: Tensor) -> Tensor:
     """Values [n, m, *shape] of the basis functions at the nodes index [n, m]."""
     if len(basis.shape) == 1:
@@ -211,8 +218,10 @@ class Placed:
         size, made = int(np.prod(self.solution.shape)), []
         for part in self.sensors.parts:
             grid = self.grid(part)
-            own = part.functionals(grid)
-            start = part.channel * int(np.prod(grid.shape)) + (size if part.of == "coefficient" else 0)
+            own, nodes = part.functionals(grid), int(np.prod(grid.shape))
+            if own.index.numel() == 0 or int(own.index.min()) < 0 or int(own.index.max()) >= nodes:
+                raise InputError(f"{type(part).__name__}.functionals: accepted: index [P, q] of nodes from 0 to {nodes - 1}")
+            start = part.channel * nodes + (size if part.of == "coefficient" else 0)
             made.append(Functionals(own.index + start, own.weights, size))
         return joined(made)
 

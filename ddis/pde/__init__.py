@@ -33,15 +33,14 @@ def make_problem(pde: str, parameters: dict[str, Any], resolution: int | None = 
 
 
 def _made(pde: str, parameters: dict[str, Any]) -> Problem:
-    problem = PROBLEMS.load(pde)
-    if not (isinstance(problem, type) and issubclass(problem, Problem)):
-        raise InputError(f"pde {pde!r} is no subclass of ddis.pde.base.Problem")
+    problem = PROBLEMS.load_class(pde, Problem)
     try:
         return problem(problem.Parameters(**parameters))
     except ValidationError as error:
         first = error.errors()[0]
         key, accepted = ".".join(map(str, first["loc"])), ", ".join(problem.Parameters.model_fields) or "none"
-        what = (f"parameter {key!r}: " if key else "") + first["msg"].removeprefix("Value error, ")
+        message = "unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        what = (f"parameter {key!r}: " if key else "") + message
         raise InputError(f"pde {pde!r}: {what}; parameters: {accepted}") from error
 
 

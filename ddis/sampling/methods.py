@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddis.errors import InputError
+from ddis.refusals import SettingError
 from ddis.registry import Registry
 from ddis.sampling.base import Method, RunSettings
 
@@ -29,10 +29,7 @@ METHODS = Registry(
 
 def load_method(name: str) -> type[Method]:
     """The class of a method. Raises InputError for an unknown one."""
-    method = METHODS.load(name)
-    if not (isinstance(method, type) and issubclass(method, Method)):
-        raise InputError(f"method {name!r} is no subclass of ddis.sampling.base.Method")
-    return method
+    return METHODS.load_class(name, Method)
 
 
 def without_gradients() -> str:
@@ -50,7 +47,7 @@ def _named(has: Callable[[type[Method]], bool]) -> str:
 
 
 def run_settings(run: str, values: dict[str, Any]) -> RunSettings:
-    """Validated settings of a run; `method` defaults to its name. Raises InputError: key, value and what is accepted."""
+    """Validated settings of a run; `method` defaults to its name. Raises SettingError: key, value and what is accepted."""
     values = {"method": run, **values}
     settings = load_method(values["method"]).Settings
     try:
@@ -58,9 +55,10 @@ def run_settings(run: str, values: dict[str, Any]) -> RunSettings:
     except ValidationError as error:
         # Of a union every member is tried: what fails deepest is the one that was meant, or what says more than its type.
         first = max(error.errors(), key=lambda e: (len(list(_keys(values, e["loc"]))), e["type"] == "value_error"))
-        key = ".".join(["runs", run, *_keys(values, first["loc"])])
-        known, message = ", ".join(settings.model_fields), first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{key}: {message} (got {first['input']!r}); settings of {values['method']}: {known}") from error
+        key, known = ".".join(_keys(values, first["loc"])), ", ".join(settings.model_fields)
+        unknown = first["type"] == "extra_forbidden"
+        message = "unknown key" if unknown else first["msg"].removeprefix("Value error, ")
+        raise SettingError(f"{key}: {message} (got {first['input']!r}); settings of {values['method']}: {known}") from error
 
 
 def _keys(values: dict[Any, Any], location: tuple[int | str, ...]) -> Iterator[str]:
