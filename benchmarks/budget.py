@@ -27,6 +27,7 @@ from ddis.evaluation.figures.style import TRUTH, drawing, plain_ticks, run_colou
 from ddis.files import atomic_path, write_json, write_text
 from ddis.observe.simulated import Simulated
 from ddis.provenance import collect
+from ddis.sampling.methods import operator_of
 from ddis.stages.common import settle
 from ddis.stages.sampler import Sampler, observe
 from ddis.text import pipe_table
@@ -87,7 +88,7 @@ def measure_all(study: Study) -> dict[str, Any]:
     samplers = [Sampler(study, case, study.run_for(case).model_copy(update=changes)) for case, changes in tried]
     observed, rows = observe(study, tried[0][0], "test", np.arange(FIELDS)), []
     for (case, changes), sampler in zip(tried, samplers, strict=True):
-        rows.append({"run": case.run, "operator": study.operator_of(case.run), **changes, **measure(sampler, observed)})
+        rows.append({"run": case.run, "operator": operator_of(study.runs[case.run]), **changes, **measure(sampler, observed)})
         print(json.dumps(rows[-1]), flush=True)
     machine = {key: value for key, value in collect({}, None).items() if key in ("versions", "python", "device", "git_commit")}
     return {

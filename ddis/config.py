@@ -7,10 +7,10 @@ accepted. `Study.inputs` says, stage by stage, what a result depends on; its dig
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise, product
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -23,21 +23,19 @@ from pydantic import (
     model_validator,
 )
 
-from ddis.data.store import open_pairs
-from ddis.data.subsets import fraction_of, percent_label, subset_count
+from ddis.checks import check
+from ddis.data.subsets import percent_label
 from ddis.errors import InputError
-from ddis.fields.noise import RandomFieldNoise
-from ddis.inputs import Inputs, chosen
-from ddis.models.ids import OPERATOR, PARTS, ModelId
-from ddis.observe import Placed, SensorSettings, load_kind, sensors_of
+from ddis.inputs import Inputs
+from ddis.models.ids import OPERATOR, ModelId
+from ddis.observe import Placed, SensorSettings, sensors_of, settings_of
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.references.kinds import kind_of
-from ddis.refusals import SettingError, explain, shown, text_keys, validated
+from ddis.refusals import SettingError, below, explain, shown, text_keys
 from ddis.sampling.base import RunSettings
-from ddis.sampling.methods import load_method, run_settings
+from ddis.sampling.methods import load_method, operator_of, run_settings, uses_pairs, with_operator
 from ddis.settings import (
-    SPLITS,
     Case,
     DataSettings,
     Name,
@@ -48,15 +46,11 @@ from ddis.settings import (
     TuningSettings,
 )
 from ddis.training.diffusion import DiffusionSettings
-from ddis.training.sections import OperatorSettings, PriorSettings, TrainedSettings
+from ddis.training.sections import OperatorSettings, PriorSettings, TrainedSettings, operator_variants
 from ddis.training.settings import TrainingSettings
-from ddis.versions import METHODS as METHOD_VERSIONS
-from ddis.versions import NETWORKS, STAGES, version
-from ddis.versions import PROBLEMS as PROBLEM_VERSIONS
 from ddis.written import as_written
 from ddis.yaml_text import merged, parse_assignments, read_yaml
 
-RESERVED = ("solver", "corrected")  # names of operators that no section may have
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -91,15 +85,8 @@ class Study(Settings):
     @field_validator("operators", mode="before")
     @classmethod
     def _variants(cls, value: Any, info: ValidationInfo) -> Any:
-        """Each operator with what it does not give from `operator`."""
         base = info.data.get("operator")
-        if not isinstance(value, Mapping) or base is None:
-            return value
-        taken = [name for name in value if name in RESERVED or name == base.name]
-        if taken:
-            others = ", ".join([base.name, *RESERVED])
-            raise SettingError(f"{taken[0]}: the name of another operator; accepted: other names than {others}")
-        return {name: _below(name, _variant, base, given) for name, given in value.items()}
+        return operator_variants(base, value) if isinstance(value, Mapping) and base is not None else value
 
     @field_validator("runs", mode="before")
     @classmethod
@@ -110,202 +97,18 @@ class Study(Settings):
             if not isinstance(run, Mapping | RunSettings | None):
                 raise SettingError(f"{name}: {run!r}; accepted: settings such as {{method: ddis, samples: 4}}, or nothing")
         own = info.data.get("operator", OperatorSettings())
-        made = {name: _below(name, run_settings, name, dict(run or {})) for name, run in value.items()}
-        return {name: _with_operator(settings, own.name) for name, settings in made.items()}
+        made = {name: below(name, run_settings, name, dict(run or {})) for name, run in value.items()}
+        return {name: with_operator(settings, own.name) for name, settings in made.items()}
 
     @field_validator("observations", mode="before")
     @classmethod
     def _typed_observations(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        made: dict[Any, Any] = {}
-        for name, given in value.items():
-            parts = list(given) if isinstance(given, list | tuple) else [given]
-            typed = [_below(name, _sensor_settings, part) for part in parts]
-            if not typed:
-                raise SettingError(f"{name}: empty; accepted: settings such as {{count: 100}}, or a list of them")
-            made[name] = tuple(typed) if isinstance(given, list | tuple) else typed[0]
-        return made
+        return {name: below(name, settings_of, given) for name, given in value.items()} if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _check(self) -> "Study":
-        self._check_names()
-        for name in self.problems:
-            self._check_problem(name)
-        self._check_files()
-        _check_fractions("fractions", self.fractions)
-        self._check_training()
-        for name, run in self.runs.items():
-            self._check_operator(name, run)
-            if run.fractions is not None:
-                _check_fractions(f"runs.{name}.fractions", run.fractions)
-            unknown = set(run.problems or ()) - set(self.problems)
-            if unknown:
-                raise InputError(f"runs.{name}.problems: {', '.join(sorted(unknown))}; accepted: {', '.join(self.problems)}")
-            self._check_physics(name, run)
-            try:
-                run.check_cases(list(self.problems), self.percents(name))
-            except InputError as error:
-                raise InputError(f"runs.{name}.{error}") from error
-        for case in self.cases():
-            try:
-                self.run_for(case)
-            except InputError as error:
-                raise InputError(f"runs.{case.run}.{error}") from error
-        self._check_processes()
-        for name in self.tuning.candidates:
-            if name not in self.runs or load_method(self.runs[name].method).tuned is None:
-                raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(self.runs)}")
-        self._check_references()
+        check(self)
         return self
-
-    def _check_references(self) -> None:
-        if self.references is None:
-            return
-        chosen, fields = self.references.problems, self.references.fields
-        if fields is not None and fields > self.data.test:
-            raise InputError(f"references.fields {fields}; accepted: at most data.test, {self.data.test}, or null for all")
-        if chosen is not None and set(chosen) - set(self.problems):
-            unknown = ", ".join(sorted(set(chosen) - set(self.problems)))
-            raise InputError(f"references.problems: {unknown}; accepted: {', '.join(self.problems)}")
-        for name in chosen or ():
-            if not self._has_reference(name):
-                raise InputError(
-                    f"references.problems: {name} has no reference with likelihood {self.references.likelihood}: its coefficient "
-                    "is no known map of a Gaussian field; leave it out"
-                )
-
-    def _has_reference(self, problem: str) -> bool:
-        assert self.references is not None
-        return kind_of(self.make_problem(problem), self.references.likelihood) is not None
-
-    def _check_names(self) -> None:
-        """Raises InputError if two results would have one file, also on disks that do not tell capitals from small letters."""
-        problems, observations, runs = list(self.problems), list(self.observations), list(self.runs)
-        figures = (problems, observations), (problems, observations, runs)
-        for kinds in ((problems,), (observations,), (runs,), (list(self.operators),), *figures):
-            found: dict[str, tuple[str, ...]] = {}
-            for names in product(*kinds):
-                other = found.setdefault("-".join(names).casefold(), names)
-                if other != names:
-                    both = " and ".join("/".join(each) for each in (other, names))
-                    raise InputError(f"{both} would have one file name where capitals do not count: rename one")
-
-    def _check_problem(self, name: str) -> None:
-        problem, size = self.make_problem(name), self.data.resolution
-        try:
-            problem.check(size)
-        except InputError as error:
-            raise InputError(f"problems.{name}: {error} (data.resolution is {size})") from error
-        for label in self.observations:
-            try:
-                self.observed(name, label)
-            except InputError as error:
-                raise InputError(f"observations.{label}: {error} (at resolution {size})") from error
-        for label, run in self.runs.items():
-            wanted = run.problems is None or name in run.problems
-            if wanted and load_method(run.method).closed_form and not problem.has_closed_form:
-                raise InputError(
-                    f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
-                    f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
-                )
-            if wanted:
-                try:
-                    method = load_method(run.method)
-                    method(run).check(problem, size)
-                    if method.prior not in (None, "coefficient"):
-                        problem.check_joint(size)
-                except InputError as error:
-                    raise InputError(f"runs.{label}.{error}") from error
-
-    def _check_operator(self, label: str, run: RunSettings) -> None:
-        method = load_method(run.method)
-        accepted = [self.operator.name, *self.operators, "solver", *["corrected"] * method.corrects]
-        if not method.uses_operator:
-            if run.operator in RESERVED:
-                raise InputError(f"runs.{label}.operator: {run.operator}; method {run.method!r} has no operator: leave it out")
-        elif run.operator not in accepted:
-            raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
-
-    def _check_physics(self, label: str, run: RunSettings) -> None:
-        """Raises InputError if the operator of a run is to be trained with terms that one of its problems does not have."""
-        operator = operator_of(run)
-        key = "operator" if operator in (self.operator.name, "corrected") else f"operators.{operator}"
-        section = self.sections().get(key)
-        if not isinstance(section, OperatorSettings) or section.physics is None:
-            return
-        for name in run.problems or self.problems:
-            problem = self.make_problem(name)
-            try:
-                section.physics.check(problem, problem.solution_space(self.data.resolution).grid)
-            except SettingError as error:
-                reason = error.below(f"{key}.physics")
-                raise InputError(f"{reason} for problem {name!r}, or runs.{label}.problems without it") from error
-
-    def _check_training(self) -> None:
-        fractions = [*self.fractions, *(f for run in self.runs.values() for f in run.fractions or ())]
-        used = {percent_label(fraction) for fraction in fractions}
-        for key, section in self.sections().items():
-            pairs = PARTS.get(key, True)  # operators.NAME is trained on them, as operator is
-            for percent in section.at:
-                if not pairs or percent not in used:
-                    accepted = ", ".join(sorted(used, key=float)) if pairs else "none, it sees all coefficients"
-                    raise InputError(f"{key}.at.{percent}: no fraction of the study; accepted: {accepted}")
-                _below(key, section.training_at, percent)
-            if isinstance(section, OperatorSettings):
-                padding = section.network.padding
-                if round(padding * self.data.resolution) >= self.data.resolution:
-                    raise InputError(f"{key}.network.padding {padding}: reflects more nodes than there are")
-        for name in self.problems if self.noise.kernel != "white" else ():
-            grid = self.make_problem(name).coefficient_space(self.data.resolution).grid
-            try:
-                RandomFieldNoise(grid, self.noise.kernel, self.noise.length, self.noise.nugget)
-            except ValueError as error:
-                raise InputError(str(error)) from error
-
-    def _check_processes(self) -> None:
-        names = dict.fromkeys(name for case in self.cases() for name in self.models_of(case.run, case.percent))
-        for name in names:
-            model, count = ModelId.parse(name), self.training_processes
-            batch = self.training(model).batch
-            if batch % count:
-                raise InputError(
-                    f"{self.section_name(model)}.training.batch {batch}: cannot be divided among training_processes {count}; "
-                    f"accepted: multiples of {count}"
-                )
-
-    def _check_files(self) -> None:
-        unknown = set(self.data.files) - set(self.problems)
-        if unknown:
-            raise InputError(
-                f"data.files: {', '.join(sorted(unknown))} is no problem of the study; accepted: {', '.join(self.problems)}"
-            )
-        for name in self.data.files:
-            made = self.make_problem(name)
-            pde, parameters = self.problems[name].pde, made.parameters.model_dump(mode="json")
-            new = {
-                key: value for key, value in parameters.items() if key not in chosen(made.parameters)
-            }  # where the file is older
-            digests: dict[str, str] = {}
-            for split in SPLITS:
-                path = self.data_file(name, split)
-                assert path is not None
-                key = f"data.files.{name}.{split}"
-                if not path.is_file():
-                    raise InputError(f"{key}: no file {path} in {Path.cwd()}; accepted: files of `ddis import`, docs/data.md")
-                try:
-                    with open_pairs(path, made.shapes(self.data.resolution), getattr(self.data, split)) as pairs:
-                        found = pairs.attributes
-                except InputError as error:
-                    raise InputError(f"{key}: {error}") from error
-                if (found.get("pde"), new | (found.get("parameters") or {})) != (pde, parameters):
-                    raise InputError(
-                        f"{key}: {path} holds {found.get('pde')} with {found.get('parameters')}, "
-                        f"and problem {name!r} is {pde} with {parameters}; change problems.{name}, or import the file again"
-                    )
-                if found["digest"] in digests:
-                    raise InputError(f"{key}: {path} holds the same fields as {digests[found['digest']]}; splits must differ")
-                digests[found["digest"]] = split
 
     def data_file(self, problem: str, split: str) -> Path | None:
         """The file that a split is taken from; None if it is generated."""
@@ -409,22 +212,10 @@ class Study(Settings):
 
     def percents(self, run: str) -> list[str]:
         """Percents of the pairs at which a run is made; 100 for runs that use no pairs."""
-        if not self.uses_pairs(run):
+        if not uses_pairs(self.runs[run]):
             return ["100"]
         own = self.runs[run].fractions
         return [percent_label(f) for f in (self.fractions if own is None else own)]
-
-    def uses_pairs(self, run: str) -> bool:
-        """Whether anything that a run needs is trained on pairs."""
-        return uses_pairs(self.runs[run])
-
-    def operator_of(self, run: str) -> str | None:
-        """The operator that guides a run; None for methods without one."""
-        return operator_of(self.runs[run])
-
-    def with_operator(self, settings: RunSettings) -> RunSettings:
-        """The settings of a run that may name no operator, with the study's own."""
-        return _with_operator(settings, self.operator.name)
 
     def cases(self) -> list[Case]:
         """Every row of the tables."""
@@ -450,7 +241,7 @@ class Study(Settings):
         if self.references is None:
             return []
         chosen = self.references.problems or self.problems
-        return [(p, o) for p in self.problems if p in chosen and self._has_reference(p) for o in self.observations]
+        return [(p, o) for p in self.problems if p in chosen and self.has_reference(p) for o in self.observations]
 
     def reference_settings(self, problem: str, observation: str) -> ReferenceSettings:
         """Raises InputError for what has no reference in the study."""
@@ -459,6 +250,11 @@ class Study(Settings):
             accepted = ", ".join("/".join(case) for case in known) or "none, `references` is not set"
             raise InputError(f"reference {problem}/{observation} is not in the study; accepted: {accepted}")
         return self.references
+
+    def has_reference(self, problem: str) -> bool:
+        """Whether it has one with the likelihood that the study asks for."""
+        assert self.references is not None
+        return kind_of(self.make_problem(problem), self.references.likelihood) is not None
 
     @property
     def reference_fields(self) -> int:
@@ -491,10 +287,6 @@ class Study(Settings):
         edges = [size * (batches * shard // count) for shard in range(count)] + [self.data.test]
         return [range(start, stop) for start, stop in pairwise(edges)]
 
-    def share(self, percent: str, available: int) -> int:
-        """Number of fields in a percent of `available`."""
-        return subset_count(fraction_of(percent), available)
-
     def inputs(self, stage: str, **what: str) -> dict[str, Any]:
         """What the result of a stage depends on, with all that came before."""
         return Inputs(self, brief=False).of(stage, **what)
@@ -503,82 +295,7 @@ class Study(Settings):
         """As `inputs`, without settings at their defaults."""
         return Inputs(self, brief=True).of(stage, **what)
 
-    def versions(self, stage: str, **what: str) -> dict[str, int | str]:
-        """Versions of the kinds of result that a stage's own are of; those of its inputs stand in theirs."""
-        found: dict[str, int | str] = {stage: STAGES["sample" if stage == "draw" else stage]}
-        if stage == "generate":
-            name = self.problems[what["problem"]].pde
-            found[name] = version(PROBLEM_VERSIONS, name, type(self.make_problem(what["problem"])))
-        if stage == "train":
-            kinds = self.section(ModelId.parse(what["model"])).versioned()
-            found |= {name: version(NETWORKS, name, made) for name, made in kinds.items()}
-        if "run" in what:
-            name = self.runs[what["run"]].method
-            found[name] = version(METHOD_VERSIONS, name, load_method(name))
-        return found
-
     def digest(self, stage: str, **what: str) -> str:
         """16 hexadecimal digits of what is chosen for a stage; a setting that is new in the code, at its default, keeps them."""
         text = json.dumps(self.chosen(stage, **what), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sensor_settings(given: Any) -> SensorSettings:
-    """The settings of one observation operator. Raises InputError."""
-    if isinstance(given, SensorSettings):
-        return given
-    if not isinstance(given, Mapping):
-        raise InputError(f"{shown(given)}; accepted: settings such as {{count: 100}}, or a list of them")
-    return validated(load_kind(given.get("kind", "nodes")).Settings, given, "{count: 100}")
-
-
-def operator_of(settings: RunSettings) -> str | None:
-    """The operator that guides a run of these settings; None for methods without one."""
-    method = load_method(settings.method)
-    if not method.uses_operator:
-        return None
-    return "solver" if method.closed_form else settings.operator
-
-
-def uses_pairs(settings: RunSettings) -> bool:
-    """Whether anything that a run of these settings needs is trained on pairs."""
-    return load_method(settings.method).prior not in (None, "coefficient") or operator_of(settings) not in (None, "solver")
-
-
-def _with_operator(settings: RunSettings, name: str) -> RunSettings:
-    """The settings with the study's own operator, where they name none and one is used."""
-    given = "operator" in settings.model_fields_set or not load_method(settings.method).uses_operator
-    return settings if given else settings.model_copy(update={"operator": name})
-
-
-def _variant(base: OperatorSettings, given: Any) -> OperatorSettings:
-    """An operator with what it does not give from `base`; a network of another architecture is taken whole."""
-    if isinstance(given, OperatorSettings):
-        return given
-    if not isinstance(given, Mapping | None):
-        raise InputError(f"{shown(given)}; accepted: settings such as {{network: {{architecture: unet}}}}")
-    own, whole = dict(given or {}), base.model_dump(mode="json")
-    network = own.get("network")
-    if isinstance(network, Mapping) and network.get("architecture", base.name) != base.name:
-        del whole["network"]
-    return validated(OperatorSettings, merged(whole, own), "{network: {architecture: unet}}")
-
-
-R = TypeVar("R")
-
-
-def _below(key: str, call: Callable[..., R], *arguments: Any) -> R:
-    """What a call returns; what it refuses is told with the key above it."""
-    try:
-        return call(*arguments)
-    except SettingError as error:
-        raise error.below(key) from error
-    except InputError as error:
-        raise SettingError(f"{key}: {error}") from error
-
-
-def _check_fractions(key: str, fractions: tuple[float, ...]) -> None:
-    labels = [percent_label(fraction) for fraction in fractions]
-    if not labels or any(not 0 < fraction <= 1 for fraction in fractions) or "0" in labels or len(set(labels)) < len(labels):
-        given = ", ".join(labels) or "none"
-        raise InputError(f"{key} {list(fractions)}: percents {given}; accepted: different fractions in (0, 1], percents above 0")

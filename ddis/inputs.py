@@ -14,6 +14,7 @@ from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import SensorSettings
 from ddis.sampling.methods import load_method
 from ddis.settings import SPLITS, Case
+from ddis.versions import METHODS, NETWORKS, PROBLEMS, STAGES, version
 
 if TYPE_CHECKING:
     from ddis.config import Study
@@ -31,6 +32,21 @@ def chosen(value: Any) -> Any:
     return [chosen(part) for part in value] if isinstance(value, list | tuple) else value
 
 
+def versions_of(study: "Study", stage: str, **what: str) -> dict[str, int | str]:
+    """Versions of the kinds of result that a stage's own are of; those of its inputs stand in theirs."""
+    found: dict[str, int | str] = {stage: STAGES["sample" if stage == "draw" else stage]}
+    if stage == "generate":
+        name = study.problems[what["problem"]].pde
+        found[name] = version(PROBLEMS, name, type(study.make_problem(what["problem"])))
+    if stage == "train":
+        kinds = study.section(ModelId.parse(what["model"])).versioned()
+        found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}
+    if "run" in what:
+        name = study.runs[what["run"]].method
+        found[name] = version(METHODS, name, load_method(name))
+    return found
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A method for each stage. brief: without settings at their defaults, so that a new one in the code changes nothing."""
@@ -39,7 +55,7 @@ class Inputs:
     brief: bool
 
     def of(self, stage: str, **what: str) -> dict[str, Any]:
-        return {"stage": stage, "version": self.study.versions(stage, **what), **what, **getattr(self, stage)(**what)}
+        return {"stage": stage, "version": versions_of(self.study, stage, **what), **what, **getattr(self, stage)(**what)}
 
     def plain(self, settings: BaseModel, *without: str) -> dict[str, Any]:
         """Settings as plain values."""

@@ -1,6 +1,7 @@
 """What is told of settings that are refused: key, value, and what is accepted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +12,7 @@ from ddis.registry import Registry
 from ddis.written import as_written
 
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
 
 
 class SettingError(InputError):
@@ -22,6 +24,25 @@ class SettingError(InputError):
 
     def below(self, key: str) -> "SettingError":
         return SettingError(*(f"{key}.{refusal}" for refusal in self.refusals)) if key else self
+
+
+def below(key: str, call: Callable[..., R], *arguments: Any) -> R:
+    """What a call returns; what it refuses is told with the key above it."""
+    try:
+        return call(*arguments)
+    except SettingError as error:
+        raise error.below(key) from error
+    except InputError as error:
+        raise SettingError(f"{key}: {error}") from error
+
+
+@contextmanager
+def told(before: str, after: str = "") -> Iterator[None]:
+    """What the block refuses is told with these words around it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{before}{error}{after}") from error
 
 
 def validated(model: type[M], given: Any, example: str) -> M:

@@ -14,7 +14,7 @@ from scipy.sparse import diags, identity, kron
 from scipy.sparse.linalg import spsolve
 
 from ddis.cli import main
-from ddis.config import SPLITS, Study
+from ddis.config import Study
 from ddis.data.card import field_digests, field_statistics, repetitions, source_text
 from ddis.data.generate import Request, generate_file
 from ddis.data.hdf5 import read_attributes
@@ -24,6 +24,7 @@ from ddis.errors import InputError
 from ddis.models.normalisation import Normalisation
 from ddis.pde import make_problem
 from ddis.provenance import file_digest
+from ddis.settings import SPLITS
 from ddis.stages import card, generate
 from ddis.stages.common import load_pairs, training_normalisation
 from ddis.stages.records import input_digests, name_of

@@ -12,6 +12,7 @@ from ddis.data.store import read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
+from ddis.inputs import versions_of
 from ddis.stages import generate, sample, train
 from ddis.stages.layout import model_folder, models
 
@@ -93,9 +94,9 @@ def test_networks_from_outside_are_trained_and_sampled_with(networks):
     drawn = {run: read_samples(networks.folder / "samples" / "poisson" / "sparse" / f"{run}-100.h5") for run in networks.runs}
     assert {run: samples.attributes["operator"] for run, samples in drawn.items()} == {"own": "fno", "other": "outside"}
     assert np.isfinite(drawn["other"].coefficient).all()
-    versions = networks.versions("train", problem="poisson", model="operator-outside-100")
+    versions = versions_of(networks, "train", problem="poisson", model="operator-outside-100")
     assert len(versions["outside:Convolutions"]) == 16  # of its file
-    assert set(networks.versions("train", problem="poisson", model="prior")) == {"train", "denoiser", "outside:OneLayer"}
+    assert set(versions_of(networks, "train", problem="poisson", model="prior")) == {"train", "denoiser", "outside:OneLayer"}
 
 
 @pytest.mark.parametrize("model", ["operator-100", "operator-outside-100"])

@@ -20,6 +20,7 @@ from ddis import versions
 from ddis.config import Case, Study
 from ddis.data.store import read_pairs, read_samples
 from ddis.data.subsets import paired_subset
+from ddis.inputs import versions_of
 from ddis.models.checkpoint import load_tensors
 from ddis.observe import KINDS, load_kind
 from ddis.pde import PROBLEMS, make_problem
@@ -82,23 +83,23 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     for split in ("train", "validation", "test"):
         generate.run(study, "poisson", split)
     pairs = read_pairs(data_path(study, "poisson", "train"))
-    made = study.versions("generate", problem="poisson", split="train")
+    made = versions_of(study, "generate", problem="poisson", split="train")
     yield "generate", made, numbers(pairs.coefficient, pairs.solution)
-    yield "pairs", study.versions("pairs"), numbers(paired_subset(0.1, 1000, 0))
+    yield "pairs", versions_of(study, "pairs"), numbers(paired_subset(0.1, 1000, 0))
     for model in [*models(study, "poisson"), *(f"operator-{name}-100" for name in study.operators)]:
         train.run(study, "poisson", model)
         tensors, _ = load_tensors(model_folder(study, "poisson", model) / "weights.safetensors")
         weights = np.concatenate([np.ravel(value).view(np.float32) for _, value in sorted(tensors.items())])  # some are complex
-        yield f"train {model}", study.versions("train", problem="poisson", model=model), numbers(weights)
+        yield f"train {model}", versions_of(study, "train", problem="poisson", model=model), numbers(weights)
     for run in RUNS:
         case = Case("poisson", "sparse", run, "100")
         sample.run(study, **vars(case))
         drawn = read_samples(samples_path(study, **vars(case)))
-        yield f"sample {run}", study.versions("sample", **vars(case)), numbers(drawn.coefficient, drawn.mean)
+        yield f"sample {run}", versions_of(study, "sample", **vars(case)), numbers(drawn.coefficient, drawn.mean)
     tables.run(study)
     errors = pd.read_csv(study.folder / "tables" / "errors.csv", index_col="run")
     scores = [numbers(errors.loc[run, SCORES].dropna()) for run in RUNS]
-    yield "tables", study.versions("tables"), [value for four in scores for value in four]
+    yield "tables", versions_of(study, "tables"), [value for four in scores for value in four]
 
 
 def defaults() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -119,7 +120,7 @@ def defaults() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         found = {key: value for key, value in flat(study.inputs(stage, **what)) if key not in chosen}
         yield (
             name,
-            study.versions(stage, **what),
+            versions_of(study, stage, **what),
             {k: v for k, v in found.items() if k.partition(".")[0] in ("settings", "noise")},
         )
 

@@ -3,7 +3,7 @@
 `ddis.observe.points(xy, noise=1e-4)` and so on make them in Python; sums of them are one observation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ddis.observe.lines import Lines as lines
 from ddis.observe.nodes import Nodes as nodes
 from ddis.observe.points import Points as points
 from ddis.randomness import generator
+from ddis.refusals import shown, validated
 from ddis.registry import Registry
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "nodes",
     "points",
     "sensors_of",
+    "settings_of",
     "simulate",
 ]
 
@@ -51,6 +53,24 @@ KINDS = Registry(
         "coefficient": "ddis.observe.coefficient:Coefficient",
     },
 )
+
+
+def settings_of(given: Any) -> SensorSettings | tuple[SensorSettings, ...]:
+    """The settings of one observation operator, or of several in a list. Raises InputError."""
+    if isinstance(given, SensorSettings):
+        return given
+    if isinstance(given, list | tuple) and given:
+        return tuple(_settings_of(part) for part in given)
+    return _settings_of(given)
+
+
+def _settings_of(given: Any) -> SensorSettings:
+    if isinstance(given, SensorSettings):
+        return given
+    if not isinstance(given, Mapping):
+        problem = "empty" if given in ([], ()) else shown(given)
+        raise InputError(f"{problem}; accepted: settings such as {{count: 100}}, or a list of them")
+    return validated(load_kind(given.get("kind", "nodes")).Settings, given, "{count: 100}")
 
 
 def sensors_of(settings: SensorSettings | Sequence[SensorSettings]) -> Sensors | Joined:

@@ -32,6 +32,25 @@ def load_method(name: str) -> type[Method]:
     return METHODS.load_class(name, Method)
 
 
+def operator_of(settings: RunSettings) -> str | None:
+    """The operator that guides a run of these settings; None for methods without one."""
+    method = load_method(settings.method)
+    if not method.uses_operator:
+        return None
+    return "solver" if method.closed_form else settings.operator
+
+
+def uses_pairs(settings: RunSettings) -> bool:
+    """Whether anything that a run of these settings needs is trained on pairs."""
+    return load_method(settings.method).prior not in (None, "coefficient") or operator_of(settings) not in (None, "solver")
+
+
+def with_operator(settings: RunSettings, name: str) -> RunSettings:
+    """The settings with the study's own operator, where they name none and one is used."""
+    given = "operator" in settings.model_fields_set or not load_method(settings.method).uses_operator
+    return settings if given else settings.model_copy(update={"operator": name})
+
+
 def without_gradients() -> str:
     """Names of the methods that an operator without gradients can be used with."""
     return _named(lambda method: method.uses_operator and not method.gradients)

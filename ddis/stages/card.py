@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 
-from ddis.config import SPLITS, Study
+from ddis.config import Study
 from ddis.data.card import card_data, card_markdown, field_digests, field_statistics, repetitions
 from ddis.data.residual import discretisation_error
 from ddis.evaluation.figures.fields import pairs as pairs_figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import write_together
+from ddis.settings import SPLITS
 from ddis.stages.common import load_pairs, stage
 from ddis.stages.layout import data_path
 from ddis.yaml_text import yaml_text

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ddis.config import Case, Study
 from ddis.data.store import FIELDS
+from ddis.data.subsets import fraction_of, subset_count
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.sampling.base import Evaluations, Size
 from ddis.sampling.methods import load_method
@@ -132,7 +133,7 @@ def _reference_seconds(study: Study, problem: str, observation: str) -> float:
 
 def _tune_seconds(study: Study, problem: str, observation: str, run: str, percent: str) -> float:
     case = Case(problem, observation, run, percent)
-    fields = min(study.tuning.fields, study.share(percent, study.data.validation))
+    fields = min(study.tuning.fields, subset_count(fraction_of(percent), study.data.validation))
     return len(study.tuning.candidates[run]) * _chain_seconds(study, case, fields, 1)
 
 

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddis.config import SPLITS, Study
+from ddis.config import Study
 from ddis.errors import InputError
 from ddis.files import write_error, write_json
 from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
+from ddis.settings import SPLITS
 from ddis.stages.layout import (
     data_path,
     figure_names,

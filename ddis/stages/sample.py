@@ -20,6 +20,7 @@ from ddis.operators.solver import solved
 from ddis.posterior import spaces_of
 from ddis.provenance import peak_memory_mb
 from ddis.sampling.base import RunSettings, State
+from ddis.sampling.methods import operator_of, uses_pairs
 from ddis.stages.common import stage, training_share
 from ddis.stages.layout import data_path, samples_path
 from ddis.stages.sampler import Result, Sampler, observe
@@ -90,7 +91,7 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
     with torch.no_grad():
         flat = torch.from_numpy(result.coefficient.reshape(n * k, *own_mean.shape[1:]))
         solution = solved(sampler.parts.problem, flat).numpy().reshape(n, k, *observed.solution.shape[1:])
-    operator, spaces = study.operator_of(case.run), spaces_of(sampler.parts.problem)
+    operator, spaces = operator_of(study.runs[case.run]), spaces_of(sampler.parts.problem)
     attributes: dict[str, Any] = {
         "problem": case.problem,
         "pde": study.problems[case.problem].pde,
@@ -99,7 +100,7 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
         "prior": sampler.method.prior,
         "operator": operator,
         "percent": float(case.percent),
-        "pairs": len(training_share(study, case.percent)) if study.uses_pairs(case.run) else None,
+        "pairs": len(training_share(study, case.percent)) if uses_pairs(study.runs[case.run]) else None,
         "observation": case.observation,
         "noise": max(float(part.noise) for part in observed.placed.sensors.parts),
         "solution_std": observed.scale,

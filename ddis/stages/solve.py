@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ddis import observe, provenance
-from ddis.config import Case, Study, operator_of, uses_pairs
+from ddis.config import Case, Study
 from ddis.data.hdf5 import write_arrays
 from ddis.data.observations import Observations, read_observations
 from ddis.data.subsets import fraction_of, percent_label, percent_name
@@ -38,7 +38,7 @@ from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.result import Misfit
 from ddis.sampling.base import RunSettings
-from ddis.sampling.methods import run_settings
+from ddis.sampling.methods import operator_of, run_settings, uses_pairs, with_operator
 from ddis.stages.common import load_pairs, training_share
 from ddis.stages.records import check_writable
 from ddis.stages.sampler import parts_of
@@ -203,7 +203,7 @@ def settings_of(study: Study, problem: str, name: str, samples: int) -> RunSetti
     if samples < 2:
         raise InputError(f"samples {samples}; accepted: 2 or more, for a standard deviation")
     known = study.runs[name].model_dump() if name in study.runs else {"method": name}
-    return study.with_operator(run_settings(name, {**known, "samples": samples}))
+    return with_operator(run_settings(name, {**known, "samples": samples}), study.operator.name)
 
 
 def checked_percent(study: Study, model: Path, settings: RunSettings, run: str, percent: str | float) -> str:

@@ -9,6 +9,7 @@ from ddis.config import Case, Study
 from ddis.data.hdf5 import read_attributes
 from ddis.data.references import REFERENCES, read_references
 from ddis.data.store import Samples, read_samples
+from ddis.data.subsets import fraction_of, subset_count
 from ddis.evaluation import claims, limit, posteriors, readable
 from ddis.evaluation import table as tables
 from ddis.evaluation.posteriors import Compared
@@ -127,7 +128,7 @@ def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[S
 def notes(study: Study) -> list[str]:
     """Sizes that the table's own columns do not tell."""
     percents = sorted({case.percent for case in study.cases()}, key=float)
-    shares = ", ".join(f"{percent} %: {study.share(percent, study.data.validation)}" for percent in percents)
+    shares = ", ".join(f"{percent} %: {subset_count(fraction_of(percent), study.data.validation)}" for percent in percents)
     return [
         f"Coefficient priors saw {study.data.train} coefficients, joint priors and operators the pairs of their percent.",
         f"Validation pairs for stopping, tuning and R, by percent: {shares}.",

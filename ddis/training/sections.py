@@ -1,18 +1,20 @@
 """The sections of a configuration that say what is trained: a network, and how long. Importing them imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
+from ddis.errors import InputError
 from ddis.models.architectures import Architecture, architecture_of
 from ddis.models.architectures.fno import FNO
 from ddis.models.backbones import BACKBONES, Backbone, backbone_of
 from ddis.models.backbones.unet import UNet
-from ddis.refusals import SettingError, explain
+from ddis.refusals import SettingError, below, explain, shown, validated
 from ddis.settings import AtPercent, Settings
 from ddis.training.settings import PhysicsSettings, TrainingSettings
+from ddis.yaml_text import merged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from ddis.fields.noise import Noise
     from ddis.grid import Grid
+
+RESERVED = ("solver", "corrected")  # names of operators that no section may have
 
 
 class TrainedSettings(Settings, ABC):
@@ -118,3 +122,25 @@ class OperatorSettings(TrainedSettings):
     @property
     def finest(self) -> int:
         return self.network.finest
+
+
+def operator_variants(base: OperatorSettings, given: Mapping[str, Any]) -> dict[str, OperatorSettings]:
+    """Operators by name, each with what it does not give from `base`. Raises SettingError."""
+    for name in given:
+        if name in RESERVED or name == base.name:
+            others = ", ".join([base.name, *RESERVED])
+            raise SettingError(f"{name}: the name of another operator; accepted: other names than {others}")
+    return {name: below(name, _variant, base, part) for name, part in given.items()}
+
+
+def _variant(base: OperatorSettings, given: Any) -> OperatorSettings:
+    """A network of another architecture is taken whole."""
+    if isinstance(given, OperatorSettings):
+        return given
+    if not isinstance(given, Mapping | None):
+        raise InputError(f"{shown(given)}; accepted: settings such as {{network: {{architecture: unet}}}}")
+    own, whole = dict(given or {}), base.model_dump(mode="json")
+    network = own.get("network")
+    if isinstance(network, Mapping) and network.get("architecture", base.name) != base.name:
+        del whole["network"]
+    return validated(OperatorSettings, merged(whole, own), "{network: {architecture: unet}}")

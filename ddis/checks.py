@@ -1,0 +1,201 @@
+"""The checks of a study before anything runs: InputError with key, value and what is accepted."""
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+from ddis.data.store import open_pairs
+from ddis.data.subsets import percent_label
+from ddis.errors import InputError
+from ddis.fields.noise import RandomFieldNoise
+from ddis.inputs import chosen
+from ddis.models.ids import PARTS, ModelId
+from ddis.pde.base import Problem
+from ddis.refusals import SettingError, below, told
+from ddis.sampling.base import RunSettings
+from ddis.sampling.methods import load_method
+from ddis.settings import SPLITS
+from ddis.training.sections import RESERVED, OperatorSettings
+
+if TYPE_CHECKING:
+    from ddis.config import Study
+
+
+def check(study: "Study") -> None:
+    """Raises InputError for the first thing in a study that cannot be."""
+    check_names(study)
+    for name in study.problems:
+        check_problem(study, name)
+    for name in study.data.files:
+        check_files(study, name)
+    check_fractions("fractions", study.fractions)
+    check_training(study)
+    check_noise(study)
+    for label, run in study.runs.items():
+        check_run(study, label, run)
+    for case in study.cases():
+        with told(f"runs.{case.run}."):
+            study.runs[case.run].for_case(case.problem, case.percent)
+    check_tuning(study)
+    check_references(study)
+
+
+def check_names(study: "Study") -> None:
+    """No two results may have one file, also on disks that do not tell capitals from small letters."""
+    problems, observations, runs = list(study.problems), list(study.observations), list(study.runs)
+    figures = (problems, observations), (problems, observations, runs)
+    for kinds in ((problems,), (observations,), (runs,), (list(study.operators),), *figures):
+        found: dict[str, tuple[str, ...]] = {}
+        for names in product(*kinds):
+            other = found.setdefault("-".join(names).casefold(), names)
+            if other != names:
+                both = " and ".join("/".join(each) for each in (other, names))
+                raise InputError(f"{both} would have one file name where capitals do not count: rename one")
+
+
+def check_problem(study: "Study", name: str) -> None:
+    """A problem at the study's resolution, with each observation and each run on it."""
+    problem, size = study.make_problem(name), study.data.resolution
+    with told(f"problems.{name}: ", f" (data.resolution is {size})"):
+        problem.check(size)
+    for label in study.observations:
+        with told(f"observations.{label}: ", f" (at resolution {size})"):
+            study.observed(name, label)
+    for label, run in study.runs.items():
+        if run.problems is None or name in run.problems:
+            check_method(label, run, name, problem, size)
+
+
+def check_method(label: str, run: RunSettings, name: str, problem: Problem, size: int) -> None:
+    method = load_method(run.method)
+    if method.closed_form and not problem.has_closed_form:
+        raise InputError(
+            f"runs.{label}: method {run.method!r} needs a closed form, and problem {name!r} has none; "
+            f"set runs.{label}.problems to linear Gaussian problems, or leave the run out"
+        )
+    with told(f"runs.{label}."):
+        method(run).check(problem, size)
+        if method.prior not in (None, "coefficient"):
+            problem.check_joint(size)
+
+
+def check_files(study: "Study", name: str) -> None:
+    """The user's own files of a problem hold its fields, others in each split."""
+    if name not in study.problems:
+        unknown = ", ".join(sorted(set(study.data.files) - set(study.problems)))
+        raise InputError(f"data.files: {unknown} is no problem of the study; accepted: {', '.join(study.problems)}")
+    problem, pde = study.make_problem(name), study.problems[name].pde
+    parameters = problem.parameters.model_dump(mode="json")
+    new = {key: value for key, value in parameters.items() if key not in chosen(problem.parameters)}  # where the file is older
+    splits: dict[str, str] = {}
+    for split in SPLITS:
+        path, key = study.data_file(name, split), f"data.files.{name}.{split}"
+        assert path is not None
+        if not path.is_file():
+            raise InputError(f"{key}: no file {path} in {path.cwd()}; accepted: files of `ddis import`, docs/data.md")
+        with (
+            told(f"{key}: "),
+            open_pairs(path, problem.shapes(study.data.resolution), getattr(study.data, split)) as pairs,
+        ):
+            found = pairs.attributes
+        if (found.get("pde"), new | (found.get("parameters") or {})) != (pde, parameters):
+            raise InputError(
+                f"{key}: {path} holds {found.get('pde')} with {found.get('parameters')}, "
+                f"and problem {name!r} is {pde} with {parameters}; change problems.{name}, or import the file again"
+            )
+        if found["digest"] in splits:
+            raise InputError(f"{key}: {path} holds the same fields as {splits[found['digest']]}; splits must differ")
+        splits[found["digest"]] = split
+
+
+def check_fractions(key: str, fractions: tuple[float, ...]) -> None:
+    labels = [percent_label(fraction) for fraction in fractions]
+    if not labels or any(not 0 < fraction <= 1 for fraction in fractions) or "0" in labels or len(set(labels)) < len(labels):
+        given = ", ".join(labels) or "none"
+        raise InputError(f"{key} {list(fractions)}: percents {given}; accepted: different fractions in (0, 1], percents above 0")
+
+
+def check_training(study: "Study") -> None:
+    """What is changed at a percent, and the padding of operators."""
+    fractions = [*study.fractions, *(f for run in study.runs.values() for f in run.fractions or ())]
+    used = {percent_label(fraction) for fraction in fractions}
+    for key, section in study.sections().items():
+        pairs = PARTS.get(key, True)  # operators.NAME is trained on them, as operator is
+        for percent in section.at:
+            if not pairs or percent not in used:
+                accepted = ", ".join(sorted(used, key=float)) if pairs else "none, it sees all coefficients"
+                raise InputError(f"{key}.at.{percent}: no fraction of the study; accepted: {accepted}")
+            below(key, section.training_at, percent)
+        if isinstance(section, OperatorSettings):
+            padding = section.network.padding
+            if round(padding * study.data.resolution) >= study.data.resolution:
+                raise InputError(f"{key}.network.padding {padding}: reflects more nodes than there are")
+
+
+def check_noise(study: "Study") -> None:
+    """The diffusion's noise can be drawn on the grid of each problem."""
+    for name in study.problems if study.noise.kernel != "white" else ():
+        grid = study.make_problem(name).coefficient_space(study.data.resolution).grid
+        RandomFieldNoise(grid, study.noise.kernel, study.noise.length, study.noise.nugget)
+
+
+def check_run(study: "Study", label: str, run: RunSettings) -> None:
+    """The operator, percents and problems of a run, and the trainings that it needs."""
+    method = load_method(run.method)
+    accepted = [study.operator.name, *study.operators, "solver", *["corrected"] * method.corrects]
+    if not method.uses_operator and run.operator in RESERVED:
+        raise InputError(f"runs.{label}.operator: {run.operator}; method {run.method!r} has no operator: leave it out")
+    if method.uses_operator and run.operator not in accepted:
+        raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
+    if run.fractions is not None:
+        check_fractions(f"runs.{label}.fractions", run.fractions)
+    unknown = set(run.problems or ()) - set(study.problems)
+    if unknown:
+        raise InputError(f"runs.{label}.problems: {', '.join(sorted(unknown))}; accepted: {', '.join(study.problems)}")
+    for percent in study.percents(label):
+        for model in map(ModelId.parse, study.models_of(label, percent)):
+            check_physics(study, label, run, model)
+            batch, count = study.training(model).batch, study.training_processes
+            if batch % count:
+                raise InputError(
+                    f"{study.section_name(model)}.training.batch {batch}: cannot be divided among training_processes {count}; "
+                    f"accepted: multiples of {count}"
+                )
+    with told(f"runs.{label}."):
+        run.check_cases(list(study.problems), study.percents(label))
+
+
+def check_physics(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:
+    """An operator is not to be trained with terms that a problem of the run does not have."""
+    section = study.section(model)
+    if not isinstance(section, OperatorSettings) or section.physics is None:
+        return
+    for name in run.problems or study.problems:
+        problem = study.make_problem(name)
+        try:
+            section.physics.check(problem, problem.solution_space(study.data.resolution).grid)
+        except SettingError as error:
+            reason = error.below(f"{study.section_name(model)}.physics")
+            raise InputError(f"{reason} for problem {name!r}, or runs.{label}.problems without it") from error
+
+
+def check_tuning(study: "Study") -> None:
+    for name in study.tuning.candidates:
+        if name not in study.runs or load_method(study.runs[name].method).tuned is None:
+            raise InputError(f"tuning.candidates: {name!r} is not a run with a weight; runs: {', '.join(study.runs)}")
+
+
+def check_references(study: "Study") -> None:
+    if study.references is None:
+        return
+    wanted, fields = study.references.problems or (), study.references.fields
+    if fields is not None and fields > study.data.test:
+        raise InputError(f"references.fields {fields}; accepted: at most data.test, {study.data.test}, or null for all")
+    if set(wanted) - set(study.problems):
+        unknown = ", ".join(sorted(set(wanted) - set(study.problems)))
+        raise InputError(f"references.problems: {unknown}; accepted: {', '.join(study.problems)}")
+    for name in wanted:
+        if not study.has_reference(name):
+            raise InputError(
+                f"references.problems: {name} has no reference with likelihood {study.references.likelihood}: its coefficient "
+                "is no known map of a Gaussian field; leave it out"
+            )
