@@ -36,8 +36,9 @@ def versions_of(study: "Study", stage: str, **what: str) -> dict[str, int | str]
     """Versions of the kinds of result that a stage's own are of; those of its inputs stand in theirs."""
     found: dict[str, int | str] = {stage: STAGES["sample" if stage == "draw" else stage]}
     if stage == "generate":
+        problem = study.make_problem(what["problem"])
         name = study.problems[what["problem"]].pde
-        found[name] = version(PROBLEMS, name, type(study.make_problem(what["problem"])))
+        found[name] = version(PROBLEMS, name, type(problem))
     if stage == "train":
         kinds = study.section(ModelId.parse(what["model"])).versioned()
         found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}
