@@ -35,16 +35,7 @@ from ddis.references.kinds import kind_of
 from ddis.refusals import SettingError, below, explain, shown, text_keys
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import load_method, operator_of, run_settings, uses_pairs, with_operator
-from ddis.settings import (
-    Case,
-    DataSettings,
-    Name,
-    NoiseSettings,
-    ProblemSettings,
-    ReferenceSettings,
-    Settings,
-    TuningSettings,
-)
+from ddis.settings import Case, DataSettings, Name, NoiseSettings, ProblemSettings, ReferenceSettings, Settings, TuningSettings
 from ddis.training.diffusion import DiffusionSettings
 from ddis.training.sections import OperatorSettings, PriorSettings, TrainedSettings, operator_variants
 from ddis.training.settings import TrainingSettings

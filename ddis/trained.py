@@ -86,8 +86,12 @@ def untrained(study: Study, problem: str, model: ModelId, normalisation: Mapping
     if model.part == OPERATOR:
         settings = study.operator_section(model)
         return NeuralOperator(settings.network, (coefficient, solution), normalisation["coefficient"], normalisation["solution"])
-    channels = coefficient.channels + (solution.channels if model.percent else 0)
-    return study.prior_section(model).build(channels, coefficient.grid)
+    return study.prior_section(model).build(prior_channels((coefficient, solution), model), coefficient.grid)
+
+
+def prior_channels(spaces: tuple[Space, Space], model: ModelId) -> int:
+    """Channels of a prior's fields: of the coefficient, and of a joint prior of the solution."""
+    return spaces[0].channels + (spaces[1].channels if model.percent else 0)
 
 
 def load_network(study: Study, problem: str, model: str, device: torch.device) -> Trained:

@@ -10,6 +10,7 @@ from ddis.cli import main
 from ddis.config import Study
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.stages import cost, layout, measure
+from ddis.trained import untrained
 from ddis.training import physics
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -105,5 +106,5 @@ def test_the_operator_of_the_paper_has_its_published_size():
     study = Study.load(Path(__file__).parents[1] / "config" / "paper.yaml")
     units = measure.example(study, "poisson")
     with torch.device("meta"):
-        operator = measure.build(study, "poisson", ModelId.parse("operator-100"), units)
+        operator = untrained(study, "poisson", ModelId.parse("operator-100"), units.scales)
     assert sum(p.numel() for p in operator.parameters()) == 34_653_889  # published: 34.65M

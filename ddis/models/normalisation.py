@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddis.errors import InputError
 from ddis.grid import Space
 from ddis.lazy import torch
 from ddis.models.denoiser import SIGMA_DATA
@@ -36,7 +37,7 @@ class Normalisation:
     def of(cls, fields: np.ndarray, space: Space | None = None) -> Normalisation:
         """Statistics over fields [N, *shape] and the nodes of the domain, by channel; space: theirs (default: one channel).
 
-        Raises ValueError for constant fields.
+        Raises InputError for constant fields.
         """
         if space is not None and space.grid.mask is not None:
             fields = fields[..., space.grid.mask]
@@ -46,16 +47,12 @@ class Normalisation:
             return cls(*(np.reshape([getattr(part, name) for part in parts], shape).tolist() for name in ("mean", "std")))
         mean, std = float(np.mean(fields, dtype=np.float64)), float(np.std(fields, dtype=np.float64))
         if not std > 0:
-            raise ValueError(f"fields are constant (standard deviation {std}); nothing can be learned from them")
+            raise InputError(f"fields are constant (standard deviation {std}); nothing can be learned from them")
         return cls(mean, std)
-
-    @classmethod
-    def centred(cls, fields: np.ndarray, space: Space | None = None) -> Normalisation:
-        """The same with mean 0, as in a closed form."""
-        return cls.of(fields, space).without_mean
 
     @property
     def without_mean(self) -> Normalisation:
+        """The same with mean 0, as in a closed form."""
         return Normalisation((0 * np.asarray(self.mean)).tolist(), self.std)
 
     @property
@@ -81,7 +78,7 @@ def _value(number: Any, like: Tensor | None = None) -> Any:
 def normalisation(problem: Problem, kind: str, fields: np.ndarray) -> Normalisation:
     """That of the array that a kind is of, [N, *shape]; `free`: of the free fields of coefficients, see `Problem.relax`.
 
-    Raises ValueError for constant fields.
+    Raises InputError for constant fields.
     """
     assert problem.resolution is not None
     coefficient, solution = problem.spaces(problem.resolution)
@@ -94,6 +91,6 @@ def statistics(problem: Problem, read: Callable[[str], np.ndarray]) -> dict[str,
     """By kind, as JSON; without constant fields. read: gives an array by name."""
     found = {}
     for kind, name in KINDS.items():
-        with suppress(ValueError):
+        with suppress(InputError):
             found[kind] = asdict(normalisation(problem, kind, read(name)))
     return found

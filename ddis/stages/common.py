@@ -114,7 +114,7 @@ def load_pairs(study: Study, problem: str, split: str) -> Pairs:
 def training_normalisation(study: Study, problem: str, kind: str) -> Normalisation:
     """Mean and standard deviation of the training split, see `ddis.models.normalisation`. Raises InputError.
 
-    It is read whole only if it is from before they stood in its file, or constant, which raises ValueError.
+    It is read whole only if it is from before they stood in its file, or constant.
     """
     attributes = read_attributes(data_path(study, problem, "train"), PAIRS)
     _check_configuration(study, problem, "train", attributes)

@@ -5,13 +5,11 @@ the batch. What does not fit is not run.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,12 +32,12 @@ from ddis.sampling.base import Evaluations, Method, Size
 from ddis.sampling.methods import load_method
 from ddis.stages.common import resolve_device
 from ddis.stages.needs import JACOBIAN_FIELDS, TENSORS
-from ddis.stages.train import operator_loss
-from ddis.trained import noise_of, untrained
+from ddis.timing import PATIENCE, clock, free_memory, kept_bytes, seconds_of
+from ddis.trained import noise_of, prior_channels, untrained
 from ddis.training.acceleration import accelerate
 from ddis.training.loop import Trainer
 
-PATIENCE, LONGEST = 2.0, 10.0  # seconds that a step is meant to take here, and that a first one may take
+LONGEST = 10.0  # seconds that a first step may take; later ones are meant to take `PATIENCE`
 SHARE = 0.5  # of the free memory
 COPIES = 6  # of the weights in a training: they, their gradient, two of Adam, the average and the best one
 EXAMPLES = 8  # fields that units are estimated on
@@ -76,34 +74,9 @@ class Example:
     solution: Normalisation
     solve: float
 
-
-def free_memory(device: torch.device) -> int:
-    """Bytes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    known = Path("/proc/meminfo")
-    if known.is_file():
-        lines = dict(line.split(":", 1) for line in known.read_text(encoding="ascii").splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def clock(device: torch.device) -> float:
-    """The time when all work so far is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
-    """Of a call; of the second, if the first was short: it made what later ones find."""
-    for _ in range(2):
-        begin = clock(device)
-        call()
-        seconds = clock(device) - begin
-        if seconds > PATIENCE:
-            break
-    return seconds
+    @property
+    def scales(self) -> dict[str, Normalisation]:
+        return {"coefficient": self.coefficient, "solution": self.solution}
 
 
 def example(study: Study, name: str) -> Example:
@@ -117,40 +90,18 @@ def example(study: Study, name: str) -> Example:
     return Example(problem, Normalisation.of(free, spaces[0]), Normalisation.of(u.numpy(), spaces[1]), seconds)
 
 
-def kept_bytes(call: Callable[[], Tensor], network: nn.Module) -> float:
-    """Bytes of the tensors that a call keeps for its gradient, without the weights."""
-    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    found: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        out = call()
-    del out
-    return float(sum(found.values()))
-
-
-def build(study: Study, name: str, model: ModelId, units: Example) -> nn.Module:
-    """An untrained network of a problem."""
-    return untrained(study, name, model, {"coefficient": units.coefficient, "solution": units.solution})
-
-
 def network_cost(study: Study, name: str, model: ModelId, units: Example) -> NetworkCost:
     """Parameters, memory and times of a network, and of a step of its training."""
     device, training = resolve_device(study.device), study.training(model)
     with torch.device("meta"):  # no memory
-        network = build(study, name, model, units)
+        network = untrained(study, name, model, units.scales)
     parameters, free = sum(p.numel() for p in network.parameters()), SHARE * free_memory(device)
     weights = COPIES * 4 * parameters
     values = max(math.prod(shape) for shape in units.problem.shapes(study.data.resolution))
     guess = TENSORS * 4 * study.section(model).finest * values
     if weights + guess > free:
         return NetworkCost(network, parameters, guess, None, Timed(weights + training.batch * guess, batch=training.batch))
-    network = build(study, name, model, units).to(device)
+    network = untrained(study, name, model, units.scales).to(device)
     kept = kept_bytes(lambda: evaluate(study, network, model, units, 1), network)
 
     def step(fields: int) -> Callable[[], Any]:
@@ -166,18 +117,13 @@ def network_cost(study: Study, name: str, model: ModelId, units: Example) -> Net
     return NetworkCost(network, parameters, kept, forward, timed)
 
 
-def channels(model: ModelId, units: Example, resolution: int) -> int:
-    coefficient, solution = units.problem.spaces(resolution)
-    return coefficient.channels + (solution.channels if model.percent else 0)
-
-
 def evaluate(study: Study, network: nn.Module, model: ModelId, units: Example, fields: int) -> Tensor:
     """One evaluation of random fields."""
     device, size = next(network.parameters()).device, study.data.resolution
     space = units.problem.coefficient_space(size)
     if isinstance(network, NeuralOperator):
         return network.forward_normalised(torch.randn(fields, *space.shape, device=device))
-    x = torch.randn(fields, channels(model, units, size), *space.grid.shape, device=device)
+    x = torch.randn(fields, prior_channels(units.problem.spaces(size), model), *space.grid.shape, device=device)
     denoised: Tensor = network(x, torch.ones(fields, device=device))
     return denoised
 
@@ -190,9 +136,10 @@ def trainer(study: Study, name: str, network: nn.Module, model: ModelId, units: 
     if isinstance(network, NeuralOperator):
         a = units.problem.sample_coefficients(range(fields), size, study.seed).float()
         pairs = units.coefficient.normalise(a).to(device), torch.randn(fields, *spaces[1].shape, device=device)
-        loss, part = operator_loss(study, name, model, network, pairs, pairs[0], fields), "network"
+        settings = study.operator_section(model)
+        loss, part = settings.training_loss(network, pairs, pairs[0], units.problem, study.seed, fields), "network"
     else:
-        x = torch.randn(fields, channels(model, units, size), *spaces[0].grid.shape, device=device)
+        x = torch.randn(fields, prior_channels(units.problem.spaces(size), model), *spaces[0].grid.shape, device=device)
         noise = noise_of(study.noise, spaces[0].grid.basis, model.white)
         loss, part = study.prior_section(model).training_loss(network, x, noise, study.seed, 0), "backbone"
     accelerate(getattr(network, part), training)
@@ -295,8 +242,7 @@ def untrained_prior(study: Study, method: Method[Any], network: NetworkCost | No
     problem, space = units.problem, units.problem.coefficient_space(study.data.resolution)
     noise = noise_of(study.noise, space.grid.basis, method.noise == "white")
     if method.closed_form:
-        centred = replace(units.coefficient, mean=(0 * np.asarray(units.coefficient.mean)).tolist())
-        return (gaussian if problem.is_gaussian else mixture)(problem, noise, centred)
+        return (gaussian if problem.is_gaussian else mixture)(problem, noise, units.coefficient.without_mean)
     mean, spectrum = torch.zeros(space.shape, dtype=torch.float64), torch.ones(space.shape, dtype=torch.float64)
     if network is None:
         return of_spectrum(space.grid.basis, mean, spectrum, units.coefficient, noise)

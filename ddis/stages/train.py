@@ -14,30 +14,25 @@ from torch import Tensor, nn
 
 from ddis.config import Study
 from ddis.data.store import FIELDS, Pairs
-from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.files import write_csv, write_json
-from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
-from ddis.models.denoiser import GaussianDenoiser
 from ddis.models.ids import OPERATOR, ModelId
-from ddis.models.normalisation import Normalisation
+from ddis.models.normalisation import KINDS, Normalisation, normalisation
 from ddis.models.operator import NeuralOperator
-from ddis.operators.error import operator_error_model
 from ddis.progress import Progress
 from ddis.randomness import generator
+from ddis.refusals import told
 from ddis.signals import Stopped, StopRequest
 from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
 from ddis.stages.layout import data_path, model_folder
 from ddis.tracking import Shapes, StageRun
-from ddis.trained import noise_of, untrained
-from ddis.training import denoising, physics, regression
+from ddis.trained import noise_of, prior_channels, untrained
+from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
-from ddis.training.distributed import Loss, Ranks, processes
+from ddis.training.distributed import Ranks, processes
 from ddis.training.loop import Record, Trainer
-
-SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @dataclasses.dataclass
@@ -83,7 +78,10 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         best = job.trainer.average
         best.load_state_dict(job.trainer.best)
         if isinstance(best, NeuralOperator):
-            information |= operator_error(study, problem, named.percent, best)
+            validation, share = load_pairs(study, problem, "validation"), validation_share(study, named.percent)
+            a, u = (torch.from_numpy(field[share]) for field in (validation.coefficient, validation.solution))
+            basis = study.make_problem(problem).solution_space(study.data.resolution).grid.basis
+            information |= regression.held_out_error(best, a, u, basis)
         else:
             information["spectrum"] = None if job.spectrum is None else job.spectrum.tolist()
         if named.part == "prior":
@@ -105,8 +103,7 @@ def signature(study: Study, problem: str, model: ModelId) -> tuple[Shapes, Shape
     coefficient, solution = study.make_problem(problem).spaces(study.data.resolution)
     if model.part == OPERATOR:
         return {"coefficient": (-1, *coefficient.shape)}, {"solution": (-1, *solution.shape)}
-    channels = coefficient.channels + (solution.channels if model.percent else 0)
-    fields = (-1, channels, *coefficient.grid.shape)
+    fields = (-1, prior_channels((coefficient, solution), model), *coefficient.grid.shape)
     return {"x_t": fields, "sigma": (-1,)}, {"x0_hat": fields}
 
 
@@ -162,6 +159,12 @@ def diffusion_noise(study: Study, problem: str, model: ModelId) -> tuple[Basis, 
     return modes, noise_of(study.noise, modes, model.white)
 
 
+def scale(study: Study, problem: str, pairs: Pairs, kind: str, rows: np.ndarray | slice) -> Normalisation:
+    """Of the training fields that a model may see; kind: see `ddis.models.normalisation`."""
+    with told(f"{problem} {KINDS[kind]}: "):
+        return normalisation(study.make_problem(problem), kind, getattr(pairs, KINDS[kind])[rows])
+
+
 def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
     """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields."""
     made = study.make_problem(problem)
@@ -176,18 +179,17 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
         values = torch.from_numpy(getattr(pairs, name)[which])
         return made.relax(values) if name == "coefficient" else values
 
-    normalisation = {
-        name: normalisation_of(fields(train, name, rows).numpy(), f"{problem} {name}", spaces[name]) for name in names
-    }
+    kinds = {"coefficient": "free", "solution": "solution"}
+    scales = {name: scale(study, problem, train, kinds[name], rows) for name in names}
 
     def stacked(pairs: Pairs, which: np.ndarray) -> Tensor:
-        parts = {name: normalisation[name].normalise(fields(pairs, name, which)) for name in names}
+        parts = {name: scales[name].normalise(fields(pairs, name, which)) for name in names}
         return torch.cat([spaces[name].channelled(part) for name, part in parts.items()], dim=1).float().to(device)
 
     data, held = stacked(train, rows), stacked(validation, held_out)
     modes, noise = diffusion_noise(study, problem, model)
     settings, training = study.prior_section(model), study.training(model)
-    network, average = (untrained(study, problem, model, normalisation).to(device) for _ in range(2))
+    network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
     accelerate(network.get_submodule("backbone"), training)
     trainer = Trainer(
         network,
@@ -202,29 +204,31 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)
     spectrum = modes.forward(free).var(dim=0) if alone else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
-    return Job(trainer, normalisation, sizes, spectrum)
+    return Job(trainer, scales, sizes, spectrum)
 
 
 def operator_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
     """Training of an operator on the pairs of a percent. The coefficient is normalised with all (unpaired) coefficients."""
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     rows, held_out = training_share(study, model.percent), validation_share(study, model.percent)
-    spaces = study.make_problem(problem).spaces(study.data.resolution)
-    coefficient = normalisation_of(train.coefficient, f"{problem} coefficient", spaces[0])
-    solution = normalisation_of(train.solution[rows], f"{problem} solution", spaces[1])
+    made = study.make_problem(problem)
+    coefficient = scale(study, problem, train, "coefficient", slice(None))
+    solution = scale(study, problem, train, "solution", rows)
 
     def normalised(pairs: Pairs, which: np.ndarray) -> tuple[Tensor, Tensor]:
         a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
         return coefficient.normalise(a).to(device), solution.normalise(u).to(device)
 
     settings, training = study.operator_section(model), study.training(model)
+    spaces = made.spaces(study.data.resolution)
     network, average = (NeuralOperator(settings.network, spaces, coefficient, solution).to(device) for _ in range(2))
     accelerate(network.network, training)
-    coefficients = coefficient.normalise(torch.from_numpy(train.coefficient)).to(device) if settings.physics else None
+    pairs = normalised(train, rows)
+    coefficients = coefficient.normalise(torch.from_numpy(train.coefficient)).to(device) if settings.physics else pairs[0]
     places = ranks.places(training.batch)
     trainer = Trainer(
         network,
-        operator_loss(study, problem, model, network, normalised(train, rows), coefficients, training.batch, places),
+        settings.training_loss(network, pairs, coefficients, made, study.seed, training.batch, places),
         regression.validation_loss(*normalised(validation, held_out)),
         len(rows),
         training,
@@ -236,66 +240,13 @@ def operator_job(study: Study, problem: str, model: ModelId, device: torch.devic
     return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
 
 
-def operator_loss(
-    study: Study,
-    problem: str,
-    model: ModelId,
-    network: NeuralOperator,
-    pairs: tuple[Tensor, Tensor],
-    coefficients: Tensor | None,
-    batch: int,
-    places: slice = slice(None),
-) -> Loss:
-    """The loss of an operator's training on normalised pairs, and on other coefficients where its settings say so."""
-    settings = study.operator_section(model).physics
-    if settings is None or coefficients is None:
-        return regression.training_loss(network, *pairs)
-    made = study.make_problem(problem)
-    equation = physics.Equation(made, made.solution_space(study.data.resolution).grid, settings)
-    return physics.training_loss(network, pairs, coefficients, equation, study.seed, batch, places)
-
-
-def normalisation_of(fields: np.ndarray, name: str, space: Space) -> Normalisation:
-    try:
-        return Normalisation.of(fields, space)
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from error
-
-
-def operator_error(study: Study, problem: str, percent: str, operator: NeuralOperator) -> dict[str, Any]:
-    """The operator's own error on the held-out pairs of its share: relative, variance per node, and `operator_error_model`."""
-    validation, rows = load_pairs(study, problem, "validation"), validation_share(study, percent)
-    device = next(operator.parameters()).device
-    a = operator.coefficient.normalise(torch.from_numpy(validation.coefficient[rows])).to(device)
-    u = operator.solution.normalise(torch.from_numpy(validation.solution[rows])).to(device)
-    errors, u = regression.prediction_errors(operator, a, u).cpu(), u.cpu()
-    modes = study.make_problem(problem).solution_space(study.data.resolution).grid.basis
-    gain, spectrum = operator_error_model(u + errors, u, modes)
-    return {
-        "relative_error": float((errors.flatten(1).norm(dim=1) / u.flatten(1).norm(dim=1)).mean()),
-        "error_variance": float((errors**2).mean()),
-        "error_gain": gain.tolist(),
-        "error_spectrum": spectrum.tolist(),
-    }
-
-
 def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> list[dict[str, float]]:
-    """Mean squared error per node of the trained denoiser and of the optimal one, per noise level, on validation coefficients.
-
-    The optimal denoiser is that of a Gaussian with the problem's own spectrum, or with the empirical one if the problem has no
-    closed form (then it is the best linear denoiser).
-    """
+    """`denoising.quality` on validation coefficients, with the problem's own spectrum, or else the empirical one."""
     made, normalisation = study.make_problem(problem), job.normalisation["coefficient"]
-    modes, noise = diffusion_noise(study, problem, ModelId("prior"))
     spectrum = made.prior_spectrum(study.data.resolution)
     spectrum = job.spectrum if spectrum is None else spectrum * (1 / normalisation.unit) ** 2
     assert spectrum is not None
-    optimal = GaussianDenoiser(modes, spectrum, noise.spectrum(modes))
-    device = next(denoiser.parameters()).device
     fields = made.relax(torch.from_numpy(load_pairs(study, problem, "validation").coefficient[:256]))
-    data = made.coefficient_space(study.data.resolution).channelled(normalisation.normalise(fields)).to(device)
-    errors = denoising.denoising_errors([denoiser, optimal], data, noise, SIGMAS, study.seed)
-    return [
-        {"sigma": s, "error": float(own), "optimal_error": float(best), "excess": float(own / best - 1)}
-        for s, (own, best) in zip(SIGMAS, errors, strict=True)
-    ]
+    data = made.coefficient_space(study.data.resolution).channelled(normalisation.normalise(fields))
+    data = data.to(next(denoiser.parameters()).device)
+    return denoising.quality(denoiser, data, spectrum, *diffusion_noise(study, problem, ModelId("prior")), study.seed)

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
-from ddis.models.denoiser import SIGMA_DATA, Denoiser, per_field
+from ddis.models.denoiser import SIGMA_DATA, Denoiser, GaussianDenoiser, per_field
 from ddis.randomness import generator
 
 VALIDATION_DRAWS = 256
+SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # levels of `quality`
 
 
 def loss_weight(sigma: Tensor) -> Tensor:
@@ -80,3 +82,16 @@ def denoising_errors(
             x_t = x + level * noise.sample(tuple(x.shape), generators, x.device).to(x)
             totals[row] += [float(((d(x_t, sigma) - x) ** 2).mean(dtype=torch.float64)) * len(x) for d in denoisers]
     return totals / len(data)
+
+
+def quality(denoiser: nn.Module, data: Tensor, spectrum: Tensor, basis: Basis, noise: Noise, seed: int) -> list[dict[str, float]]:
+    """Mean squared error per node on normalised fields [N, C, *nodes], by noise level, beside that of the optimal denoiser.
+
+    The optimal one is that of a Gaussian with this spectrum, or where the fields are not Gaussian the best linear one.
+    """
+    optimal = GaussianDenoiser(basis, spectrum, noise.spectrum(basis))
+    errors = denoising_errors([denoiser, optimal], data, noise, SIGMAS, seed)
+    return [
+        {"sigma": s, "error": float(own), "optimal_error": float(best), "excess": float(own / best - 1)}
+        for s, (own, best) in zip(SIGMAS, errors, strict=True)
+    ]

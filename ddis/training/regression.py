@@ -1,12 +1,15 @@
 """Training of operators: relative l2 loss on normalised pairs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddis.fields.bases import Basis
 from ddis.models.operator import NeuralOperator
+from ddis.operators.error import operator_error_model
 
 
 def relative_l2(prediction: Tensor, target: Tensor) -> Tensor:
@@ -43,3 +46,17 @@ def prediction_errors(model: NeuralOperator, coefficient: Tensor, solution: Tens
     """Errors G_φ(a) - u [N, *shape] on normalised pairs."""
     pieces = zip(coefficient.split(batch), solution.split(batch), strict=True)
     return torch.cat([model.forward_normalised(a) - u for a, u in pieces])
+
+
+def held_out_error(model: NeuralOperator, coefficient: Tensor, solution: Tensor, basis: Basis) -> dict[str, Any]:
+    """The error on held-out pairs [N, *shape] in physical units: relative, variance per node, and `operator_error_model`."""
+    device = next(model.parameters()).device
+    a, u = model.coefficient.normalise(coefficient).to(device), model.solution.normalise(solution).to(device)
+    errors, u = prediction_errors(model, a, u).cpu(), u.cpu()
+    gain, spectrum = operator_error_model(u + errors, u, basis)
+    return {
+        "relative_error": float((errors.flatten(1).norm(dim=1) / u.flatten(1).norm(dim=1)).mean()),
+        "error_variance": float((errors**2).mean()),
+        "error_gain": gain.tolist(),
+        "error_spectrum": spectrum.tolist(),
+    }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from ddis.fields.noise import Noise
     from ddis.grid import Grid
+    from ddis.models.operator import NeuralOperator
+    from ddis.pde.base import Problem
 
 RESERVED = ("solver", "corrected")  # names of operators that no section may have
 
@@ -107,6 +109,25 @@ class OperatorSettings(TrainedSettings):
     @classmethod
     def _chosen(cls, given: Any) -> Architecture:
         return architecture_of(given)
+
+    def training_loss(
+        self,
+        network: "NeuralOperator",
+        pairs: "tuple[Tensor, Tensor]",
+        coefficients: "Tensor",
+        problem: "Problem",
+        seed: int,
+        batch: int,
+        places: slice = slice(None),
+    ) -> "Callable[[np.ndarray, int], Tensor]":
+        """The loss of a step on normalised pairs [N, *shape], and on others of the coefficients where `physics` says so."""
+        from ddis.training import physics, regression
+
+        if self.physics is None:
+            return regression.training_loss(network, *pairs)
+        assert problem.resolution is not None
+        equation = physics.Equation(problem, problem.solution_space(problem.resolution).grid, self.physics)
+        return physics.training_loss(network, pairs, coefficients, equation, seed, batch, places)
 
     @property
     def name(self) -> str:
