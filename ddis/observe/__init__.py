@@ -3,8 +3,10 @@
 `ddis.observe.points(xy, noise=1e-4)` and so on make them in Python; sums of them are one observation.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from ddis.observe.points import Points as points
 from ddis.randomness import generator
 from ddis.refusals import shown, validated
 from ddis.registry import Registry
+
+if TYPE_CHECKING:
+    from ddis.pde.base import Problem
 
 __all__ = [
     "KINDS",
@@ -81,17 +86,19 @@ def sensors_of(settings: SensorSettings | Sequence[SensorSettings]) -> Sensors |
 
 
 def simulate(
-    sensors: Sensors | Joined, solution: Any, coefficient: Any = None, seed: int = 0, **grid: Any
+    sensors: Sensors | Joined, solution: Any, coefficient: Any = None, seed: int = 0, problem: Problem | None = None
 ) -> NDArray[np.float64]:
     """Values [m] that the sensors would give of one field [*shape], with their noise; for trying things out.
 
-    grid: `problem`, which says where the nodes are; without it they are those of the unit square, boundary included.
+    problem: says where the nodes are; None: they are those of the unit square, boundary included.
     Raises InputError for fields that are not those of the grid, and for a coefficient that is observed and not given.
     """
     u = torch.as_tensor(solution, dtype=torch.float64)
     a = None if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
-    problem = grid.get("problem")
-    spaces = (Space(square(len(u))),) * 2 if problem is None else problem.spaces(problem.resolution)[::-1]
+    if problem is None or problem.resolution is None:
+        spaces = (Space(square(len(u))),) * 2
+    else:
+        spaces = problem.solution_space(problem.resolution), problem.coefficient_space(problem.resolution)
     for name, field, space in zip(("solution", "coefficient"), (u, a), spaces, strict=True):
         if field is not None and tuple(field.shape) != space.shape:
             raise InputError(f"{name} of shape {tuple(field.shape)}; accepted: one field {space.shape}, or another `problem`")
