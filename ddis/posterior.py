@@ -33,7 +33,7 @@ from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 from ddis.randomness import Generators, generator
 from ddis.result import Drawn, Result, Spent, misfit_of
-from ddis.sampling.base import Batch, Cost, ErrorChoice, Method, State
+from ddis.sampling.base import Batch, Cost, ErrorChoice, Method, State, last_state
 from ddis.sampling.methods import correcting, load_method, run_settings, without_gradients
 
 _log = logging.getLogger(__name__)
@@ -235,8 +235,7 @@ class Posterior:
             for state in method.sample(batch, prepared):
                 if each_step is not None:
                     each_step(start + len(batch.generators) * state.step // state.steps)
-            assert state is not None
-            states.append(state)
+            states.append(last_state(state, batch, method.settings.method))
         return Drawn(torch.cat([state.x0 for state in states]), states[0].mean, states[0].std, cost)
 
     def sample(self, method: str = "ddis-gn", samples: int = 64, seed: int = 0, **settings: Any) -> Result:

@@ -49,6 +49,8 @@ class Registry:
         made = self.load(name)
         if not (isinstance(made, type) and issubclass(made, base)):
             raise InputError(f"{self.kind} {name!r} is no subclass of {base.__module__}.{base.__qualname__}")
+        if missing := sorted(getattr(made, "__abstractmethods__", ())):
+            raise InputError(f"{self.kind} {name!r} does not define {', '.join(missing)}")
         return made
 
 

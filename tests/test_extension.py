@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from outside import Convolutions
 
 import ddis
 from ddis.config import Study
@@ -12,7 +13,12 @@ from ddis.data.store import read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
+from ddis.grid import Space, square
 from ddis.inputs import versions_of
+from ddis.models.edm import EDMDenoiser
+from ddis.models.normalisation import Normalisation
+from ddis.models.operator import NeuralOperator
+from ddis.sampling.base import Method, RunSettings, State
 from ddis.stages import generate, sample, train
 from ddis.stages.layout import model_folder, models
 
@@ -55,6 +61,56 @@ def test_parameters_of_an_outside_problem_are_checked():
         Study.load(wrong)
     with pytest.raises(InputError, match=r"pde 'nowhere:Thing' cannot be loaded"):
         Study.load({**CONFIGURATION, "problems": {"screened": {"pde": "nowhere:Thing"}}})
+
+
+class Unfinished(Method[RunSettings]):
+    """A method that does not say how it samples."""
+
+
+class Silent(Unfinished):
+    """A method that yields nothing."""
+
+    def sample(self, batch, prepared):
+        yield from ()
+
+
+class Few(Unfinished):
+    """A method that yields one sample, however many chains there are."""
+
+    def sample(self, batch, prepared):
+        yield State(1, 1, 0.0, batch.mean[None].float())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Unfinished", r"'test_extension:Unfinished' does not define sample"),
+        ("Silent", r"Silent: yields no state; accepted: x0 of shape \(3, 8, 8\), one per chain"),
+        ("Few", r"Few: yields samples of shape \(1, 8, 8\); accepted: x0 of shape \(3, 8, 8\)"),
+    ],
+)
+def test_a_method_from_outside_that_is_unfinished_is_refused(name, message):
+    problem = ddis.problem("poisson", resolution=8)
+    posterior = ddis.Posterior(problem, ddis.prior.gaussian(problem), None, ddis.observe.nodes([20]), [0.0])
+    with pytest.raises(InputError, match=message):
+        posterior.sample(f"test_extension:{name}", samples=3)
+
+
+class Shrinking(Convolutions):
+    """An architecture whose output has fewer nodes than its input."""
+
+    def build(self, coefficient, solution):
+        return torch.nn.Conv2d(coefficient.channels, solution.channels, 3)
+
+
+def test_networks_that_change_the_nodes_are_refused():
+    fields, unit = torch.zeros(2, 8, 8), Normalisation(0.0, 1.0)
+    network = NeuralOperator(Shrinking(architecture="test_extension:Shrinking"), (Space(square(8)),) * 2, unit, unit)
+    with pytest.raises(InputError, match=r"Shrinking: shape \(2, 1, 6, 6\) from \(2, 1, 8, 8\); accepted: \(2, 1, 8, 8\)"):
+        network(fields)
+    denoiser = EDMDenoiser(lambda x, c_noise: x[:, :1])
+    with pytest.raises(InputError, match=r"backbone: shape \(2, 1, 8, 8\) from \(2, 2, 8, 8\)"):
+        denoiser(torch.zeros(2, 2, 8, 8), torch.ones(2))
 
 
 SHORT = {"training": {"steps": 4, "batch": 8, "warmup": 1, "validate_every": 2}}

@@ -6,6 +6,7 @@ and table 1; with noise of another spectrum than white as in FunDPS, arXiv 2505.
 
 from torch import Tensor, nn
 
+from ddis.errors import InputError
 from ddis.models.denoiser import SIGMA_DATA, per_field
 
 
@@ -20,4 +21,7 @@ class EDMDenoiser(nn.Module):
         s = per_field(sigma.to(x_t.dtype), x_t)
         total = s**2 + SIGMA_DATA**2
         c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
-        return c_skip * x_t + c_out * self.backbone(c_in * x_t, sigma.log() / 4)
+        out = self.backbone(c_in * x_t, sigma.log() / 4)
+        if out.shape != x_t.shape:
+            raise InputError(f"backbone: shape {tuple(out.shape)} from {tuple(x_t.shape)}; accepted: the same")
+        return c_skip * x_t + c_out * out

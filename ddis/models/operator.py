@@ -51,7 +51,13 @@ class NeuralOperator(nn.Module):
         pads = [round(share * size) for share, size in zip(self.padding, sizes, strict=True)]
         if any(pads):
             x = nn.functional.pad(x, [pad for pad in reversed(pads) for _ in range(2)], mode="reflect")
-        out: Tensor = self.network(x)[(..., *(slice(pad, pad + size) for pad, size in zip(pads, sizes, strict=True)))]
+        padded = self.network(x)
+        expected = (len(x), self.channels[1], *x.shape[2:])
+        if padded.shape != expected:
+            raise InputError(
+                f"architecture {self._name}: shape {tuple(padded.shape)} from {tuple(x.shape)}; accepted: {expected}"
+            )
+        out: Tensor = padded[(..., *(slice(pad, pad + size) for pad, size in zip(pads, sizes, strict=True)))]
         out = out[:, 0] if self.channels[1] == 1 else out
         if self.outside is None:
             return out

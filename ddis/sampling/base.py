@@ -275,6 +275,15 @@ class State:
     std: Tensor | None = None
 
 
+def last_state(state: State | None, batch: Batch, method: str) -> State:
+    """The last state that a method yielded. Raises InputError if there is none, or not a sample for every chain."""
+    expected = (len(batch.generators), *batch.shape)
+    if state is None or tuple(state.x0.shape) != expected:
+        found = "no state" if state is None else f"samples of shape {tuple(state.x0.shape)}"
+        raise InputError(f"method {method}: yields {found}; accepted: x0 of shape {expected}, one per chain")
+    return state
+
+
 S = TypeVar("S", bound=RunSettings)
 
 
@@ -293,7 +302,7 @@ class Method(ABC, Generic[S]):
     """
 
     Settings: ClassVar[type[RunSettings]] = RunSettings
-    prior: ClassVar[str | None]
+    prior: ClassVar[str | None] = None
     noise: ClassVar[Literal["field", "white"]] = "field"
     uses_operator: ClassVar[bool] = False
     gradients: ClassVar[bool] = True

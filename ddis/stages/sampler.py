@@ -26,7 +26,7 @@ from ddis.priors import Prior, empirical, gaussian, mixture
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
 from ddis.randomness import generator
-from ddis.sampling.base import Batch, Cost, Method, RunSettings, State
+from ddis.sampling.base import Batch, Cost, Method, RunSettings, State, last_state
 from ddis.sampling.methods import load_method
 from ddis.stages.common import fingerprint, load_pairs, resolve_device, training_normalisation
 from ddis.stages.layout import model_folder
@@ -200,7 +200,7 @@ class Sampler:
             paused = time.perf_counter()
             each_step(state)
             watched += time.perf_counter() - paused
-        assert state is not None
+        state = last_state(state, batch, self.method.settings.method)
         tensors = {"x0": posterior.physical(state.x0)}
         closed = posterior.closed_form(state.mean, state.std)
         if closed is not None:
