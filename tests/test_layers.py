@@ -22,6 +22,7 @@ LAYERS = (
     "references sampling training",
     "evaluation interpolation result",
     "inputs posterior",
+    "checks",
     "config",
     "steps",
     "schema tracking trained",
