@@ -38,6 +38,7 @@ from ddis.sampling.methods import correcting, load_method, run_settings, without
 
 _log = logging.getLogger(__name__)
 
+OF_STUDIES = ("operator", "fractions", "problems")  # settings of runs that say where a study makes them, and through what
 LARGEST = 1e6  # value, in standard deviations of typical fields
 
 
@@ -249,6 +250,10 @@ class Posterior:
         """
         if not self.single:
             raise InputError(f"values of {len(self.values)} fields, [n, m]; accepted: values [m] of one field")
+        if misplaced := [name for name in OF_STUDIES if name in settings]:
+            raise InputError(
+                f"{misplaced[0]}: of runs of a study; here the operator is the posterior's, and there is one problem"
+            )
         resolved = run_settings(method, {**settings, "method": method, "samples": samples})
         for name, value in resolved:
             if isinstance(value, dict):

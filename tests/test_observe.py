@@ -179,6 +179,8 @@ def test_what_is_outside_or_does_not_fit_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             ddis.Posterior(problem, *parts, observe.nodes([3]), [0.0])
+    with pytest.raises(InputError, match=r"operator: of runs of a study; here the operator is the posterior's"):
+        ddis.Posterior(problem, prior, None, observe.nodes([3]), [0.0]).sample(operator="solver")
     with pytest.raises(InputError, match=r"weight \{'poisson': 3.*; accepted: one number"):
         ddis.Posterior(problem, prior, None, observe.nodes([3]), [0.0]).sample("ddis", weight={"poisson": 3})
     with pytest.raises(InputError, match=r"prior of fields \(16, 16\); the problem's coefficient has \(12, 12\)"):

@@ -28,7 +28,8 @@ def gaussian(problem: Problem, noise: Noise | None = None, coefficient: Normalis
     space, spectrum = problem.coefficient_space(problem.resolution), problem.prior_spectrum(problem.resolution)
     if spectrum is None:
         raise InputError(
-            f"{type(problem).__name__}: its coefficients are not Gaussian; accepted: a trained prior, ddis.prior.load"
+            f"{type(problem).__name__}: its coefficients are not Gaussian; accepted: a trained prior, ddis.prior.load, or "
+            "ddis.prior.mixture where alpha or tau is a range"
         )
     if coefficient is None:
         own = spectrum.flatten(-len(space.grid.shape)).mean(dim=-1).sqrt()
