@@ -47,7 +47,7 @@ def rows(folder: Path) -> Iterator[tuple[str, float, bool]]:
     yield "import torch", cpu_seconds([sys.executable, "-c", "import torch"], folder), True
     yield "study", cpu_seconds([str(programs / "ddis"), "study", "--config", "study.yaml"], folder), False
     for step in steps(study)[1:]:
-        options = [part for key, value in step.what.items() for part in (f"--{key}", value)]
+        options = [part for key, value in step.arguments.items() for part in (f"--{key}", value)]
         command = [str(programs / "ddis"), step.stage, "--config", str(study.folder / "config.yaml"), *options]
         yield step.label, cpu_seconds(command, folder), step.stage not in READING
     yield "verify", cpu_seconds([str(programs / "ddis"), "verify", study.study], folder), False

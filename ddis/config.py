@@ -278,15 +278,15 @@ class Study(Settings):
         edges = [size * (batches * shard // count) for shard in range(count)] + [self.data.test]
         return [range(start, stop) for start, stop in pairwise(edges)]
 
-    def inputs(self, stage: str, **what: str) -> dict[str, Any]:
+    def inputs(self, stage: str, **arguments: str) -> dict[str, Any]:
         """What the result of a stage depends on, with all that came before."""
-        return Inputs(self, brief=False).of(stage, **what)
+        return Inputs(self, brief=False).of(stage, **arguments)
 
-    def chosen(self, stage: str, **what: str) -> dict[str, Any]:
+    def chosen(self, stage: str, **arguments: str) -> dict[str, Any]:
         """As `inputs`, without settings at their defaults."""
-        return Inputs(self, brief=True).of(stage, **what)
+        return Inputs(self, brief=True).of(stage, **arguments)
 
-    def digest(self, stage: str, **what: str) -> str:
+    def digest(self, stage: str, **arguments: str) -> str:
         """16 hexadecimal digits of what is chosen for a stage; a setting that is new in the code, at its default, keeps them."""
-        text = json.dumps(self.chosen(stage, **what), sort_keys=True)
+        text = json.dumps(self.chosen(stage, **arguments), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -32,18 +32,18 @@ def chosen(value: Any) -> Any:
     return [chosen(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def versions_of(study: "Study", stage: str, **what: str) -> dict[str, int | str]:
+def versions_of(study: "Study", stage: str, **arguments: str) -> dict[str, int | str]:
     """Versions of the kinds of result that a stage's own are of; those of its inputs stand in theirs."""
     found: dict[str, int | str] = {stage: STAGES["sample" if stage == "draw" else stage]}
     if stage == "generate":
-        problem = study.make_problem(what["problem"])
-        name = study.problems[what["problem"]].pde
+        problem = study.make_problem(arguments["problem"])
+        name = study.problems[arguments["problem"]].pde
         found[name] = version(PROBLEMS, name, type(problem))
     if stage == "train":
-        kinds = study.section(ModelId.parse(what["model"])).versioned()
+        kinds = study.section(ModelId.parse(arguments["model"])).versioned()
         found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}
-    if "run" in what:
-        name = study.runs[what["run"]].method
+    if "run" in arguments:
+        name = study.runs[arguments["run"]].method
         found[name] = version(METHODS, name, load_method(name))
     return found
 
@@ -55,8 +55,9 @@ class Inputs:
     study: "Study"
     brief: bool
 
-    def of(self, stage: str, **what: str) -> dict[str, Any]:
-        return {"stage": stage, "version": versions_of(self.study, stage, **what), **what, **getattr(self, stage)(**what)}
+    def of(self, stage: str, **arguments: str) -> dict[str, Any]:
+        version = versions_of(self.study, stage, **arguments)
+        return {"stage": stage, "version": version, **arguments, **getattr(self, stage)(**arguments)}
 
     def plain(self, settings: BaseModel, *without: str) -> dict[str, Any]:
         """Settings as plain values."""

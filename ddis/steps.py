@@ -28,16 +28,16 @@ class Step:
     """One call of a stage: its name, and its arguments as in `Study.inputs`."""
 
     stage: str
-    what: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """Such as `train/poisson/prior`, the name of its record too."""
-        return "/".join([self.stage, *self.what.values()])
+        return "/".join([self.stage, *self.arguments.values()])
 
     def digest(self, study: Study) -> str:
         """Digest of what its result depends on."""
-        return study.digest(self.stage, **self.what)
+        return study.digest(self.stage, **self.arguments)
 
 
 def record_name(step: Step) -> str:
@@ -65,7 +65,7 @@ def check_settings(study: Study, step: Step, path: Path, configuration: str | No
     if other := changes(study, step, record, without=OF_OTHERS[1:]):
         raise InputError(f"{path} was made with another configuration than the study's ({', '.join(other)}); {_REMEDY}")
     for model, used in record["settings"].get("models", {}).items():
-        check_settings(study, Step("train", {"problem": step.what["problem"], "model": model}), path, used)
+        check_settings(study, Step("train", {"problem": step.arguments["problem"], "model": model}), path, used)
 
 
 def changes(study: Study, step: Step, record: Record, without: Sequence[str]) -> list[str]:
@@ -76,8 +76,8 @@ def changes(study: Study, step: Step, record: Record, without: Sequence[str]) ->
         dict(flat({key: value for key, value in inputs.items() if key not in without}))
         for inputs in (
             record.get("settings") or {},
-            json.loads(json.dumps(study.inputs(step.stage, **step.what))),
-            study.chosen(step.stage, **step.what),
+            json.loads(json.dumps(study.inputs(step.stage, **step.arguments))),
+            study.chosen(step.stage, **step.arguments),
         )
     )
     if not before:

@@ -29,6 +29,6 @@ METHODS = {
 ALWAYS: dict[str, Any] = {"settings.network.architecture": "fno", "configuration.operator.network.architecture": "fno"}
 
 
-def version(table: Mapping[str, int], name: str, made: type) -> int | str:
+def version(table: Mapping[str, int], name: str, kind: type) -> int | str:
     """The number of what is in the table; of a class that is not, such as a user's own, 16 hexadecimal digits of its file."""
-    return table[name] if name in table else file_digest(inspect.getfile(made))[:16]
+    return table[name] if name in table else file_digest(inspect.getfile(kind))[:16]

@@ -64,8 +64,8 @@ def edit(study: Study, step: Step, *changes: tuple[str, object]) -> None:
 def test_a_setting_that_is_new_at_its_default_makes_nothing_stale(study, monkeypatch):
     monkeypatch.setitem(METHODS.builtin, "ddis-gn", f"{__name__}:Later")
     later = Study.load(TINY)
-    assert later.inputs("sample", **GUIDED.what)["settings"]["damping"] == 0.5
-    assert work(later) == {} and later.digest("sample", **GUIDED.what) == study.digest("sample", **GUIDED.what)
+    assert later.inputs("sample", **GUIDED.arguments)["settings"]["damping"] == 0.5
+    assert work(later) == {} and later.digest("sample", **GUIDED.arguments) == study.digest("sample", **GUIDED.arguments)
 
 
 def test_a_new_setting_that_is_chosen_makes_stale_what_depends_on_it_and_says_so(study, monkeypatch):

@@ -48,7 +48,7 @@ def make(study: Study, step: Step, number: int = 0) -> None:
         for path in records.outputs_of(study, step):
             fill(path, number)
     read = records.digests(study, records.inputs_of(study, step))
-    settings = {} if step.stage == "study" else study.inputs(step.stage, **step.what)
+    settings = {} if step.stage == "study" else study.inputs(step.stage, **step.arguments)
     records.write_record(study, step, {"settings": settings, "seed": study.seed}, read)
 
 
@@ -200,7 +200,7 @@ def test_a_stage_leaves_a_record_of_what_made_its_files(tmp_path, monkeypatch):
     for split in ("train", "validation", "test"):
         fill(Path("results/tiny/data/poisson") / f"{split}.h5", 1)
     step = Step("card", {"problem": "poisson"})
-    with stage(study, step.stage, **step.what):
+    with stage(study, step.stage, **step.arguments):
         for path in records.outputs_of(study, step):
             fill(path, 2)
         assert not (study.folder / records.record_name(step)).exists()

@@ -53,7 +53,7 @@ def plan(settings):
     records = {
         step.label: {
             "configuration": step.digest(study),
-            "settings": study.inputs(step.stage, **step.what),
+            "settings": study.inputs(step.stage, **step.arguments),
             "inputs": [name_of(study, path) for path in inputs_of(study, step)],
             "outputs": [name_of(study, path) for path in outputs_of(study, step)],
         }

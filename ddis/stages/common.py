@@ -68,30 +68,30 @@ def settle(study: Study) -> Iterator[None]:
 
 
 @contextmanager
-def stage(study: Study, name: str, **what: str) -> Iterator[tuple[tracking.StageRun, dict[str, Any]]]:
+def stage(study: Study, name: str, **arguments: str) -> Iterator[tuple[tracking.StageRun, dict[str, Any]]]:
     """Sets threads and determinism, opens the stage's tracking run; yields it with the provenance record.
 
     The record is written beside the results when the block ends well. Raises InputError where the results cannot be written.
     """
-    step, inputs, computing = Step(name, what), study.inputs(name, **what), name not in READING
+    step, inputs, computing = Step(name, arguments), study.inputs(name, **arguments), name not in READING
     check_folders(study, step)
     with settle(study) if computing else threadpool_limits(study.threads):
         record = provenance.collect(inputs, study.seed, str(resolve_device(study.device)) if computing else "cpu")
         read = input_digests(study, step)
-        tags = {**provenance.tags(record), **subject(study, name, what), "ddis.configuration": study.digest(name, **what)}
+        tags = {**provenance.tags(record), **subject(study, name, arguments), "ddis.configuration": step.digest(study)}
         mark = study.folder / "work" / "running" / step.label
         with only_process(mark, step.label), tracking.stage_run(study.study, step.label, inputs, tags) as run:
             yield run, record
             write_record(study, step, record, read)
 
 
-def subject(study: Study, name: str, what: dict[str, str]) -> dict[str, str]:
+def subject(study: Study, name: str, arguments: dict[str, str]) -> dict[str, str]:
     """What a stage is about, for tracking: its arguments, the method of its run, the percent of its model."""
-    tags = {"stage": name, **what}
-    if "run" in what:
-        tags["method"] = study.runs[what["run"]].method
-    if "model" in what:
-        model = ModelId.parse(what["model"])
+    tags = {"stage": name, **arguments}
+    if "run" in arguments:
+        tags["method"] = study.runs[arguments["run"]].method
+    if "model" in arguments:
+        model = ModelId.parse(arguments["model"])
         tags |= {"network": model.kind, "percent": model.percent or "100"}
     return tags
 

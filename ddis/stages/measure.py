@@ -105,8 +105,8 @@ def network_cost(study: Study, name: str, model: ModelId, units: Example) -> Net
     kept = kept_bytes(lambda: evaluate(study, network, model, units, 1), network)
 
     def step(fields: int) -> Callable[[], Any]:
-        records = trainer(study, name, network, model, units, fields).run()
-        return lambda: next(records)
+        rows = trainer(study, name, network, model, units, fields).run()
+        return lambda: next(rows)
 
     alone = seconds_of(step(1), device)
     fields = max(1, min(training.batch, int((free - weights) / kept), int(PATIENCE / alone)))

@@ -30,19 +30,19 @@ CHAIN_BYTES = 4_000_000  # of what a Markov chain keeps
 TENSORS, JACOBIAN_FIELDS = 100, 128
 
 
-def memory_mb(study: Study, stage: str, **what: str) -> int:
+def memory_mb(study: Study, stage: str, **arguments: str) -> int:
     """Main memory in MB that a job of a stage asks for. Of a network on a GPU, activations are not in main memory."""
     copies = dict.fromkeys(("card", "tune", "draw", "sample", "reference"), 3) | {"train": 6}
     total = BASE + copies.get(stage, 0) * _pairs_bytes(study, study.data.train) / 1e6
     if stage == "generate":
         total += study.data.workers * (WORKER + _pairs_bytes(study, 100) / 1e6)
-        total += 2 * _pairs_bytes(study, study.data.train) / 1e6 * (what["split"] == "train")  # for its statistics
+        total += 2 * _pairs_bytes(study, study.data.train) / 1e6 * (arguments["split"] == "train")  # for its statistics
     if stage in ("train", "tune", "draw", "sample") and study.device == "cpu":
         total += _activation_bytes(study) / 1e6
     if stage == "train":
         total *= study.training_processes
     if stage in ("draw", "sample"):
-        case = Case(**{key: value for key, value in what.items() if key != "shard"})
+        case = Case(**{key: value for key, value in arguments.items() if key != "shard"})
         total += (3 * _samples_bytes(study, case) + evaluations(study, case).memory) / 1e6
     if stage == "reference" and study.references is not None:
         total += (
@@ -54,7 +54,7 @@ def memory_mb(study: Study, stage: str, **what: str) -> int:
     return round(total)
 
 
-def minutes(study: Study, stage: str, **what: str) -> int:
+def minutes(study: Study, stage: str, **arguments: str) -> int:
     """Time limit in minutes that a job of a stage asks for."""
     estimates: dict[str, Callable[..., float]] = {
         "generate": _generate_seconds,
@@ -65,7 +65,7 @@ def minutes(study: Study, stage: str, **what: str) -> int:
         "reference": _reference_seconds,
     }
     estimate = estimates.get(stage, _report_seconds)
-    return min(LONGEST_MINUTES, START_MINUTES + math.ceil(MARGIN * estimate(study, **what) / 60))
+    return min(LONGEST_MINUTES, START_MINUTES + math.ceil(MARGIN * estimate(study, **arguments) / 60))
 
 
 def evaluations(study: Study, case: Case) -> Evaluations:
@@ -137,7 +137,7 @@ def _tune_seconds(study: Study, problem: str, observation: str, run: str, percen
     return len(study.tuning.candidates[run]) * _chain_seconds(study, case, fields, 1)
 
 
-def _report_seconds(study: Study, **what: str) -> float:
+def _report_seconds(study: Study, **arguments: str) -> float:
     """Of what reads data or samples and computes little."""
     samples = sum(_samples_bytes(study, case) for case in study.cases())
     return _read_seconds(study) + 3 * samples / READ_SPEED

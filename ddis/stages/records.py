@@ -54,31 +54,31 @@ def tuning_steps(study: Study) -> list[Step]:
 
 def outputs_of(study: Study, step: Step) -> list[Path]:
     """The files that a step writes."""
-    folder, what = study.folder, step.what
+    folder, arguments = study.folder, step.arguments
     match step.stage:
         case "study":
             return [folder / "config.yaml"]
         case "generate":
-            return [data_path(study, **what)]
+            return [data_path(study, **arguments)]
         case "card":
-            return [data_path(study, what["problem"], "train").with_name(n) for n in ("card.md", "card.yaml", "pairs.png")]
+            return [data_path(study, arguments["problem"], "train").with_name(n) for n in ("card.md", "card.yaml", "pairs.png")]
         case "pairs":
-            return [data_path(study, what["problem"], "train").with_name(f"pairs-{what['percent']}.csv")]
+            return [data_path(study, arguments["problem"], "train").with_name(f"pairs-{arguments['percent']}.csv")]
         case "train":
-            names = ["weights.safetensors", "model.json", "history.csv"] + ["denoising.csv"] * (what["model"] == "prior")
-            return [model_folder(study, **what) / name for name in names]
+            names = ["weights.safetensors", "model.json", "history.csv"] + ["denoising.csv"] * (arguments["model"] == "prior")
+            return [model_folder(study, **arguments) / name for name in names]
         case "sample":
-            return [samples_path(study, **what)]
+            return [samples_path(study, **arguments)]
         case "reference":
-            return [reference_path(study, **what)]
+            return [reference_path(study, **arguments)]
         case "tune":
-            return [tuning_path(study, **what)]
+            return [tuning_path(study, **arguments)]
         case "tables":
             return [folder / "tables" / name for name in table_names(study)]
         case "figures":
             return [folder / "figures" / name for name in figure_names(study)]
         case "tuning":
-            runs = dict.fromkeys((s.what["problem"], s.what["observation"], s.what["run"]) for s in tuning_steps(study)[:-1])
+            runs = dict.fromkeys(tuple(s.arguments.values())[:-1] for s in tuning_steps(study)[:-1])  # without the percent
             return [folder / "figures" / f"tuning-{'-'.join(names)}.png" for names in runs]
         case "report":
             return [folder / "report.html"]
@@ -89,29 +89,30 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
 
 def inputs_of(study: Study, step: Step) -> list[Path]:
     """The files that a step reads."""
-    what = step.what
+    arguments = step.arguments
     match step.stage:
         case "generate":
-            source = study.data_file(**what)
+            source = study.data_file(**arguments)
             return [] if source is None else [source]
         case "card":
-            return [data_path(study, what["problem"], split) for split in SPLITS]
+            return [data_path(study, arguments["problem"], split) for split in SPLITS]
         case "train":
-            return [data_path(study, what["problem"], split) for split in ("train", "validation")]
+            return [data_path(study, arguments["problem"], split) for split in ("train", "validation")]
         case "sample" | "draw" | "tune":
             splits = ("train", "validation" if step.stage == "tune" else "test")
-            data = [data_path(study, what["problem"], split) for split in splits]
-            folders = [model_folder(study, what["problem"], name) for name in study.models_of(what["run"], what["percent"])]
+            data = [data_path(study, arguments["problem"], split) for split in splits]
+            models = study.models_of(arguments["run"], arguments["percent"])
+            folders = [model_folder(study, arguments["problem"], name) for name in models]
             return data + [folder / name for folder in folders for name in ("weights.safetensors", "model.json")]
         case "reference":
-            return [data_path(study, what["problem"], split) for split in ("train", "test")]
+            return [data_path(study, arguments["problem"], split) for split in ("train", "test")]
         case "tables":
             references = [reference_path(study, *case) for case in study.reference_cases()]
             return [samples_path(study, **vars(case)) for case in study.cases()] + references
         case "figures":
             return inputs_of(study, Step("tables")) + _tables(study) + _of_models(study, "history.csv", "denoising.csv")
         case "tuning":
-            return [tuning_path(study, **s.what) for s in tuning_steps(study)[:-1]]
+            return [tuning_path(study, **s.arguments) for s in tuning_steps(study)[:-1]]
         case "report":
             cards = [path for p in study.problems for path in outputs_of(study, Step("card", {"problem": p}))]
             shown = outputs_of(study, Step("figures")) + [path for path in cards if path.suffix != ".yaml"]
@@ -142,22 +143,22 @@ def input_digests(study: Study, step: Step) -> dict[str, str]:
     """SHA-256 by name of the inputs of a step that are there. That of data stands in its own record, while it is older than that:
     a split may have gigabytes, of which a step reads a few numbers."""
     known: dict[str, str] = {}
-    if "problem" in step.what and step.stage != "generate":
+    if "problem" in step.arguments and step.stage != "generate":
         for split in SPLITS:
-            made = Step("generate", {"problem": step.what["problem"], "split": split})
-            path, note = data_path(study, **made.what), study.folder / record_name(made)
+            made = Step("generate", {"problem": step.arguments["problem"], "split": split})
+            path, note = data_path(study, **made.arguments), study.folder / record_name(made)
             if path.is_file() and note.is_file() and path.stat().st_mtime_ns <= note.stat().st_mtime_ns:
                 known |= (read_record(note) or {"outputs": {}})["outputs"]
     return {n: known.get(n) or input_digest(p) for p in inputs_of(study, step) if p.is_file() for n in [name_of(study, p)]}
 
 
-def write_record(study: Study, step: Step, made: dict[str, Any], read: dict[str, str]) -> None:
-    """Writes the record of a step; `made` is what `provenance.collect` told, `read` the digests of what was read."""
+def write_record(study: Study, step: Step, collected: dict[str, Any], read: dict[str, str]) -> None:
+    """Writes the record of a step; `collected` is from `provenance.collect`, `read` the digests of what was read."""
     content = {
         "stage": step.stage,
-        "arguments": step.what,
+        "arguments": step.arguments,
         "configuration": None if step.stage == "study" else step.digest(study),
-        **made,
+        **collected,
         "study": study.resolved(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "inputs": read,

@@ -6,7 +6,6 @@ Chains are kept in a work folder every few seconds, and each field's result when
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,18 +38,18 @@ PACE = 10  # steps between two looks at the clock
 
 def run(study: Study, problem: str, observation: str) -> None:
     """Writes references/<problem>/<observation>.h5."""
-    what = {"problem": problem, "observation": observation}
-    settings = study.reference_settings(**what)
-    with stage(study, "reference", **what) as (tracker, record):
-        digest = study.digest("reference", **what)
+    labels = {"problem": problem, "observation": observation}
+    settings = study.reference_settings(**labels)
+    with stage(study, "reference", **labels) as (tracker, record):
+        digest = study.digest("reference", **labels)
         kind = kind_of(study.make_problem(problem), settings.likelihood)
         observed = observe(study, Case(problem, observation, "", ""), "test", np.arange(study.reference_fields))
         work = study.folder / "work" / problem / f"reference-{observation}-{fingerprint(study, problem, 'sample', digest)}"
         closed = kind in ("closed-form", "mixture")
-        made = (independent if closed else by_chains)(study, what, settings, observed, work)
+        made = (independent if closed else by_chains)(study, labels, settings, observed, work)
         space = spaces_of(study.make_problem(problem))[0]
         made.attributes |= {
-            **what,
+            **labels,
             "pde": study.problems[problem].pde,
             "kind": kind,
             "likelihood": settings.likelihood,
@@ -60,17 +59,17 @@ def run(study: Study, problem: str, observation: str) -> None:
             "configuration": digest,
             "provenance": record,
         }
-        path = reference_path(study, **what)
+        path = reference_path(study, **labels)
         write_references(path, made)
         tracker.metrics({"converged": int(made.converged.sum()), "seconds": made.attributes["seconds"]})
         tracker.artifact(path)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def posterior_of(study: Study, what: Mapping[str, str], method: str, observed: Simulated) -> tuple[Posterior, Any]:
+def posterior_of(study: Study, labels: dict[str, str], method: str, observed: Simulated) -> tuple[Posterior, Any]:
     """The posterior of all observed fields through the solver, and a method for it."""
-    settings = run_settings(method, {"samples": study.reference_settings(**what).samples, "operator": "solver"})
-    parts = parts_of(study, what["problem"], settings, "100")
+    settings = run_settings(method, {"samples": study.reference_settings(**labels).samples, "operator": "solver"})
+    parts = parts_of(study, labels["problem"], settings, "100")
     made = Posterior(
         parts.problem,
         parts.prior,
@@ -85,17 +84,15 @@ def posterior_of(study: Study, what: Mapping[str, str], method: str, observed: S
     return made, parts.method
 
 
-def independent(
-    study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Simulated, work: Path
-) -> References:
+def independent(study: Study, labels: dict[str, str], settings: ReferenceSettings, observed: Simulated, work: Path) -> References:
     """Independent draws of `exact`, field by field."""
-    begin, label = time.perf_counter(), f"{what['problem']} {what['observation']} reference"
-    posterior, method = posterior_of(study, what, "exact", observed)
+    begin, label = time.perf_counter(), f"{labels['problem']} {labels['observation']} reference"
+    posterior, method = posterior_of(study, labels, "exact", observed)
     prepared, _ = posterior.prepare(method)
     n, count = len(observed.values), settings.samples
     progress, draws, moments = Progress(label, n, unit="fields"), [], []
     for field in range(n):
-        streams = [generator(study.seed, f"reference {what['problem']} {what['observation']}", field, k) for k in range(count)]
+        streams = [generator(study.seed, " ".join(["reference", *labels.values()]), field, k) for k in range(count)]
         *_, state = method.sample(posterior.batch(method, slice(field, field + 1), streams), prepared)
         draws.append(posterior.physical(state.x0).cpu())
         closed = posterior.closed_form(state.mean, state.std)
@@ -109,11 +106,11 @@ def independent(
     return References(torch.stack(draws).numpy(), equal_weights(n, count), mean, std, certificate | seconds)
 
 
-def by_chains(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Simulated, work: Path) -> References:
+def by_chains(study: Study, labels: dict[str, str], settings: ReferenceSettings, observed: Simulated, work: Path) -> References:
     """Draws of Markov chains, all fields together; a warning names the fields whose chains have not converged."""
-    n, label = len(observed.values), f"{what['problem']} {what['observation']} reference"
+    n, label = len(observed.values), f"{labels['problem']} {labels['observation']} reference"
     budget = Budget(settings.samples, settings.chains, settings.burn_in, settings.steps)
-    chains = Chains(latent_of(study, what, settings, observed), budget, study.seed, range(n), label)
+    chains = Chains(latent_of(study, labels, settings, observed), budget, study.seed, range(n), label)
     before, seconds = unfinished(work)
     begin = saved = time.perf_counter()
     progress = Progress(label, budget.burn_in + budget.steps, 0 if before is None else before.step)
@@ -130,9 +127,9 @@ def by_chains(study: Study, what: Mapping[str, str], settings: ReferenceSettings
     return gathered(label, work, n, budget, seconds + time.perf_counter() - begin)
 
 
-def latent_of(study: Study, what: Mapping[str, str], settings: ReferenceSettings, observed: Simulated) -> Latent:
+def latent_of(study: Study, labels: dict[str, str], settings: ReferenceSettings, observed: Simulated) -> Latent:
     """The same likelihood as methods have with the solver: the assumed noise, and the error of interpolation between nodes."""
-    posterior, method = posterior_of(study, what, "tikhonov", observed)
+    posterior, method = posterior_of(study, labels, "tikhonov", observed)
     seen = posterior.batch(method, slice(None), []).observation
     variance = (seen.variance.expand(seen.values.shape) / posterior.unit[posterior.index] ** 2).cpu()
     index, values = torch.from_numpy(observed.index), torch.from_numpy(observed.values).double()
@@ -169,10 +166,10 @@ def gathered(label: str, work: Path, n: int, budget: Budget, seconds: float) -> 
     return References(draws, equal_weights(*draws.shape[:2]), mean, std, certificate | counts | {"seconds": seconds})
 
 
-def mean_errors(made: References) -> np.ndarray:
+def mean_errors(references: References) -> np.ndarray:
     """Monte Carlo errors [n] of the means, in percent of them, from the smallest number of effective draws."""
-    mean, std = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (made.mean, made.std))
-    return np.asarray(100 * std / mean / np.sqrt(np.maximum(made.attributes["ess"], 1)))
+    mean, std = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (references.mean, references.std))
+    return np.asarray(100 * std / mean / np.sqrt(np.maximum(references.attributes["ess"], 1)))
 
 
 def equal_weights(n: int, count: int) -> np.ndarray:

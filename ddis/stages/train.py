@@ -32,7 +32,7 @@ from ddis.trained import noise_of, prior_channels, untrained
 from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
-from ddis.training.loop import Record, Trainer
+from ddis.training.loop import HistoryRow, Trainer
 
 
 @dataclasses.dataclass
@@ -88,7 +88,7 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
             rows = prior_quality(study, problem, best, job)
             write_csv(folder / "denoising.csv", rows, list(rows[0]))
             tracker.artifact(folder / "denoising.csv")
-        columns = [f.name for f in dataclasses.fields(Record)]
+        columns = [f.name for f in dataclasses.fields(HistoryRow)]
         write_csv(folder / "history.csv", job.trainer.progress.history, columns)
         write_json(folder / "model.json", {**information, "provenance": record})
         save_tensors(folder / "weights.safetensors", job.trainer.best, {"configuration": digest, "model": model})
@@ -137,13 +137,13 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
     progress = Progress(f"{problem} {model}", trainer.settings.steps, start=trainer.progress.step)
     saved = time.monotonic()
     with StopRequest() as request:
-        for record in trainer.run(request.received):
+        for row in trainer.run(request.received):
             if tracker is None:
                 continue
-            progress.update(record.step, loss=record.train_loss, validation=trainer.progress.best_loss)
-            if record.validation_loss is not None:
-                values = {"train_loss": record.train_loss, "validation_loss": record.validation_loss}
-                tracker.metrics({**values, "learning_rate": record.learning_rate}, step=record.step)
+            progress.update(row.step, loss=row.train_loss, validation=trainer.progress.best_loss)
+            if row.validation_loss is not None:
+                values = {"train_loss": row.train_loss, "validation_loss": row.validation_loss}
+                tracker.metrics({**values, "learning_rate": row.learning_rate}, step=row.step)
             if trainer.stopped or time.monotonic() - saved > study.checkpoint_seconds:
                 saved = save()
         if trainer.stopped:

@@ -49,7 +49,7 @@ class Run:
                 self.status, self.error = line["status"], line["error"]
 
 
-class Record:
+class TrackingRecord:
     """A record as it is read, while its stage may still write it."""
 
     def __init__(self, path: Path) -> None:

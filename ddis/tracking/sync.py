@@ -19,7 +19,7 @@ from ddis.errors import InputError
 from ddis.files import write_error
 from ddis.tracking.parent import Parent
 from ddis.tracking.record import Line
-from ddis.tracking.runs import Record, Run
+from ddis.tracking.runs import Run, TrackingRecord
 from ddis.tracking.tracker import Tracker, answering, shown, shown_uri
 
 _log = logging.getLogger(__name__)
@@ -33,13 +33,13 @@ class Exporter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._records: dict[Path, Record] = {}
+        self._records: dict[Path, TrackingRecord] = {}
         self._tracker: Tracker | None = None
 
     def step(self, last: bool) -> list[str]:
         """Sends what is new; returns what MLflow refused. `last`: no more is to come, so that the study's run may end."""
         for path in sorted((self.folder / "tracking").rglob("*.jsonl")):
-            self._records.setdefault(path, Record(path)).read()
+            self._records.setdefault(path, TrackingRecord(path)).read()
         runs = [run for record in self._records.values() for run in record.runs]
         if not runs or not (last or any(run.unsent or run.state != run.shown for run in runs)):
             return []

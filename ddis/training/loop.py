@@ -24,7 +24,7 @@ from ddis.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
-class Record:
+class HistoryRow:
     """One row of the history; validation_loss is None between validations."""
 
     step: int
@@ -98,8 +98,8 @@ class Trainer:
         done = max(0, step - s.warmup) / max(1, s.steps - s.warmup)
         return s.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
-    def run(self, signal: Callable[[], int] = lambda: 0) -> Iterator[Record]:
-        """Trains from where the state stands to the end; yields a record after every step.
+    def run(self, signal: Callable[[], int] = lambda: 0) -> Iterator[HistoryRow]:
+        """Trains from where the state stands to the end; yields a row after every step.
 
         `signal` is asked after every step. A number other than 0, in any of the processes, ends the run of all of them after that
         step, with the number in `stopped`.
@@ -113,12 +113,12 @@ class Trainer:
             if p.step % s.validate_every == 0 or p.step == s.steps:
                 validation = self._validate()
             p.seconds = time.perf_counter() - start
-            record = Record(p.step, p.seconds, rate, p.loss_sum / p.loss_count, validation)
+            row = HistoryRow(p.step, p.seconds, rate, p.loss_sum / p.loss_count, validation)
             if validation is not None:
-                p.history.append(asdict(record))
+                p.history.append(asdict(row))
                 p.loss_sum, p.loss_count = 0.0, 0
             self.stopped = self.ranks.largest(signal())
-            yield record
+            yield row
 
     def _step(self) -> tuple[float, float]:
         step, s = self.progress.step, self.settings

@@ -73,7 +73,7 @@ class Place:
     def stage(self, label: str) -> list[str]:
         """The command of a stage."""
         step = STEPS[label]
-        options = [part for name, value in step.what.items() for part in (f"--{name}", value)]
+        options = [part for name, value in step.arguments.items() for part in (f"--{name}", value)]
         return ["ddis", step.stage, "--config", f"{STUDY.folder}/config.yaml", *options]
 
     def outputs(self, label: str) -> list[Path]:
@@ -179,7 +179,7 @@ def running_stages(session: int) -> dict[str, int]:
         except OSError:
             continue
         for label, step in STEPS.items():
-            arguments = [part for name, value in step.what.items() for part in (f"--{name}", value)]
+            arguments = [part for name, value in step.arguments.items() for part in (f"--{name}", value)]
             if len(words) > 2 and words[1].endswith("/ddis") and words[2] == step.stage and words[5:] == arguments:
                 found[label] = int(folder.name)
     return found
