@@ -87,9 +87,21 @@ class HermitianSpectralConv(SpectralConv):
         skip = (weight.shape[-2] - rows) // 2
         (analyse, _), (_, compose) = (transforms(*size, rows, columns, x.dtype, x.device) for size in (before, nodes))
         spectrum = analyse[1] @ torch.complex(*(x @ analyse[0]).chunk(2, dim=-1))
-        kept = self._contract(spectrum, weight[..., skip : skip + rows, :columns], separable=self.separable)
+        kept = products_by_mode(spectrum, weight[..., skip : skip + rows, :columns])
         half = compose[0] @ kept
         return torch.cat([half.real, half.imag], dim=-1) @ compose[1]
+
+
+def products_by_mode(spectrum: Tensor, weight: Tensor) -> Tensor:
+    """[B, O, R, C] of a spectrum [B, I, R, C] and weights [I, O, R, C]: sum over I for every mode.
+
+    Modes are put first in memory, and so are those of the gradient: torch multiplies matrices that are not contiguous one by one.
+    """
+    modes_first = (part.flatten(2).permute(2, 0, 1).contiguous() for part in (spectrum, weight))
+    product = torch.bmm(*modes_first)
+    if product.requires_grad:
+        product.register_hook(Tensor.contiguous)
+    return product.permute(1, 2, 0).contiguous().view(len(spectrum), weight.shape[1], *spectrum.shape[2:])
 
 
 def _modes(height: int, width: int) -> tuple[int, int]:
