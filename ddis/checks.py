@@ -1,5 +1,6 @@
 """The checks of a study before anything runs: InputError with key, value and what is accepted."""
 
+from collections.abc import Iterable
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,12 @@ def check_files(study: "Study", name: str) -> None:
         splits[found["digest"]] = split
 
 
+def check_known(key: str, problems: Iterable[str], study: "Study") -> None:
+    unknown = ", ".join(sorted(set(problems) - set(study.problems)))
+    if unknown:
+        raise InputError(f"{key}: {unknown}; accepted: {', '.join(study.problems)}")
+
+
 def check_fractions(key: str, fractions: tuple[float, ...]) -> None:
     labels = [percent_label(fraction) for fraction in fractions]
     if not labels or any(not 0 < fraction <= 1 for fraction in fractions) or "0" in labels or len(set(labels)) < len(labels):
@@ -148,9 +155,7 @@ def check_run(study: "Study", label: str, run: RunSettings) -> None:
         raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
     if run.fractions is not None:
         check_fractions(f"runs.{label}.fractions", run.fractions)
-    unknown = set(run.problems or ()) - set(study.problems)
-    if unknown:
-        raise InputError(f"runs.{label}.problems: {', '.join(sorted(unknown))}; accepted: {', '.join(study.problems)}")
+    check_known(f"runs.{label}.problems", run.problems or (), study)
     for percent in study.percents(label):
         for model in map(ModelId.parse, study.models_of(label, percent)):
             check_physics(study, label, run, model)
@@ -190,9 +195,7 @@ def check_references(study: "Study") -> None:
     wanted, fields = study.references.problems or (), study.references.fields
     if fields is not None and fields > study.data.test:
         raise InputError(f"references.fields {fields}; accepted: at most data.test, {study.data.test}, or null for all")
-    if set(wanted) - set(study.problems):
-        unknown = ", ".join(sorted(set(wanted) - set(study.problems)))
-        raise InputError(f"references.problems: {unknown}; accepted: {', '.join(study.problems)}")
+    check_known("references.problems", wanted, study)
     for name in wanted:
         if not study.has_reference(name):
             raise InputError(

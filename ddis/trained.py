@@ -21,6 +21,7 @@ from ddis.models.operator import NeuralOperator
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
 from ddis.pde.base import Problem
+from ddis.posterior import spaces_of
 from ddis.priors.base import Prior
 from ddis.reading import REPAIR
 from ddis.settings import NoiseSettings
@@ -54,7 +55,7 @@ class Trained:
         if self.model.part == OPERATOR:
             priors = ", ".join(part for part in PARTS if part != OPERATOR)
             raise InputError(f"model {self.model}: an operator; accepted: models of {priors}")
-        space = self.spaces[0]
+        space = spaces_of(self.problem)[0]
         zero = torch.zeros(space.shape, dtype=torch.float64)
         spectrum = zero if self.spectrum is None else self.spectrum
         noise = noise_of(self.noise, space.grid.basis, self.model.white)
@@ -65,14 +66,8 @@ class Trained:
         if self.model.part != OPERATOR or self.solution is None:
             raise InputError(f"model {self.model}: no operator; accepted: operator-<percent>, operator-NAME-<percent>")
         variance = self.information.get("error_variance", 0.0)
-        error = OperatorError(self.spaces[1].grid.basis, variance, self.error_gain, self.error_spectrum)
+        error = OperatorError(spaces_of(self.problem)[1].grid.basis, variance, self.error_gain, self.error_spectrum)
         return Network(self.network, self.solution, error)
-
-    @property
-    def spaces(self) -> tuple[Space, Space]:
-        """Of coefficient and solution."""
-        assert self.problem.resolution is not None
-        return self.problem.spaces(self.problem.resolution)
 
 
 def noise_of(settings: NoiseSettings, modes: Basis, white: bool) -> Noise:

@@ -62,8 +62,6 @@ KINDS = Registry(
 
 def settings_of(given: Any) -> SensorSettings | tuple[SensorSettings, ...]:
     """The settings of one observation operator, or of several in a list. Raises InputError."""
-    if isinstance(given, SensorSettings):
-        return given
     if isinstance(given, list | tuple) and given:
         return tuple(_settings_of(part) for part in given)
     return _settings_of(given)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.pde.base import Problem
+from ddis.refusals import told
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, PerCase, Size, State, number
 from ddis.sampling.daps import anneal
 from ddis.sampling.langevin import LangevinSettings, LangevinStep
@@ -68,10 +69,8 @@ class DDIS(Method[DDISSettings]):
             raise InputError(f"start_resolution {start}: not coarser than the data; accepted: below {resolution}, or null")
         if s.upsample_at >= s.steps:
             raise InputError(f"upsample_at {s.upsample_at}: no step of {s.steps} is left for the fine grid; accepted: less")
-        try:
+        with told(f"start_resolution {start}: "):
             problem.check(start)
-        except InputError as error:
-            raise InputError(f"start_resolution {start}: {error}") from error
 
     def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings

@@ -70,13 +70,8 @@ class Example:
     """A problem's units, from a few of its fields, and the seconds that its solver takes for one."""
 
     problem: Problem
-    coefficient: Normalisation
-    solution: Normalisation
+    scales: dict[str, Normalisation]
     solve: float
-
-    @property
-    def scales(self) -> dict[str, Normalisation]:
-        return {"coefficient": self.coefficient, "solution": self.solution}
 
 
 def example(study: Study, name: str) -> Example:
@@ -86,8 +81,9 @@ def example(study: Study, name: str) -> Example:
     begin = time.perf_counter()
     u = problem.solve(a)
     seconds = (time.perf_counter() - begin) / EXAMPLES
-    free = problem.relax(a).numpy()
-    return Example(problem, Normalisation.of(free, spaces[0]), Normalisation.of(u.numpy(), spaces[1]), seconds)
+    fields = {"coefficient": problem.relax(a), "solution": u}
+    scales = {name: Normalisation.of(fields[name].numpy(), space) for name, space in zip(fields, spaces, strict=True)}
+    return Example(problem, scales, seconds)
 
 
 def network_cost(study: Study, name: str, model: ModelId, units: Example) -> NetworkCost:
@@ -135,7 +131,7 @@ def trainer(study: Study, name: str, network: nn.Module, model: ModelId, units: 
     spaces = units.problem.spaces(size)
     if isinstance(network, NeuralOperator):
         a = units.problem.sample_coefficients(range(fields), size, study.seed).float()
-        pairs = units.coefficient.normalise(a).to(device), torch.randn(fields, *spaces[1].shape, device=device)
+        pairs = units.scales["coefficient"].normalise(a).to(device), torch.randn(fields, *spaces[1].shape, device=device)
         settings = study.operator_section(model)
         loss, part = settings.training_loss(network, pairs, pairs[0], units.problem, study.seed, fields), "network"
     else:
@@ -242,13 +238,14 @@ def untrained_prior(study: Study, method: Method[Any], network: NetworkCost | No
     problem, space = units.problem, units.problem.coefficient_space(study.data.resolution)
     noise = noise_of(study.noise, space.grid.basis, method.noise == "white")
     if method.closed_form:
-        return (gaussian if problem.is_gaussian else mixture)(problem, noise, units.coefficient.without_mean)
+        return (gaussian if problem.is_gaussian else mixture)(problem, noise, units.scales["coefficient"].without_mean)
     mean, spectrum = torch.zeros(space.shape, dtype=torch.float64), torch.ones(space.shape, dtype=torch.float64)
     if network is None:
-        return of_spectrum(space.grid.basis, mean, spectrum, units.coefficient, noise)
-    solution = None if method.prior == "coefficient" else units.solution
-    return Prior(network.network, noise, units.coefficient, mean, spectrum, solution)
+        return of_spectrum(space.grid.basis, mean, spectrum, units.scales["coefficient"], noise)
+    solution = None if method.prior == "coefficient" else units.scales["solution"]
+    return Prior(network.network, noise, units.scales["coefficient"], mean, spectrum, solution)
 
 
 def untrained_operator(network: NetworkCost | None, units: Example) -> Operator:
-    return Solver(units.problem, units.solution) if network is None else Network(network.network, units.solution)
+    scale = units.scales["solution"]
+    return Solver(units.problem, scale) if network is None else Network(network.network, scale)

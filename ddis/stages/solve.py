@@ -272,11 +272,9 @@ def run_file(
 def report_misfit(solution: Solution) -> None:
     """Logs the misfit; a warning if noise and operator error do not explain it."""
     misfit, data = solution.misfit, solution.observations
-    causes = "noise and operator error explain" if solution.attributes["operator_error_in_R"] else "noise explains"
-    if (
-        solution.attributes["operator"] not in (None, "", "solver", "corrected")
-        and not solution.attributes["operator_error_in_R"]
-    ):
+    operator, counted = (solution.attributes[name] for name in ("operator", "operator_error_in_R"))
+    causes = "noise and operator error explain" if counted else "noise explains"
+    if operator not in (None, "", "solver", "corrected") and not counted:
         causes += f", without the operator's own error, which {solution.attributes['run']} does not count"
     fit = f"misfit is {misfit.ratio:.2g} times what {causes}"
     numbers = f"chi-square {misfit.chi_square:.4g} of {len(data)} observations; plausible: up to {misfit.limit:.4g}"

@@ -171,7 +171,6 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     spaces = dict(zip(FIELDS, made.spaces(study.data.resolution), strict=True))
     alone = not model.percent
-    names = FIELDS[:1] if alone else FIELDS
     rows = np.arange(study.data.train) if alone else training_share(study, model.percent)
     held_out = np.arange(study.data.validation) if alone else validation_share(study, model.percent)
 
@@ -179,28 +178,21 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
         values = torch.from_numpy(getattr(pairs, name)[which])
         return made.relax(values) if name == "coefficient" else values
 
-    kinds = {"coefficient": "free", "solution": "solution"}
-    scales = {name: scale(study, problem, train, kinds[name], rows) for name in names}
+    kinds = {"coefficient": "free"} if alone else {"coefficient": "free", "solution": "solution"}
+    scales = {name: scale(study, problem, train, kind, rows) for name, kind in kinds.items()}
 
     def stacked(pairs: Pairs, which: np.ndarray) -> Tensor:
-        parts = {name: scales[name].normalise(fields(pairs, name, which)) for name in names}
-        return torch.cat([spaces[name].channelled(part) for name, part in parts.items()], dim=1).float().to(device)
+        parts = [spaces[name].channelled(own.normalise(fields(pairs, name, which))) for name, own in scales.items()]
+        return torch.cat(parts, dim=1).float().to(device)
 
     data, held = stacked(train, rows), stacked(validation, held_out)
     modes, noise = diffusion_noise(study, problem, model)
     settings, training = study.prior_section(model), study.training(model)
     network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
     accelerate(network.get_submodule("backbone"), training)
-    trainer = Trainer(
-        network,
-        settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start),
-        settings.validation_loss(held, noise, study.seed),
-        len(rows),
-        training,
-        study.seed,
-        average,
-        ranks,
-    )
+    loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start)
+    validate = settings.validation_loss(held, noise, study.seed)
+    trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
     free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)
     spectrum = modes.forward(free).var(dim=0) if alone else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
@@ -226,16 +218,9 @@ def operator_job(study: Study, problem: str, model: ModelId, device: torch.devic
     pairs = normalised(train, rows)
     coefficients = coefficient.normalise(torch.from_numpy(train.coefficient)).to(device) if settings.physics else pairs[0]
     places = ranks.places(training.batch)
-    trainer = Trainer(
-        network,
-        settings.training_loss(network, pairs, coefficients, made, study.seed, training.batch, places),
-        regression.validation_loss(*normalised(validation, held_out)),
-        len(rows),
-        training,
-        study.seed,
-        average,
-        ranks,
-    )
+    loss = settings.training_loss(network, pairs, coefficients, made, study.seed, training.batch, places)
+    validate = regression.validation_loss(*normalised(validation, held_out))
+    trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
     sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
     return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
 

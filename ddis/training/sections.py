@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 
-from ddis.errors import InputError
 from ddis.models.architectures import Architecture, architecture_of
 from ddis.models.architectures.fno import FNO
 from ddis.models.backbones import BACKBONES, Backbone, backbone_of
 from ddis.models.backbones.unet import UNet
-from ddis.refusals import SettingError, below, explain, shown, validated
+from ddis.refusals import SettingError, below, explain, validated
 from ddis.settings import AtPercent, Settings
 from ddis.training.settings import PhysicsSettings, TrainingSettings
 from ddis.yaml_text import merged
@@ -156,12 +155,10 @@ def operator_variants(base: OperatorSettings, given: Mapping[str, Any]) -> dict[
 
 def _variant(base: OperatorSettings, given: Any) -> OperatorSettings:
     """A network of another architecture is taken whole."""
-    if isinstance(given, OperatorSettings):
-        return given
-    if not isinstance(given, Mapping | None):
-        raise InputError(f"{shown(given)}; accepted: settings such as {{network: {{architecture: unet}}}}")
-    own, whole = dict(given or {}), base.model_dump(mode="json")
-    network = own.get("network")
-    if isinstance(network, Mapping) and network.get("architecture", base.name) != base.name:
-        del whole["network"]
-    return validated(OperatorSettings, merged(whole, own), "{network: {architecture: unet}}")
+    if isinstance(given, Mapping | None):
+        own, whole = dict(given or {}), base.model_dump(mode="json")
+        network = own.get("network")
+        if isinstance(network, Mapping) and network.get("architecture", base.name) != base.name:
+            del whole["network"]
+        given = merged(whole, own)
+    return validated(OperatorSettings, given, "{network: {architecture: unet}}")

@@ -74,7 +74,7 @@ def one_of(names):
     return "|".join(re.escape(name) for name in names)
 
 
-def what(wildcards, **more):
+def arguments(wildcards, **more):
     """The arguments of a stage, by name, from the wildcards of its job."""
     return {k: v for k, v in wildcards.items() if k != "study"} | more
 
@@ -92,7 +92,7 @@ def reads(stage, **more):
 
     def files(wildcards):
         begin()
-        step = Step(stage, what(wildcards, **more))
+        step = Step(stage, arguments(wildcards, **more))
         paths = inputs_of(study, step)
         if AGAIN & set(paths):
             return [
@@ -115,13 +115,13 @@ def mark(step):
 def memory(stage, **more):
     """Function of the wildcards: memory in MB that a job asks for; twice that after a failure, which may have been for want of it."""
     return lambda wildcards, attempt: min(attempt, 2) * memory_mb(
-        study, stage, **what(wildcards, **more)
+        study, stage, **arguments(wildcards, **more)
     )
 
 
 def duration(stage, **more):
     """Function of the wildcards: time in minutes that a job asks for."""
-    return lambda wildcards: minutes(study, stage, **what(wildcards, **more))
+    return lambda wildcards: minutes(study, stage, **arguments(wildcards, **more))
 
 
 def shards(wildcards):
