@@ -1,4 +1,7 @@
-"""The priors of the public interface: `ddis.prior.gaussian(problem)`, `mixture(problem)`, `empirical(...)`, `load(folder)`."""
+"""The priors of the public interface.
+
+`ddis.prior.gaussian(problem)`, `mixture(problem)`, `empirical(problem, coefficients)`, `load(folder)`.
+"""
 
 from pathlib import Path
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, make_noise
 from ddis.models.denoiser import GaussianDenoiser
-from ddis.models.normalisation import Normalisation
+from ddis.models.normalisation import Normalisation, normalisation
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 
@@ -54,10 +56,25 @@ def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, (squares / count - mean**2).clamp_min(0) * (count / max(1, count - 1))
 
 
-def empirical(
+def empirical(problem: Problem, coefficients: ArrayLike) -> Prior:
+    """The Gaussian with mean and spectrum of given coefficients [N, *shape] of the problem, in physical units.
+
+    Raises InputError for other shapes, for fewer than two or constant ones, and for values that no coefficient has.
+    """
+    assert problem.resolution is not None
+    given, shape = np.asarray(coefficients, dtype=np.float64), problem.coefficient_space(problem.resolution).shape
+    if given.ndim == 0 or given.shape[1:] != shape or len(given) < 2:
+        raise InputError(f"coefficients of shape {given.shape}; accepted: {('N', *shape)}, N at least 2".replace("'N'", "N"))
+    free = problem.relax(torch.from_numpy(given)).flatten(1).isfinite().all(dim=1)
+    if not bool(free.all()):
+        raise InputError(f"coefficients: field {int((~free).nonzero()[0])} has values that no coefficient of the problem has")
+    return of_parts(problem, lambda: [torch.from_numpy(given)], normalisation(problem, "free", given).without_mean)
+
+
+def of_parts(
     problem: Problem, parts: Callable[[], Iterable[Tensor]], coefficient: Normalisation, noise: Noise | None = None
 ) -> Prior:
-    """The Gaussian with mean and spectrum of given coefficients, parts [N, *shape] of them."""
+    """The same of coefficients that need not be in memory at once, parts [N, *shape] of them, and with this normalisation."""
     first = next(iter(parts()))
     modes = problem.coefficient_space(first.shape[-1]).grid.basis
     mean, variance = moments(modes.forward(coefficient.normalise(problem.relax(part.double()))) for part in parts())

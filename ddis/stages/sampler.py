@@ -22,7 +22,8 @@ from ddis.operators.corrected import Corrected
 from ddis.operators.solver import Solver
 from ddis.pde.base import Problem
 from ddis.posterior import Posterior, mean_unit, spaces_of
-from ddis.priors import Prior, empirical, gaussian, mixture
+from ddis.priors import Prior, gaussian, mixture
+from ddis.priors.gaussian import of_parts
 from ddis.progress import Progress
 from ddis.provenance import device_name, file_digest, peak_memory_mb
 from ddis.randomness import generator
@@ -94,7 +95,7 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
             prior = (gaussian if problem.is_gaussian else mixture)(problem, noise, coefficient)
         else:
             fields = load_pairs(study, name, "train").coefficient
-            prior = empirical(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
+            prior = of_parts(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
     operator: Operator
     if network is None:
         operator = Solver(problem, prior.solution or training_normalisation(study, name, "solution").without_mean)
