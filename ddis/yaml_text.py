@@ -188,5 +188,5 @@ class _Builder:
             found |= table
         return found
 
-    def error(self, node: yaml.Node, what: str) -> InputError:
-        return InputError(f"{self.source} is not YAML that is accepted: line {node.start_mark.line + 1}: {what}")
+    def error(self, node: yaml.Node, reason: str) -> InputError:
+        return InputError(f"{self.source} is not YAML that is accepted: line {node.start_mark.line + 1}: {reason}")

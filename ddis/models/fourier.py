@@ -128,20 +128,20 @@ def use_pointwise_products(module: nn.Module) -> None:
             use_pointwise_products(child)
 
 
-def fno(channels: int, made: int, axes: int, modes: int, width: int, layers: int) -> nn.Module:
-    """neuraloperator's FNO: `channels` to `made` channels on a number of axes."""
-    sizes = {"in_channels": channels, "out_channels": made, "hidden_channels": width, "n_layers": layers}
+def fno(channels: int, outputs: int, axes: int, modes: int, width: int, layers: int) -> nn.Module:
+    """neuraloperator's FNO: `channels` to `outputs` channels on a number of axes."""
+    sizes = {"in_channels": channels, "out_channels": outputs, "hidden_channels": width, "n_layers": layers}
     network: nn.Module = FNO(n_modes=(modes,) * axes, conv_module=HermitianSpectralConv, **sizes)
     use_pointwise_products(network)
     return network
 
 
-def uno(channels: int, made: int, axes: int, width: int, layers: Sequence[tuple[int, int, float]]) -> nn.Module:
-    """neuraloperator's UNO: `channels` to `made` channels on a number of axes; layers: channels, modes and scaling of each."""
+def uno(channels: int, outputs: int, axes: int, width: int, layers: Sequence[tuple[int, int, float]]) -> nn.Module:
+    """neuraloperator's UNO: `channels` to `outputs` channels on a number of axes; layers: channels, modes and scaling of each."""
     with redirect_stdout(StringIO()):  # it prints what it is made of
         network: nn.Module = UNO(
             in_channels=channels,
-            out_channels=made,
+            out_channels=outputs,
             hidden_channels=width,
             lifting_channels=2 * width,
             projection_channels=2 * width,
