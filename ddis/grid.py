@@ -143,6 +143,14 @@ class Space:
         """Of one field: the grid's, with the channels before it where there are several."""
         return self.grid.shape if self.channels == 1 else (self.channels, *self.grid.shape)
 
+    def differs(self, other: Space) -> str | None:
+        """The first of nodes, lengths and so on in which the two differ, as `name own, not other`; None: they are the same."""
+        own, others = self.describe(), other.describe()
+        for name, value in own.items():
+            if value != others[name]:
+                return f"{name} {value}, not {others[name]}"
+        return None if np.array_equal(self.grid.nodes, other.grid.nodes) else "another mask"
+
     def describe(self) -> dict[str, Any]:
         """As JSON, without the mask; `described` is the way back."""
         grid = self.grid

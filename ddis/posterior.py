@@ -76,6 +76,7 @@ class Posterior:
         _check_parts(prior, operator)
         if prior.shape != self.spaces[0].shape:
             raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.spaces[0].shape}")
+        _check_spaces(operator, self.spaces)
         self.bases = self.spaces[0].grid.basis, self.spaces[1].grid.basis
         self.operator = operator or Solver(problem, prior.solution)
         self.coefficient = prior.coefficient
@@ -313,6 +314,14 @@ def _check_parts(prior: object, operator: object) -> None:
     if not isinstance(operator, Operator | None):
         accepted = "ddis.operator.solver(problem), black_box(function), corrected or load(folder)"
         raise InputError(f"operator {type(operator).__name__}; accepted: {accepted}")
+
+
+def _check_spaces(operator: Operator | None, spaces: tuple[Space, Space]) -> None:
+    """Raises InputError for an operator between other spaces, of another problem or resolution."""
+    for part in (operator.network, operator.solver) if isinstance(operator, Corrected) else (operator,):
+        for name, own, expected in zip(("coefficient", "solution"), getattr(part, "spaces", None) or (), spaces, strict=False):
+            if difference := own.differs(expected):
+                raise InputError(f"operator: its {name} has {difference}; make it with the same problem and resolution")
 
 
 def spaces_of(problem: Problem) -> tuple[Space, Space]:

@@ -66,8 +66,9 @@ class Trained:
         if self.model.part != OPERATOR or self.solution is None:
             raise InputError(f"model {self.model}: no operator; accepted: operator-<percent>, operator-NAME-<percent>")
         variance = self.information.get("error_variance", 0.0)
-        error = OperatorError(spaces_of(self.problem)[1].grid.basis, variance, self.error_gain, self.error_spectrum)
-        return Network(self.network, self.solution, error)
+        spaces = spaces_of(self.problem)
+        error = OperatorError(spaces[1].grid.basis, variance, self.error_gain, self.error_spectrum)
+        return Network(self.network, self.solution, error, spaces)
 
 
 def noise_of(settings: NoiseSettings, modes: Basis, white: bool) -> Noise:

@@ -165,6 +165,9 @@ def test_a_loaded_operator_predicts_as_well_as_its_training_said(networks, model
     error = (normalised[0] - normalised[1]).flatten(1).norm(dim=1) / normalised[1].flatten(1).norm(dim=1)
     assert float(error.mean()) == pytest.approx(json.loads((folder / "model.json").read_text())["relative_error"], rel=1e-5)
     assert operator.error is not None
+    finer = ddis.problem("poisson", resolution=16)
+    with pytest.raises(InputError, match=r"operator: its coefficient has nodes \(12, 12\), not \(16, 16\)"):
+        ddis.Posterior(finer, ddis.prior.gaussian(finer), operator, ddis.observe.nodes([20]), [0.0])
 
 
 def test_a_loaded_prior_denoises_as_well_as_its_training_said(networks):

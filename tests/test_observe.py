@@ -20,8 +20,10 @@ from ddis.errors import InputError
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.table import error_row
 from ddis.grid import Grid, Space, square
+from ddis.models.normalisation import Normalisation
 from ddis.observe.base import Functionals, Placed
 from ddis.observe.points import PointsSettings
+from ddis.operators.solver import Solver
 from ddis.sampling.methods import load_method, run_settings
 from ddis.stages import generate, sample
 
@@ -144,16 +146,33 @@ class Beyond(ddis.observe.Sensors):
 
 
 def test_what_is_simulated_needs_the_fields_that_are_observed():
-    field, borehole = np.ones((SIZE, SIZE)), ddis.observe.coefficient([[0.5, 0.5]])
+    field, borehole = np.pad(np.ones((SIZE - 2, SIZE - 2)), 1), ddis.observe.coefficient([[0.5, 0.5]])
     assert ddis.observe.simulate(borehole, field, 2 * field) == pytest.approx([2.0])
     for fields, sensors, message in (
         ((field,), borehole, r"coefficient: none, but it is observed"),
         ((field[None],), ddis.observe.nodes([3]), r"solution of shape \(1, 12, 12\); accepted: one field"),
         ((field, field[:3]), borehole, r"coefficient of shape \(3, 12\); accepted: one field \(12, 12\)"),
+        ((field + 1,), ddis.observe.points([[0.5, 0.5]]), r"solution: not 0 on the boundary, .*accepted: .*problem=problem"),
         ((field,), ddis.observe.nodes([3, 4], noise=[0.1] * 3), r"noise of shape \(3,\) for 2 values"),
     ):
         with pytest.raises(InputError, match=message):
             ddis.observe.simulate(sensors, *fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("poisson", 16, r"its coefficient has nodes \(16, 16\), not \(13, 13\)"),
+        ("navier-stokes", 13, r"its coefficient has periodic \(True, True\), not \(False, False\)"),
+        ("poisson-l-shape", 13, r"its coefficient has another mask"),
+    ],
+)
+def test_an_operator_of_another_problem_or_resolution_is_refused(name, size, message):
+    problem = ddis.problem("poisson", resolution=13)
+    other = Solver(ddis.problem(name, resolution=size), Normalisation(0.0, 1.0))
+    for operator in (other, ddis.operator.corrected(Solver(problem), other)):
+        with pytest.raises(InputError, match=message):
+            ddis.Posterior(problem, ddis.prior.gaussian(problem), operator, ddis.observe.nodes([30]), [0.0])
 
 
 def test_what_is_outside_or_does_not_fit_is_refused():

@@ -88,7 +88,7 @@ def simulate(
 ) -> NDArray[np.float64]:
     """Values [m] that the sensors would give of one field [*shape], with their noise; for trying things out.
 
-    problem: says where the nodes are; None: they are those of the unit square, boundary included.
+    problem: says where the nodes are; None: they are those of the unit square, with a solution that is 0 on its boundary.
     Raises InputError for fields that are not those of the grid, and for a coefficient that is observed and not given.
     """
     u = torch.as_tensor(solution, dtype=torch.float64)
@@ -101,6 +101,10 @@ def simulate(
         if field is not None and tuple(field.shape) != space.shape:
             raise InputError(f"{name} of shape {tuple(field.shape)}; accepted: one field {space.shape}, or another `problem`")
     placed = Placed(sensors, *spaces)
+    if problem is None and placed.functionals.weights is not None and bool(u[torch.from_numpy(~spaces[0].grid.interior)].any()):
+        raise InputError(
+            "solution: not 0 on the boundary, so where its nodes are is not known; accepted: simulate(..., problem=problem)"
+        )
     seen = placed.functionals.seen
     if seen[1] and a is None:
         raise InputError("coefficient: none, but it is observed; accepted: simulate(sensors, solution, coefficient)")

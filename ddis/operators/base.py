@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from ddis.grid import Space
 from ddis.models.normalisation import Normalisation
 from ddis.operators.error import OperatorError
 
@@ -18,11 +19,13 @@ class Operator(ABC):
     differentiable  whether gradients go through it
     solution        normalisation of its solutions; None: not known
     error           how it errs; None: not at all, as far as is known
+    spaces          those of its coefficients and solutions; None: not known
     """
 
     differentiable: ClassVar[bool] = True
     solution: Normalisation | None = None
     error: OperatorError | None = None
+    spaces: tuple[Space, Space] | None = None
 
     @abstractmethod
     def __call__(self, coefficient: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class Solver(Operator):
 
     def __init__(self, problem: Problem, solution: Normalisation | None = None):
         self.problem, self.solution = problem, solution or typical_solution(problem)
+        self.spaces = None if problem.resolution is None else problem.spaces(problem.resolution)
 
     def __call__(self, coefficient: Tensor) -> Tensor:
         return solved(self.problem, coefficient)
