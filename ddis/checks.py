@@ -10,6 +10,7 @@ from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
 from ddis.inputs import chosen
 from ddis.models.ids import PARTS, ModelId
+from ddis.observe import KINDS
 from ddis.pde.base import Problem
 from ddis.refusals import SettingError, below, told
 from ddis.sampling.base import RunSettings
@@ -59,7 +60,9 @@ def check_problem(study: "Study", name: str) -> None:
     with told(f"problems.{name}: ", f" (data.resolution is {size})"):
         problem.check(size)
     for label in study.observations:
-        with told(f"observations.{label}: ", f" (at resolution {size})"):
+        parts = study.observations[label]
+        kinds = [part.kind for part in (parts if isinstance(parts, tuple) else (parts,))]
+        with told(f"observations.{label}: ", f" (at resolution {size})"), KINDS.calling(*kinds):
             study.observed(name, label)
     for label, run in study.runs.items():
         if run.problems is None or name in run.problems:

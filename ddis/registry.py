@@ -6,6 +6,8 @@ Things outside the package are found in two ways: an entry point of the group (`
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -52,6 +54,19 @@ class Registry:
         if missing := sorted(getattr(made, "__abstractmethods__", ())):
             raise InputError(f"{self.kind} {name!r} does not define {', '.join(missing)}")
         return made
+
+    @contextmanager
+    def calling(self, *names: str) -> Iterator[None]:
+        """What things from outside the package raise in the block is told in one line, as InputError."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            outside = [name for name in names if name not in self.builtin]
+            if not outside:
+                raise
+            raise InputError(f"{self.kind} {', '.join(map(repr, outside))} fails: {_told(error)}") from error
 
 
 def _told(error: BaseException) -> str:

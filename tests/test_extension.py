@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from outside import Convolutions
+from outside import Convolutions, Diagonal, OneLayer
 
 import ddis
 from ddis.config import Study
@@ -20,6 +20,7 @@ from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
 from ddis.sampling.base import Method, RunSettings, State
 from ddis.stages import generate, sample, train
+from ddis.stages import study as study_stage
 from ddis.stages.layout import model_folder, models
 
 CONFIGURATION = {
@@ -96,21 +97,28 @@ def test_a_method_from_outside_that_is_unfinished_is_refused(name, message):
         posterior.sample(f"test_extension:{name}", samples=3)
 
 
+class Wrong(Diagonal):
+    """An observation that takes the grid for a number."""
+
+    def functionals(self, grid):
+        return super().functionals(grid.size)
+
+
+def test_an_observation_from_outside_that_fails_is_told_in_one_line():
+    wrong = {"wrong": [{"count": 3}, {"kind": "test_extension:Wrong"}]}
+    message = (
+        r"observations\.wrong: kind 'test_extension:Wrong' fails: AttributeError: 'Grid' .*'size' "
+        r"\(.*test_extension\.py, line \d+\) \(at resolution 8\)$"
+    )
+    with pytest.raises(InputError, match=message):
+        Study.load({**CONFIGURATION, "observations": wrong, "data": {**CONFIGURATION["data"], "resolution": 8}})
+
+
 class Shrinking(Convolutions):
     """An architecture whose output has fewer nodes than its input."""
 
     def build(self, coefficient, solution):
         return torch.nn.Conv2d(coefficient.channels, solution.channels, 3)
-
-
-def test_networks_that_change_the_nodes_are_refused():
-    fields, unit = torch.zeros(2, 8, 8), Normalisation(0.0, 1.0)
-    network = NeuralOperator(Shrinking(architecture="test_extension:Shrinking"), (Space(square(8)),) * 2, unit, unit)
-    with pytest.raises(InputError, match=r"Shrinking: shape \(2, 1, 6, 6\) from \(2, 1, 8, 8\); accepted: \(2, 1, 8, 8\)"):
-        network(fields)
-    denoiser = EDMDenoiser(lambda x, c_noise: x[:, :1])
-    with pytest.raises(InputError, match=r"backbone: shape \(2, 1, 8, 8\) from \(2, 2, 8, 8\)"):
-        denoiser(torch.zeros(2, 2, 8, 8), torch.ones(2))
 
 
 SHORT = {"training": {"steps": 4, "batch": 8, "warmup": 1, "validate_every": 2}}
@@ -126,6 +134,43 @@ NETWORKS = {
     "operators": {"outside": {"network": {"architecture": "outside:Convolutions", "width": 3}}},
     "runs": {"own": {"method": "ddis-gn", "steps": 2}, "other": {"method": "ddis-gn", "steps": 2, "operator": "outside"}},
 }
+
+
+class Failing(OneLayer):
+    """A backbone that cannot be built."""
+
+    def build(self, channels, grid):
+        return super().build(channels, grid.size)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"operators": {"outside": {"network": {"architecture": "test_extension:Shrinking"}}}},
+            r"operators\.outside: problem 'poisson': architecture Shrinking: shape \(1, 1, 10, 10\) .*accepted: \(1, 1, 12, 12\)",
+        ),
+        (
+            {"prior": {"backbone": {"name": "test_extension:Failing"}}},
+            r"prior: problem 'poisson': name 'test_extension:Failing' fails: AttributeError: .*'size' \(.*, line \d+\)$",
+        ),
+    ],
+)
+def test_a_network_from_outside_that_fails_is_refused_before_any_data_is_made(section, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        study_stage.run(Study.load({**NETWORKS, **section}))
+    assert not (tmp_path / "results").exists()
+
+
+def test_networks_that_change_the_nodes_are_refused():
+    fields, unit = torch.zeros(2, 8, 8), Normalisation(0.0, 1.0)
+    network = NeuralOperator(Shrinking(architecture="test_extension:Shrinking"), (Space(square(8)),) * 2, unit, unit)
+    with pytest.raises(InputError, match=r"Shrinking: shape \(2, 1, 6, 6\) from \(2, 1, 8, 8\); accepted: \(2, 1, 8, 8\)"):
+        network(fields)
+    denoiser = EDMDenoiser(lambda x, c_noise: x[:, :1])
+    with pytest.raises(InputError, match=r"backbone: shape \(2, 1, 8, 8\) from \(2, 2, 8, 8\)"):
+        denoiser(torch.zeros(2, 2, 8, 8), torch.ones(2))
 
 
 @pytest.fixture(scope="module")
