@@ -1,5 +1,7 @@
 """The exceptions that users are meant to read."""
 
+from numbers import Integral
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message says what it is, and what to do. The command line prints it without a traceback.
@@ -20,3 +22,10 @@ def printable(text: object) -> str:
     line = " ".join(part.strip() for part in str(text).splitlines())
     shown = "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode() for c in line)
     return shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def whole_number(name: str, value: object, least: int = 0) -> int:
+    """An argument that is a whole number. Raises InputError for others."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} {value!r}; accepted: a whole number, {least} or more")
+    return int(value)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from annotated_types import Le
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ddis.errors import InputError
+from ddis.errors import InputError, whole_number
 from ddis.grid import Space, split
 from ddis.interpolation import functionals_error
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
@@ -71,7 +72,7 @@ class Posterior:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
-        self.problem, self.prior, self.seed, self.device = problem, prior, seed, torch.device(device)
+        self.problem, self.prior, self.seed, self.device = problem, prior, whole_number("seed", seed), _device(device)
         self.spaces = spaces_of(problem)
         _check_parts(prior, operator)
         if prior.shape != self.spaces[0].shape:
@@ -83,7 +84,7 @@ class Posterior:
         self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed)
         self.placed = Placed(sensors, self.spaces[1], self.spaces[0])
         self.functionals = self.placed.functionals.to(self.device)
-        given = np.asarray(values)
+        given = _numbers("values", values)
         self.single = given.ndim == 1
         given = np.atleast_2d(given)
         if chosen is None:
@@ -240,12 +241,13 @@ class Posterior:
             states.append(last_state(state, batch, method.settings.method))
         return Drawn(torch.cat([state.x0 for state in states]), states[0].mean, states[0].std, cost)
 
-    def sample(self, method: str = "ddis-gn", samples: int = 64, seed: int = 0, **settings: Any) -> Result:
+    def sample(self, method: str = "ddis-gn", samples: int | None = None, seed: int = 0, **settings: Any) -> Result:
         """Draws posterior samples of the coefficient of one solution.
 
         Args:
             method: a name of the registry, or module:Class; settings: its own, as in the configuration of a run.
-            samples: K; seed: a sample depends on it and on its number alone.
+            samples: K; None: 64, or 1 of a method that draws one only.
+            seed: a sample depends on it and on its number alone.
 
         Raises InputError for what the method cannot do, before any work.
         """
@@ -255,13 +257,14 @@ class Posterior:
             raise InputError(
                 f"{misplaced[0]}: of runs of a study; here the operator is the posterior's, and there is one problem"
             )
+        seed, samples = whole_number("seed", seed), _usual(method) if samples is None else samples
         resolved = run_settings(method, {**settings, "method": method, "samples": samples})
         for name, value in resolved:
             if isinstance(value, dict):
                 raise InputError(f"{name} {value}; accepted: one number or word, as there is one problem")
         made = load_method(method)(resolved.for_case("", ""))
         begin = time.perf_counter()
-        drawn = self.draw(made, [generator(seed, "posterior", number) for number in range(samples)])
+        drawn = self.draw(made, [generator(seed, "posterior", number) for number in range(resolved.samples)])
         return self.result(made, drawn, time.perf_counter() - begin)
 
     def result(self, method: Method[Any], drawn: Drawn, seconds: float = 0.0, fewest: int = 1) -> Result:
@@ -303,6 +306,34 @@ class Posterior:
             return None
         # Where a closed form exists, P is a mask of nodes: it acts on a standard deviation as on a field.
         return self.physical(mean), self.problem.constrain(std * self.coefficient.unit)
+
+
+def _device(given: torch.device | str) -> torch.device:
+    """The device of a name. Raises InputError for one that is not there."""
+    try:
+        device = torch.device(given)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise InputError(f"device {given!r}: {error}; accepted: cpu, or the cuda device of a GPU that torch finds") from error
+    return device
+
+
+def _numbers(name: str, given: ArrayLike) -> NDArray[Any]:
+    """An array of numbers. Raises InputError for text and rows of different lengths."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}; accepted: an array of numbers") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{name} of type {array.dtype}; accepted: an array of numbers")
+    return array
+
+
+def _usual(method: str) -> int:
+    """The number of samples that are drawn where none is given: as many as the method's settings allow, 64 at most."""
+    metadata = load_method(method).Settings.model_fields["samples"].metadata
+    limits: list[Any] = [limit.le for limit in metadata if isinstance(limit, Le)]
+    return min([64, *limits])
 
 
 def _check_parts(prior: object, operator: object) -> None:

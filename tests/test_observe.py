@@ -175,6 +175,42 @@ def test_an_operator_of_another_problem_or_resolution_is_refused(name, size, mes
             ddis.Posterior(problem, ddis.prior.gaussian(problem), operator, ddis.observe.nodes([30]), [0.0])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed -1; accepted: a whole number, 0 or more"),
+        ({"seed": "1"}, "seed '1'; accepted: a whole number"),
+        ({"seed": 1.5}, "seed 1.5; accepted"),
+        ({"device": "gpu"}, "device 'gpu': .*accepted: cpu"),
+        ({"device": 1.5}, "device 1.5: .*accepted: cpu"),
+        ({"values": ["1.0"]}, "values of type <U3; accepted: an array of numbers"),
+        ({"values": [[1.0], [1.0, 2.0]]}, "values: .*accepted: an array of numbers"),
+        ({"values": [None]}, "values of type object; accepted: an array of numbers"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_refused_by_its_name(arguments, message):
+    problem = ddis.problem("poisson", resolution=SIZE)
+    given = {"values": [0.0], **arguments}
+    with pytest.raises(InputError, match=f"^{message}"):
+        ddis.Posterior(problem, ddis.prior.gaussian(problem), None, ddis.observe.nodes([30]), **given)
+
+
+def test_a_seed_of_samples_and_a_resolution_are_whole_numbers():
+    posterior = observed("nodes")[0]
+    for call, message in (
+        (lambda: posterior.sample("exact", seed=-1), "seed -1"),
+        (lambda: ddis.problem("poisson", resolution="16"), "resolution '16'"),
+        (lambda: ddis.problem("poisson", resolution=16.5), "resolution 16.5"),
+    ):
+        with pytest.raises(InputError, match=f"^{message}"):
+            call()
+
+
+def test_without_a_number_64_samples_are_drawn_or_the_only_one():
+    posterior = observed("nodes")[0]
+    assert [len(posterior.sample(method).samples) for method in ("exact", "prior-mean")] == [64, 1]
+
+
 def test_what_is_outside_or_does_not_fit_is_refused():
     problem = ddis.problem("poisson", resolution=SIZE)
     prior, observe = ddis.prior.gaussian(problem), ddis.observe

@@ -527,7 +527,7 @@ def test_more_observations_than_nodes_and_wrong_shapes(folder):
         ({"--percent": "5"}, r"percent 5: ddis-gn has no network for it in .*poisson; percents there: 10, 100"),
         ({"--percent": "0"}, r"percent '0'; accepted"),
         ({"--samples": "1"}, r"samples 1; accepted: 2 or more"),
-        ({"--seed": "-1"}, r"seed -1; accepted: 0 or more"),
+        ({"--seed": "-1"}, r"seed -1; accepted: a whole number, 0 or more"),
         ({"--method": "nonsense"}, r"method 'nonsense' is unknown; accepted: ddis, ddis-gn"),
         ({"--method": "prior-mean"}, r"samples: Input should be less than or equal to 1"),
         ({"--output": "out.txt"}, r"--output out\.txt; accepted: a name that ends with \.h5"),

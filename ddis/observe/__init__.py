@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddis.errors import InputError
+from ddis.errors import InputError, whole_number
 from ddis.grid import Space, square
 from ddis.lazy import torch
 from ddis.observe.base import Joined, Placed, Sensors, SensorSettings, per_value
@@ -91,6 +91,7 @@ def simulate(
     problem: says where the nodes are; None: they are those of the unit square, with a solution that is 0 on its boundary.
     Raises InputError for fields that are not those of the grid, and for a coefficient that is observed and not given.
     """
+    seed = whole_number("seed", seed)
     u = torch.as_tensor(solution, dtype=torch.float64)
     a = None if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
     if problem is None or problem.resolution is None:

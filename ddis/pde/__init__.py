@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddis.errors import InputError
+from ddis.errors import InputError, whole_number
 from ddis.pde.base import Problem
 from ddis.registry import Registry
 
@@ -27,8 +27,8 @@ def make_problem(pde: str, parameters: dict[str, Any], resolution: int | None = 
     """The problem `pde` with the given parameters. Raises InputError for an unknown pde or parameter, or a wrong resolution."""
     made = _made(pde, parameters)
     if resolution is not None:
-        made.check(resolution)
-        made.resolution = resolution
+        made.resolution = whole_number("resolution", resolution, 1)
+        made.check(made.resolution)
     return made
 
 

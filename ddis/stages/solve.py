@@ -26,7 +26,7 @@ from ddis.config import Case, Study
 from ddis.data.hdf5 import write_arrays
 from ddis.data.observations import Observations, read_observations
 from ddis.data.subsets import fraction_of, percent_label, percent_name
-from ddis.errors import InputError
+from ddis.errors import InputError, whole_number
 from ddis.evaluation.figures import posterior as figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
@@ -117,8 +117,7 @@ def solve(
     study, problem = open_model(Path(model))
     settings = settings_of(study, problem, method, samples)
     label = checked_percent(study, Path(model), settings, method, percent)
-    if seed < 0:
-        raise InputError(f"seed {seed}; accepted: 0 or more")
+    seed = whole_number("seed", seed)
     data = read_observations(observations, spaces_of(study.make_problem(problem)))
     with threads(study.threads):
         return posterior_of(study, Case(problem, "own", method, label), settings, data, seed)
