@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Le
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -331,9 +330,8 @@ def _numbers(name: str, given: ArrayLike) -> NDArray[Any]:
 
 def _usual(method: str) -> int:
     """The number of samples that are drawn where none is given: as many as the method's settings allow, 64 at most."""
-    metadata = load_method(method).Settings.model_fields["samples"].metadata
-    limits: list[Any] = [limit.le for limit in metadata if isinstance(limit, Le)]
-    return min([64, *limits])
+    schema = load_method(method).Settings.model_json_schema()["properties"]["samples"]
+    return min(64, schema.get("maximum", 64))
 
 
 def _check_parts(prior: object, operator: object) -> None:

@@ -11,9 +11,9 @@ On levels that have calls of the solver, with y + e - M G(x) - R z = r:
 - the next is x + Σ Jᵀ d with the preconditioned residual d = (J Σ Jᵀ + R + R_F)⁻¹ r, and costs one call of G;
 - x then becomes the minimum of Q in the affine hull of all points, where M G is interpolated from its values there.
 
-For a linear G this is the Krylov space of GMRES on (G Σ Jᵀ + R) z = y + e - M G(x~), with Q in place of the residual's norm: what
-J cannot represent is not fitted at any price. Where G is not linear, the products are differences of its values at two points. A
-chain stops by the discrepancy: when r, what is left of it beyond the noise's own share R z, is small against the noise.
+For a linear G this is the Krylov space of GMRES on (M G Σ Jᵀ + R) z = y + e - M G(x~), with Q in place of the residual's norm:
+what J cannot represent is not fitted at any price. Where G is not linear, the products are differences of its values at two
+points. A chain stops by the discrepancy: when r, what is left of it beyond the noise's own share R z, is small against the noise.
 
 What the solver said is kept: on the next levels M F has the offset M G - M F of the last x, and only the error of the change is
 left in R_F: of the variance of M F, Σ leaves a share of what the prior has, and the error is taken to grow with its root, as
