@@ -21,7 +21,7 @@ class EDMDenoiser(nn.Module):
         s = per_field(sigma.to(x_t.dtype), x_t)
         total = s**2 + SIGMA_DATA**2
         c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
-        out = self.backbone(c_in * x_t, sigma.log() / 4)
+        skip, out = c_skip * x_t, self.backbone(c_in * x_t, sigma.log() / 4)
         if out.shape != x_t.shape:
             raise InputError(f"backbone: shape {tuple(out.shape)} from {tuple(x_t.shape)}; accepted: the same")
-        return c_skip * x_t + c_out * out
+        return skip + c_out * out
