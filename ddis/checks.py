@@ -111,10 +111,10 @@ def check_files(study: "Study", name: str) -> None:
         splits[found["digest"]] = split
 
 
-def check_known(key: str, problems: Iterable[str], study: "Study") -> None:
-    unknown = ", ".join(sorted(set(problems) - set(study.problems)))
+def check_known(key: str, names: Iterable[str], known: Iterable[str]) -> None:
+    unknown = ", ".join(sorted(set(names) - set(known)))
     if unknown:
-        raise InputError(f"{key}: {unknown}; accepted: {', '.join(study.problems)}")
+        raise InputError(f"{key}: {unknown}; accepted: {', '.join(known)}")
 
 
 def check_fractions(key: str, fractions: tuple[float, ...]) -> None:
@@ -158,7 +158,8 @@ def check_run(study: "Study", label: str, run: RunSettings) -> None:
         raise InputError(f"runs.{label}.operator: {run.operator!r}; accepted: {', '.join(accepted)}")
     if run.fractions is not None:
         check_fractions(f"runs.{label}.fractions", run.fractions)
-    check_known(f"runs.{label}.problems", run.problems or (), study)
+    check_known(f"runs.{label}.problems", run.problems or (), study.problems)
+    check_known(f"runs.{label}.observations", run.observations or (), study.observations)
     for percent in study.percents(label):
         for model in map(ModelId.parse, study.models_of(label, percent)):
             check_physics(study, label, run, model)
@@ -198,7 +199,7 @@ def check_references(study: "Study") -> None:
     wanted, fields = study.references.problems or (), study.references.fields
     if fields is not None and fields > study.data.test:
         raise InputError(f"references.fields {fields}; accepted: at most data.test, {study.data.test}, or null for all")
-    check_known("references.problems", wanted, study)
+    check_known("references.problems", wanted, study.problems)
     for name in wanted:
         if not study.has_reference(name):
             raise InputError(

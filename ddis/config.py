@@ -216,6 +216,7 @@ class Study(Settings):
             for observation in self.observations
             for run, settings in self.runs.items()
             if settings.problems is None or problem in settings.problems
+            if settings.observations is None or observation in settings.observations
             for percent in self.percents(run)
         ]
 

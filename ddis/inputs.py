@@ -101,7 +101,7 @@ class Inputs:
             "data": self.data(problem, "train", split),
             "models": {m: study.digest("train", problem=problem, model=m) for m in study.models_of(run, percent)},
             "observe": self.observed(study.observations[observation]),
-            "settings": self.plain(settings, "fractions", "problems"),
+            "settings": self.plain(settings, "fractions", "problems", "observations"),
             "noise": self.plain(study.noise),
             "seed": study.seed,
         }

@@ -91,6 +91,7 @@ BAD = [
     ("runs.joint-daps", {"error_model": "white"}, r"runs\.joint-daps\.error_model 'white'; accepted: none"),
     ("runs.fundps", {"operator": "solver"}, r"runs\.fundps\.operator: solver; method 'fundps' has no operator"),
     ("runs.ddis.problems", ["darcy"], r"runs\.ddis\.problems: darcy; accepted: poisson"),
+    ("runs.ddis.observations", ["dense"], r"runs\.ddis\.observations: dense; accepted: sparse"),
 ]
 
 

@@ -49,6 +49,7 @@ class RunSettings(BaseModel):
     samples    K, samples per test field
     fractions  fractions of the pairs at which the run is made; null: those of the study
     problems   problems on which the run is made; null: all
+    observations  what it is given to see; null: each of the study's observations in turn
     batch      chains (fields x samples) computed together; fixed, so that results do not depend on the machine's load
     """
 
@@ -58,6 +59,7 @@ class RunSettings(BaseModel):
     samples: int = Field(1, ge=1)
     fractions: tuple[float, ...] | None = None
     problems: tuple[Text, ...] | None = None
+    observations: tuple[Text, ...] | None = None
     batch: int = Field(64, ge=1)
 
     @property
