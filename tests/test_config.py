@@ -159,6 +159,15 @@ def test_percents_and_cases():
     assert corrected.models_of("corrected", "1") == ["prior", "operator-1"]
 
 
+def test_a_run_is_made_on_the_problems_and_with_the_observations_that_it_names():
+    content = default()
+    content["observations"]["few"] = {"count": 5}
+    content["runs"]["exact"]["observations"] = ["few"]
+    cases = Study.load(content).cases()
+    assert {case.observation for case in cases if case.run == "exact"} == {"few"}
+    assert {case.observation for case in cases if case.run == "ddis-gn"} == {"sparse", "few"}
+
+
 def test_a_run_names_its_operator_and_gets_its_model():
     """What a variant does not give is that of `operator`; by another architecture its network is taken whole."""
     content = default()

@@ -73,7 +73,7 @@ def test_settings_of_every_method_are_listed_with_their_defaults(name):
     header, known = re.search(r"^\| key \|(.*`tikhonov`.*)\|$", CONFIGURATION, re.MULTILINE), rows(CONFIGURATION)
     assert header is not None
     columns = re.findall(r"`([^`]+)`", header[1])
-    common = {"method", "operator", "samples", "fractions", "problems", "batch"}
+    common = {"method", "operator", "samples", "fractions", "problems", "observations", "batch"}
     settings = {key: field for key, field in load_method(name).Settings.model_fields.items() if key not in common}
     assert name in columns or not settings
     for key, field in settings.items():
