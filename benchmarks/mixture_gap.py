@@ -34,8 +34,8 @@ RESULT = Path(__file__).parent / "results" / "mixture_gap.md"
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "`exact`, a second set: the floor": ("exact", {}),
     "`tikhonov`: one Gaussian with the average spectrum": ("tikhonov", {}),
-    "`ddis-gn`, `covariance: spectrum`, 10 levels": ("ddis-gn", {"steps": 10}),
-    "`ddis-gn`, `covariance: spectrum`, 30 levels": ("ddis-gn", {"steps": 30}),
+    "`ddis-gn`, `covariance: spectrum`, 10 levels": ("ddis-gn", {"covariance": "spectrum"}),
+    "`ddis-gn`, `covariance: spectrum`, 30 levels": ("ddis-gn", {"covariance": "spectrum", "steps": 30}),
     "`ddis-gn`, `covariance: denoiser`, 2 products, 10 levels": ("ddis-gn", {"covariance": "denoiser"}),
     "`ddis-gn`, `covariance: denoiser`, 8 products, 10 levels": ("ddis-gn", {"covariance": "denoiser", "probes": 8}),
     "`ddis-gn`, `covariance: denoiser`, 2 products, 30 levels": ("ddis-gn", {"covariance": "denoiser", "steps": 30}),

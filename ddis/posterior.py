@@ -210,6 +210,7 @@ class Posterior:
             mean=self.prior.mean,
             spectrum=self.prior.spectrum,
             mixture=self.prior.mixture,
+            excess=self.prior.excess,
             solver=self._solver(cost),
             units=(mean_unit(self.coefficient) / SIGMA_DATA, mean_unit(self.solution) / SIGMA_DATA),
             cost=cost,

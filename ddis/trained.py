@@ -1,5 +1,6 @@
 """Trained networks: how they are built from a study's configuration, and loaded from its files."""
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from ddis.config import Study
 from ddis.errors import DamagedError, InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, WhiteNoise, make_noise
-from ddis.files import read_json
+from ddis.files import read_json, read_text
 from ddis.grid import Space
 from ddis.models.checkpoint import load_tensors
 from ddis.models.ids import OPERATOR, PARTS, ModelId
@@ -37,6 +38,7 @@ class Trained:
     spectrum               of a coefficient prior: variance C [*shape] of the normalised coefficient's modes
     error_gain             of an operator: what its modes are multiplied by [*shape] to predict those of the solution
     error_spectrum         of an operator: variance [*shape] of the modes of what is then left, normalised
+    excess                 of a coefficient prior: its error over that of the best linear denoiser, by noise level
     """
 
     model: ModelId
@@ -49,6 +51,7 @@ class Trained:
     error_gain: Tensor | None
     error_spectrum: Tensor | None
     information: dict[str, Any]
+    excess: dict[float, float] | None
 
     def as_prior(self) -> Prior:
         """The prior of this network. Raises InputError for an operator's."""
@@ -59,7 +62,7 @@ class Trained:
         zero = torch.zeros(space.shape, dtype=torch.float64)
         spectrum = zero if self.spectrum is None else self.spectrum
         noise = noise_of(self.noise, space.grid.basis, self.model.white)
-        return Prior(self.network, noise, self.coefficient, zero, spectrum, self.solution)
+        return Prior(self.network, noise, self.coefficient, zero, spectrum, self.solution, excess=self.excess)
 
     def as_operator(self) -> Network:
         """The operator of this network, with its error. Raises InputError for a prior's."""
@@ -114,7 +117,18 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
     network.to(device).eval().requires_grad_(False)
     scales = normalisation["coefficient"], normalisation.get("solution")
     made = study.make_problem(problem)
-    return Trained(named, made, study.noise, network, *scales, spectrum, gain, rest, information)
+    excess = read_excess(folder / "denoising.csv")
+    return Trained(named, made, study.noise, network, *scales, spectrum, gain, rest, information, excess)
+
+
+def read_excess(path: Path) -> dict[float, float] | None:
+    """Excess of a denoiser's error by noise level, from the file that its training writes; None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return {float(row["sigma"]): float(row["excess"]) for row in csv.DictReader(read_text(path).splitlines())}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path} is damaged, or not of ddis ({error!r}); {REPAIR}") from error
 
 
 def as_tensor(values: list[list[float]] | None) -> Tensor | None:

@@ -21,7 +21,7 @@ PROBLEMS = {
 }
 NETWORKS = {"denoiser": 1, "fno": 1, "unet": 1, "uno": 1, "physics": 1}
 METHODS = {
-    **{"ddis": 1, "ddis-gn": 1, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
+    **{"ddis": 1, "ddis-gn": 2, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
     **{"exact": 1, "prior-mean": 1, "tikhonov": 1, "es-mda": 1},
 }
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from outside import Convolutions, Diagonal, OneLayer
@@ -225,6 +226,8 @@ def test_a_loaded_prior_denoises_as_well_as_its_training_said(networks):
     train_fields = torch.from_numpy(read_pairs(networks.folder / "data" / "poisson" / "train.h5").coefficient)
     expected = modes.forward(prior.coefficient.normalise(train_fields).double()).var(dim=0)
     assert torch.allclose(prior.spectrum, expected, rtol=1e-4, atol=1e-8)
+    levels = pd.read_csv(folder / "denoising.csv")
+    assert prior.excess == dict(zip(levels["sigma"], levels["excess"], strict=True))
 
 
 def test_a_folder_of_another_kind_is_refused(networks, tmp_path):

@@ -1,5 +1,6 @@
 """What is known of a field before anything was observed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,6 +22,7 @@ class Prior:
     solution         normalisation of the solution, the second channel of a joint prior; None: a prior of b alone
     mixture          the closed form of b, where it is a mixture of Gaussian fields; None: it is not, or not known
     examples         solutions [N, *shape] that a joint prior was trained on; None: not at hand
+    excess           of a trained denoiser's error over that of the best linear one, by noise level σ; None: not known
     """
 
     denoise: Denoiser | None
@@ -31,6 +33,7 @@ class Prior:
     solution: Normalisation | None = None
     mixture: Mixture | None = None
     examples: Tensor | None = None
+    excess: Mapping[float, float] | None = None
 
     @property
     def joint(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -99,12 +99,13 @@ ErrorChoice = Literal["spectral", "white", "none"]
 
 @dataclass(frozen=True)
 class Size:
-    """Of a run: m observed values and P nodes per field, n fields, and whether the problem is linear."""
+    """Of a run: m observed values and P nodes per field, n fields, whether the problem is linear and its coefficient Gaussian."""
 
     observed: int
     nodes: int
     fields: int
     linear: bool
+    gaussian: bool
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class Batch:
     prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods
     mean         [*shape] of the coefficient; spectrum: variance [*shape] of its modes in `basis`
     mixture      closed form of the coefficient, where it is a mixture of Gaussian fields
+    excess       of the denoiser's error over that of the best linear one, by noise level; None: not known (see Prior)
     solver       as operator, of the solver that corrects it and has no gradients; None: nothing does
     units        what 1 is worth in physical units, of the coefficient and of the solution
     """
@@ -199,6 +201,7 @@ class Batch:
     spectrum: Tensor
     units: tuple[float, float]
     mixture: Mixture | None = None
+    excess: Mapping[float, float] | None = None
     solver: Callable[[Tensor], Tensor] | None = None
     cost: Cost = field(default_factory=Cost)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,6 +28,27 @@ if TYPE_CHECKING:
 
 # (x_t [B, 1, *shape], sigma) -> Σ [*shape], or [B, *shape] of each chain
 Covariance = Callable[["Tensor", float], "Tensor"]
+
+NOT_GAUSSIAN = 0.97  # of the best linear denoiser's error; see docs/samplers.md for what trained ones reach
+
+
+def suited(batch: Batch) -> tuple[Literal["spectrum", "denoiser"], str]:
+    """Which Σ goes with the prior, and why: the denoiser's own where the prior is known not to be Gaussian.
+
+    No denoiser of a Gaussian field is better than the best linear one. A trained one that is, at any level, knows more than a
+    spectrum does. Where the problem says that its coefficient is Gaussian, the spectrum serves whatever was trained: relaxed
+    fields (see `Problem.relax`) have a boundary that no spectrum knows, and a network does.
+    """
+    if batch.problem.is_gaussian:
+        return "spectrum", "the coefficient is Gaussian"
+    if batch.mixture is not None:
+        return "denoiser", f"the prior is a mixture of {len(batch.mixture.weights)} Gaussian fields"
+    if not batch.excess:
+        return "spectrum", "nothing says that the prior is not Gaussian"
+    sigma, excess = min(batch.excess.items(), key=lambda level: level[1])
+    share = 1 + excess
+    why = f"the denoiser's error is {share:.1%} of the best linear one's at σ = {sigma:g}, its best (limit: {NOT_GAUSSIAN:.0%})"
+    return "denoiser" if share < NOT_GAUSSIAN else "spectrum", why
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:

@@ -14,6 +14,7 @@ diagonal, as for any empirical spectrum: at 32 x 32 with 125 observations the me
 be 28 % above, the spread 2.3 times too large (tests/test_truth.py).
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Literal
@@ -22,11 +23,13 @@ from pydantic import Field
 
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.corrected import CorrectedStep, calls_per_level
-from ddis.sampling.covariance import AverageSpectrum, RingCovariance
+from ddis.sampling.covariance import AverageSpectrum, RingCovariance, suited
 from ddis.sampling.daps import anneal
 from ddis.sampling.gauss_newton import GaussNewtonStep, Prepared, SharedJacobian, gauss_newton_cost, make_update
 from ddis.sampling.matrix_free import LEADING_MODES, LeadingModes
 from ddis.sampling.schedules import karras_schedule
+
+_log = logging.getLogger(__name__)
 
 
 class DDISGNSettings(RunSettings):
@@ -37,7 +40,8 @@ class DDISGNSettings(RunSettings):
     iterations   Gauss-Newton iterations per level
     tolerance    of the matrix-free solver, and of calls of the solver, in standard deviations of R
     covariance   of x0 given x_t: spectrum, one for all fields, which is right for a Gaussian prior only; denoiser, each chain's
-                 own, from `probes` products with the denoiser's Jacobian per level
+                 own, from `probes` products with the denoiser's Jacobian per level; auto: denoiser where the prior is known not
+                 to be Gaussian (`ddis.sampling.covariance.suited`), and the log says why
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     solver_calls calls of the solver per sample, on the second half of the levels, where it corrects the operator
     """
@@ -49,7 +53,7 @@ class DDISGNSettings(RunSettings):
     solver: Literal["dense", "matrix-free"] | None = None
     iterations: int = Field(1, ge=1)
     tolerance: float = Field(0.3, gt=0)
-    covariance: Literal["spectrum", "denoiser"] = "spectrum"
+    covariance: Literal["auto", "spectrum", "denoiser"] = "auto"
     probes: int = Field(2, ge=1)
     error_model: ErrorChoice = "spectral"
     solver_calls: int = Field(12, ge=0)
@@ -84,17 +88,25 @@ class DDISGN(Method[DDISGNSettings]):
     def cost(self, size: Size) -> Evaluations:
         s = self.settings
         levels = (s.steps + 1) * s.iterations
+        own = s.covariance == "denoiser" or (s.covariance == "auto" and not size.gaussian)
         return gauss_newton_cost(size, levels, self.dense(size.linear, size.observed), s).with_prior(
-            s.steps * (2 * s.ode_steps - 1 + (1 + 2 * s.probes) * (s.covariance == "denoiser"))
+            s.steps * (2 * s.ode_steps - 1 + (1 + 2 * s.probes) * own)
         )
 
+    def asks_denoiser(self, batch: Batch) -> bool:
+        """Whether Σ is each chain's own, from the denoiser."""
+        chosen = self.settings.covariance
+        return (suited(batch)[0] if chosen == "auto" else chosen) == "denoiser"
+
     def prepare(self, batch: Batch) -> Prepared:
+        if self.settings.covariance == "auto":
+            _log.info("covariance of x0 given x_t: %s, as %s", *suited(batch))
         dense = self.dense(batch.problem.linear, batch.observation.index.shape[1])
         return SharedJacobian(batch) if dense else LeadingModes(batch)
 
     def sample(self, batch: Batch, prepared: Prepared) -> Iterator[State]:
         s = self.settings
-        covariance = AverageSpectrum(batch) if s.covariance == "spectrum" else RingCovariance(batch, s.probes)
+        covariance = RingCovariance(batch, s.probes) if self.asks_denoiser(batch) else AverageSpectrum(batch)
         update = make_update(batch, prepared, s.tolerance)
         if batch.solver is None:
             likelihood = GaussNewtonStep(batch, update, covariance, s.iterations)

@@ -197,7 +197,7 @@ def run_cost(study: Study, case: Case, method: Method[Any], fields: int) -> Eval
     """What a run on so many fields costs, as its method says."""
     problem = study.make_problem(case.problem)
     nodes = math.prod(problem.shapes(study.data.resolution)[0])
-    return method.cost(Size(study.observed(case.problem, case.observation), nodes, fields, problem.linear))
+    return method.cost(Size(study.observed(case.problem, case.observation), nodes, fields, problem.linear, problem.is_gaussian))
 
 
 def sampler_step(

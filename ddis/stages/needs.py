@@ -72,7 +72,7 @@ def evaluations(study: Study, case: Case) -> Evaluations:
     """What a run costs, by its method."""
     settings, problem = study.run_for(case), study.make_problem(case.problem)
     nodes = math.prod(problem.shapes(study.data.resolution)[0])
-    size = Size(study.observed(case.problem, case.observation), nodes, study.data.test, problem.linear)
+    size = Size(study.observed(case.problem, case.observation), nodes, study.data.test, problem.linear, problem.is_gaussian)
     return load_method(settings.method)(settings).cost(size)
 
 
