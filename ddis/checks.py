@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from itertools import product
 from typing import TYPE_CHECKING
 
-from ddis.data.store import open_pairs
+from ddis.data.hdf5 import read_attributes
+from ddis.data.references import REFERENCES
+from ddis.data.store import PAIRS, open_pairs
 from ddis.data.subsets import percent_label
 from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
@@ -93,7 +95,8 @@ def check_files(study: "Study", name: str) -> None:
     splits: dict[str, str] = {}
     for split in SPLITS:
         path, key = study.data_file(name, split), f"data.files.{name}.{split}"
-        assert path is not None
+        if path is None:
+            continue
         if not path.is_file():
             raise InputError(f"{key}: no file {path} in {path.cwd()}; accepted: files of `ddis import`, docs/data.md")
         with (
@@ -200,9 +203,26 @@ def check_references(study: "Study") -> None:
     if fields is not None and fields > study.data.test:
         raise InputError(f"references.fields {fields}; accepted: at most data.test, {study.data.test}, or null for all")
     check_known("references.problems", wanted, study.problems)
+    check_reference_files(study)
     for name in wanted:
         if not study.has_reference(name):
             raise InputError(
                 f"references.problems: {name} has no reference with likelihood {study.references.likelihood}: its coefficient "
                 "is no known map of a Gaussian field; leave it out"
             )
+
+
+def check_reference_files(study: "Study") -> None:
+    """References of others belong to the fields of the test split, which is taken from the file beside them."""
+    assert study.references is not None
+    check_known("references.files", study.references.files, study.problems)
+    for problem, observation in ((p, o) for p, files in study.references.files.items() for o in files):
+        key, path, data = f"references.files.{problem}.{observation}", study.reference_file(problem, observation), None
+        assert path is not None
+        check_known(f"references.files.{problem}", [observation], study.observations)
+        with told(f"{key}: "):
+            found = read_attributes(path, REFERENCES)
+        if (test := study.data_file(problem, "test")) is not None:
+            data = read_attributes(test, PAIRS)["digest"]
+        if data is None or found.get("pairs") != data:
+            raise InputError(f"{key}: {path} is not of the test split; accepted: data.files.{problem}.test of the same import")

@@ -75,7 +75,8 @@ def _import(arguments: argparse.Namespace) -> None:
     from ddis.yaml_text import parse_assignments
 
     parameters, inputs = parse_assignments(arguments.set, "--set"), [Path(name) for name in arguments.inputs]
-    import_.run_file(arguments.pde, parameters, inputs, Path(arguments.output), arguments.start, arguments.count)
+    run = import_.run_file if arguments.format is None else import_.run_cases
+    run(arguments.pde, parameters, inputs, Path(arguments.output), arguments.start, arguments.count)
 
 
 def _schema(arguments: argparse.Namespace) -> None:

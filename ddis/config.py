@@ -103,8 +103,13 @@ class Study(Settings):
 
     def data_file(self, problem: str, split: str) -> Path | None:
         """The file that a split is taken from; None if it is generated."""
-        files = self.data.files.get(problem)
-        return None if files is None else Path(getattr(files, split))
+        path = getattr(self.data.files.get(problem), split, None)
+        return None if path is None else Path(path)
+
+    def reference_file(self, problem: str, observation: str) -> Path | None:
+        """The file that reference posteriors are taken from; None if they are made."""
+        path = None if self.references is None else self.references.files.get(problem, {}).get(observation)
+        return None if path is None else Path(path)
 
     @classmethod
     def load(cls, source: Path | str | Mapping[str, Any]) -> "Study":
@@ -233,7 +238,9 @@ class Study(Settings):
         if self.references is None:
             return []
         chosen = self.references.problems or self.problems
-        return [(p, o) for p in self.problems if p in chosen and self.has_reference(p) for o in self.observations]
+        made = {p: self.has_reference(p) for p in self.problems}
+        every = [(p, o) for p in self.problems if p in chosen for o in self.observations]
+        return [(p, o) for p, o in every if made[p] or self.reference_file(p, o)]
 
     def reference_settings(self, problem: str, observation: str) -> ReferenceSettings:
         """Raises InputError for what has no reference in the study."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from ddis.data.hdf5 import read_attributes
+from ddis.data.references import REFERENCES
 from ddis.data.store import PAIRS
 from ddis.data.subsets import fraction_of
 from ddis.errors import InputError
@@ -125,13 +126,13 @@ class Inputs:
         return {**sample, "settings": kept, "fields": study.tuning.fields, "candidates": candidates}
 
     def reference(self, problem: str, observation: str) -> dict[str, Any]:
-        study = self.study
+        study, file = self.study, self.study.reference_file(problem, observation)
         return {
             "data": self.data(problem, "train", "test"),
             "observe": self.observed(study.observations[observation]),
-            "settings": self.plain(study.reference_settings(problem, observation), "problems", "fields"),
+            "settings": self.plain(study.reference_settings(problem, observation), "problems", "fields", "files"),
             "fields": study.reference_fields,
-            "seed": study.seed,
+            **({"seed": study.seed} if file is None else {"file": read_attributes(file, REFERENCES)["digest"]}),
         }
 
     def card(self, problem: str) -> dict[str, Any]:

@@ -42,11 +42,11 @@ class ProblemSettings(BaseModel):
 
 
 class SplitFiles(Settings):
-    """Files of `ddis import` or `ddis generate --output`, one for each split; paths from the working directory."""
+    """Files of `ddis import` or `ddis generate --output`; paths from the working directory. A split without one is generated."""
 
-    train: Text
-    validation: Text
-    test: Text
+    train: Text | None = None
+    validation: Text | None = None
+    test: Text | None = None
 
 
 class DataSettings(Settings):
@@ -82,6 +82,7 @@ class ReferenceSettings(Settings):
     fields      test fields that have one, the first so many; null: all
     problems    that have them; null: all that can
     likelihood  gaussian: independent errors of the assumed noise; mean-absolute: the kernel of PosteriorBench
+    files       by problem and observation, references of `ddis import --format posteriorbench`, in place of those that are made
     chains, burn_in, steps: Markov chains of each field, where there is no closed form, and steps of each: to be adapted, and to
     draw with, at most; they end when they have converged
     """
@@ -90,6 +91,7 @@ class ReferenceSettings(Settings):
     fields: int | None = Field(None, ge=1)
     problems: tuple[Text, ...] | None = None
     likelihood: Literal["gaussian", "mean-absolute"] = "gaussian"
+    files: dict[Name, dict[Name, Text]] = {}
     chains: int = Field(16, ge=4, multiple_of=2)
     burn_in: int = Field(1000, ge=100)
     steps: int = Field(20_000, ge=100)

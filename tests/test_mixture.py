@@ -170,6 +170,34 @@ def test_distances_know_what_they_measure():
         assert getattr(weighted, name) == pytest.approx(getattr(repeated, name), rel=1e-9), name
 
 
+def test_discrepancy_and_spectrum_are_those_of_their_definitions():
+    """Pair by pair and node by node, with unequal weights, on fields with a mean of their own: the first ring is that mean."""
+    rng = np.random.default_rng(SEED)
+    x, y = rng.standard_normal((5, 8, 8)), 1.2 * rng.standard_normal((7, 8, 8)) + 0.1
+    v, w = np.full(5, 1 / 5), np.arange(1, 8) / 28
+    width = np.median([((a - b) ** 2).sum() for a in x for b in y])
+
+    def kernel(a, b):
+        return np.mean([np.exp(-((a - b) ** 2).sum() / (s * width)) for s in (0.2, 0.5, 1, 2, 5)])
+
+    def mean(left, p, right, q):
+        return sum(p[i] * q[j] * kernel(a, b) for i, a in enumerate(left) for j, b in enumerate(right))
+
+    def rings(fields, weights):
+        found = [[] for _ in range(4)]
+        for i, row in enumerate(weights @ (np.abs(np.fft.fft2(fields)) ** 2).reshape(len(fields), -1)):
+            k = np.hypot(*((n + 4) % 8 - 4 for n in divmod(i, 8)))
+            if k < 4:
+                found[int(k)].append(row)
+        return np.array([np.mean(ring) for ring in found])
+
+    measured = distances(x, y, w)
+    squared = mean(x, v, x, v) + mean(y, w, y, w) - 2 * mean(x, v, y, w)
+    assert measured.mmd == pytest.approx(np.sqrt(squared), rel=1e-9)
+    error = np.abs(rings(x, v) / rings(y, w) - 1)
+    assert measured.spectrum == pytest.approx(np.exp(np.log(error).mean()), rel=1e-6)
+
+
 def test_wasserstein_distance_is_that_of_scipy():
     rng = np.random.default_rng(SEED)
     a, b, weights = rng.standard_normal(30), rng.standard_normal(50) + 0.5, rng.random(50)

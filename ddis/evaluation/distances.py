@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 BANDWIDTHS = (0.2, 0.5, 1.0, 2.0, 5.0)
 DIRECTIONS = 128
 DIRECTION_SEED = 0
+TINY = 1e-10  # power of a ring without any
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def distances(samples: ArrayLike, reference: ArrayLike, weights: ArrayLike | Non
 
 
 def maximum_mean_discrepancy(x: Array, y: Array, weights: Array) -> float:
-    """Root of the V-statistic with the kernel (1/5) Σ_s exp(-d² / (s h)), h the median squared distance of all pairs."""
+    """Root of the V-statistic with the kernel (1/5) Σ_s exp(-d² / (s h)), h the median squared distance from x to y."""
     points = np.concatenate([x.reshape(len(x), -1), y.reshape(len(y), -1)])
     squared = distance.cdist(points, points, "sqeuclidean")
-    width = float(np.median(squared[np.triu_indices(len(points), 1)]))
+    width = float(np.median(squared[: len(x), len(x) :]))
     kernel = sum(np.exp(-squared / (s * width)) for s in BANDWIDTHS) / len(BANDWIDTHS)
     signed = np.concatenate([np.full(len(x), 1 / len(x)), -weights])
     return float(np.sqrt(max(0.0, signed @ kernel @ signed)))
@@ -90,19 +91,19 @@ def wasserstein(a: Array, b: Array, weights: Array) -> float:
 
 
 def radial_power(fields: Array) -> Array:
-    """|FFT2|² [N, S, S] averaged over rings of |k| of width 1/S up to 0.5 cycles per pixel: [N, S // 2]."""
+    """|FFT2|² [N, S, S] averaged over the rings i ≤ |k| < i + 1 cycles per side, up to half a cycle per node: [N, S / 2]."""
     size = fields.shape[-1]
-    k = np.fft.fftfreq(size)
-    ring = np.rint(np.hypot(k[:, None], k) * size).astype(int).ravel()
+    k = np.fft.fftfreq(size, 1 / size)
+    ring = np.hypot(k[:, None], k).astype(int).ravel()
     power = np.abs(np.fft.fft2(fields)).reshape(len(fields), -1) ** 2
-    keep = (ring >= 1) & (ring <= size // 2)
-    counts = np.bincount(ring[keep])[1:]
-    return np.stack([np.bincount(ring[keep], weights=row[keep])[1:] / counts for row in power])
+    counts = np.bincount(ring)
+    return np.stack([np.bincount(ring, weights=row) / counts for row in power])[:, : (size + 1) // 2]
 
 
 def _spectrum_error(x: Array, y: Array, weights: Array) -> float:
     power, expected = radial_power(x).mean(axis=0), weights @ radial_power(y)
-    return float(np.exp(np.log(np.abs(power - expected) / (expected + 1e-10) + 1e-10).mean()))
+    relative = np.abs(power - expected) / (expected + TINY)
+    return float(np.exp(np.log(relative[expected > TINY] + TINY).mean()))
 
 
 def _moments(fields: Array, weights: Array) -> tuple[Array, Array]:

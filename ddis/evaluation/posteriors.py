@@ -1,8 +1,10 @@
 """The table of distances: every run's samples against the reference posterior of the same fields, and the floor.
 
 Samples are compared with the second half of the reference's draws; draws of the first half, as many as a run has samples, are at
-the distance that no method can be below but by chance: the floor. Fields whose reference has not converged, or whose samples
-failed, are left out. The five distances are those of `ddis.evaluation.distances`, which are defined on squares of one channel.
+the distance that no method can be below but by chance: the floor. References of others are few draws of unequal weights: samples
+are compared with all of them, and the floor, which is of halves, is a bound from above. Fields whose reference has not converged,
+or whose samples failed, are left out. The five distances are those of `ddis.evaluation.distances`, defined on squares of one
+channel.
 """
 
 from __future__ import annotations
@@ -50,17 +52,25 @@ class Compared:
         drawn = samples.coefficient[: len(self.references.mean)]
         kept = self.references.converged & ~samples.failed[: len(drawn)]
         run, percent = (samples.attributes[name] for name in ("run", "percent"))
-        return self._row(run, percent_name(percent), drawn, kept)
+        start = 0 if self.references.attributes["kind"] == "imported" else self.half
+        return self._row(run, percent_name(percent), drawn, kept, start)
 
     def floor_row(self, count: int) -> dict[str, Any]:
         """The row of `count` draws of the first half."""
-        half = self.references.coefficient.shape[1] // 2
-        chosen = np.linspace(0, half - 1, min(count, half)).round().astype(int)
-        return self._row(FLOOR, None, self.references.coefficient[:, chosen], self.references.converged)
+        draws, half = self.references.coefficient, self.half
+        places = (np.linspace(0, half - 1, min(count, half)).round() + 0.5) / half
+        cumulated = self.references.weight[:, :half].cumsum(axis=1, dtype=np.float64)
+        chosen = [np.searchsorted(row / row[-1], places) for row in cumulated]
+        drawn = np.stack([draws[field, row] for field, row in enumerate(chosen)])
+        return self._row(FLOOR, None, drawn, self.references.converged, half)
 
-    def _row(self, run: str, percent: str | None, drawn: np.ndarray, kept: NDArray[np.bool_]) -> dict[str, Any]:
-        half = self.references.coefficient.shape[1] // 2
-        draws, weights = self.references.coefficient[:, half:], self.references.weight[:, half:]
+    @property
+    def half(self) -> int:
+        return self.references.coefficient.shape[1] // 2
+
+    def _row(self, run: str, percent: str | None, drawn: np.ndarray, kept: NDArray[np.bool_], start: int) -> dict[str, Any]:
+        """Distances of drawn [n, K, S, S] to the reference's draws from number `start` on."""
+        draws, weights = self.references.coefficient[:, start:], self.references.weight[:, start:]
         unit = self.references.attributes["coefficient_std"]
         parts = [distances(drawn[f], draws[f], weights[f], unit) for f in np.flatnonzero(kept)]
         row: dict[str, Any] = {"problem": self.problem, "observation": self.observation, "run": run, "percent": percent}

@@ -56,6 +56,7 @@ KINDS = Registry(
         "columns": "ddis.observe.columns:Columns",
         "lines": "ddis.observe.lines:Lines",
         "coefficient": "ddis.observe.coefficient:Coefficient",
+        "listed": "ddis.observe.listed:Listed",
     },
 )
 

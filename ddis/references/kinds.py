@@ -4,7 +4,7 @@ from typing import Literal
 
 from ddis.pde.base import Problem
 
-Kind = Literal["closed-form", "mixture", "mcmc", "kernel"]
+Kind = Literal["closed-form", "mixture", "mcmc", "kernel", "imported"]
 
 
 def kind_of(problem: Problem, likelihood: str) -> Kind | None:

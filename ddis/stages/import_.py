@@ -13,11 +13,15 @@ import torch
 from torch import Tensor
 
 from ddis.data.hdf5 import read_attributes
+from ddis.data.posteriorbench import Cases
 from ddis.data.public import Field, Input, check_shapes, group_inputs
+from ddis.data.references import REFERENCES, References, write_references
 from ddis.data.residual import EquationFit, equation_fit, inadmissible, moved_sample_axis, swapped, transposed
 from ddis.data.store import PAIRS, pairs_writer
 from ddis.errors import InputError
+from ddis.files import write_text
 from ddis.grid import Grid
+from ddis.observe.listed import listing
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.progress import Progress
@@ -29,6 +33,7 @@ _log = logging.getLogger(__name__)
 CHECKED_FIELDS = 8
 # What two good schemes may differ by, relative l2: the public Darcy files, with faces of another kind, do by a few percent.
 _OTHER_SCHEME = 0.1
+_OTHER_TASK = 0.5
 _BLOCK_NODES = 1 << 22
 
 
@@ -39,10 +44,43 @@ def run_file(
 
     Eight fields of every input are checked against the equation; all are checked to be finite.
     """
+    write_pairs(pde, parameters, group_inputs(paths), output, start, count)
+
+
+def run_cases(
+    pde: str, parameters: dict[str, Any], paths: list[Path], output: Path, start: int = 0, count: int | None = None
+) -> None:
+    """As `run_file`, of cases of PosteriorBench; NAME-sensors.csv and NAME-references.h5 are written beside NAME.h5."""
+    if len(paths) != 1:
+        raise InputError(f"{len(paths)} inputs; accepted: one folder of cases")
+    cases = Cases(pde, paths[0])
+    sensors, references = (output.with_name(f"{output.stem}-{name}") for name in ("sensors.csv", "references.h5"))
+    write_pairs(pde, parameters, [cases], output, start, count)
+    pairs = read_attributes(output, PAIRS)["digest"]
+    if references.exists() and read_attributes(references, REFERENCES).get("pairs") == pairs:
+        _log.info("%s is there already, and is kept", references)
+        return
+    rows = range(start, len(cases) if count is None else start + count)
+    places, (draws, weights) = cases.sensors(rows), cases.posterior(rows)
+    write_text(sensors, listing(places))
+    ess = 1 / (weights**2).sum(axis=1)
+    mean = np.einsum("nk,nk...->n...", weights, draws)
+    std = np.sqrt(np.einsum("nk,nk...->n...", weights, (draws - mean[:, None]) ** 2))
+    told = {"kind": "imported", "likelihood": "mean-absolute", "r_hat": [1.0] * len(rows), "ess": ess.tolist()}
+    told |= {"converged": [True] * len(rows), "seconds": 0.0, "pairs": pairs}
+    write_references(references, References(draws, weights, mean, std, told))
+    spread = float(np.std(np.concatenate([u for _, u in blocks([cases], pde, rows.start, rows.stop)])))
+    text = "%s, %s: %d observed values a case, %d draws worth %.0f on average; std(u) of the cases %.4g"
+    _log.info(text, sensors, references, places.shape[1], draws.shape[1], ess.mean(), spread)
+
+
+def write_pairs(
+    pde: str, parameters: dict[str, Any], inputs: Sequence[Input | Cases], output: Path, start: int, count: int | None
+) -> None:
+    """Writes a part of the fields of all inputs together. Raises InputError."""
     problem = make_problem(pde, parameters)
     if start < 0 or (count is not None and count < 1):
         raise InputError(f"start {start}, count {count}; accepted: start from 0, count from 1")
-    inputs = group_inputs(paths)
     sources = [{"file": str(path), "sha256": input_digest(path)} for item in inputs for path in item.files]
     made = problem.parameters.model_dump(mode="json")
     what = {"pde": pde, "parameters": made, "files": [s["sha256"] for s in sources], "start": start, "count": count}
@@ -103,7 +141,7 @@ def _check_outside(grid: Grid, label: str, solution: np.ndarray, numbers: Sequen
         )
 
 
-def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int], int, list[EquationFit]]:
+def inspect(problem: Problem, pde: str, inputs: Sequence[Input | Cases]) -> tuple[list[int], int, list[EquationFit]]:
     """Number of fields of each input, nodes per side, and how each fits the equation. Raises InputError."""
     counts, sizes, found = [], [], []
     for item in inputs:
@@ -117,7 +155,7 @@ def inspect(problem: Problem, pde: str, inputs: list[Input]) -> tuple[list[int],
     return counts, sizes[0], found
 
 
-def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> EquationFit:
+def _check_equation(problem: Problem, item: Input | Cases, a: Field, u: Field) -> EquationFit:
     count, size = a.shape[:2]
     chosen = np.unique(np.linspace(0, count - 1, CHECKED_FIELDS).astype(int))
     fields = _read(a, chosen), _read(u, chosen)
@@ -133,6 +171,8 @@ def _check_equation(problem: Problem, item: Input, a: Field, u: Field) -> Equati
             wrong = moved_sample_axis(problem, _read(a, everything), _read(u, everything), chosen.tolist())
     except ValueError as error:
         raise InputError(f"{item}: {error}; nothing was written") from error
+    if isinstance(item, Cases) and result.difference > _OTHER_TASK:
+        wrong = f"its solutions are none of {problem.equation}, off by {100 * result.difference:.2g} %: another task or version"
     if wrong:
         raise InputError(f"{item}: {wrong}; put it right and import again; nothing was written")
     return result
@@ -145,7 +185,7 @@ def _read(field: Field, indices: np.ndarray) -> Tensor:
     return torch.from_numpy(values)
 
 
-def warning(item: Input, found: EquationFit) -> str | None:
+def warning(item: Input | Cases, found: EquationFit) -> str | None:
     """What a reader must know of pairs that do not solve the discrete equation of their problem; None if they do."""
     if found.small:
         return None
@@ -158,7 +198,7 @@ def warning(item: Input, found: EquationFit) -> str | None:
     )
 
 
-def blocks(inputs: list[Input], pde: str, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def blocks(inputs: Sequence[Input | Cases], pde: str, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(coefficient, solution) [n, *shape] of the fields start, ..., stop - 1 of all inputs together, in bounded memory."""
     offset = 0
     for item in inputs:

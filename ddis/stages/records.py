@@ -105,7 +105,9 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             folders = [model_folder(study, arguments["problem"], name) for name in models]
             return data + [folder / name for folder in folders for name in ("weights.safetensors", "model.json")]
         case "reference":
-            return [data_path(study, arguments["problem"], split) for split in ("train", "test")]
+            source = study.reference_file(**arguments)
+            data = [data_path(study, arguments["problem"], split) for split in ("train", "test")]
+            return data + ([] if source is None else [source])
         case "tables":
             references = [reference_path(study, *case) for case in study.reference_cases()]
             return [samples_path(study, **vars(case)) for case in study.cases()] + references

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ddis.config import Case, Study
-from ddis.data.references import References, write_references
+from ddis.data.references import References, read_references, write_references
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.normalisation import Normalisation
 from ddis.observe.simulated import Simulated
@@ -42,17 +42,21 @@ def run(study: Study, problem: str, observation: str) -> None:
     settings = study.reference_settings(**labels)
     with stage(study, "reference", **labels) as (tracker, record):
         digest = study.digest("reference", **labels)
-        kind = kind_of(study.make_problem(problem), settings.likelihood)
+        source = study.reference_file(problem, observation)
+        kind = "imported" if source else kind_of(study.make_problem(problem), settings.likelihood)
         observed = observe(study, Case(problem, observation, "", ""), "test", np.arange(study.reference_fields))
         work = study.folder / "work" / problem / f"reference-{observation}-{fingerprint(study, problem, 'sample', digest)}"
-        closed = kind in ("closed-form", "mixture")
-        made = (independent if closed else by_chains)(study, labels, settings, observed, work)
+        if source:
+            made = taken(source, study.reference_fields)
+        else:
+            closed = kind in ("closed-form", "mixture")
+            made = (independent if closed else by_chains)(study, labels, settings, observed, work)
         space = spaces_of(study.make_problem(problem))[0]
         made.attributes |= {
             **labels,
             "pde": study.problems[problem].pde,
             "kind": kind,
-            "likelihood": settings.likelihood,
+            "likelihood": made.attributes.get("likelihood", settings.likelihood),
             "seed": study.seed,
             "coefficient_std": mean_unit(Normalisation.of(load_pairs(study, problem, "train").coefficient, space)),
             "mean_error": mean_errors(made).tolist(),
@@ -64,6 +68,14 @@ def run(study: Study, problem: str, observation: str) -> None:
         tracker.metrics({"converged": int(made.converged.sum()), "seconds": made.attributes["seconds"]})
         tracker.artifact(path)
         shutil.rmtree(work, ignore_errors=True)
+
+
+def taken(path: Path, count: int) -> References:
+    """The references of the first `count` fields of somebody else's file."""
+    found = read_references(path)
+    told = {name: found.attributes[name][:count] for name in ("r_hat", "ess", "converged")}
+    told |= {name: found.attributes[name] for name in ("likelihood", "seconds")}
+    return References(found.coefficient[:count], found.weight[:count], found.mean[:count], found.std[:count], told)
 
 
 def posterior_of(study: Study, labels: dict[str, str], method: str, observed: Simulated) -> tuple[Posterior, Any]:

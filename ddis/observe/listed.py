@@ -1,0 +1,85 @@
+"""Values at nodes of the solution that a file lists for every field: sensors of somebody else."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, ValidationInfo, field_validator
+
+from ddis.errors import InputError
+from ddis.grid import Grid
+from ddis.lazy import torch
+from ddis.observe.base import Functionals, Sensors, SensorSettings
+from ddis.provenance import input_digest
+from ddis.written import Text
+
+FIELD, PLACE = "field", ("i", "j")
+
+
+class ListedSettings(SensorSettings):
+    """file: a CSV file with columns field (0, 1, ...), i, j: the nodes at which each field of a split is observed.
+
+    digest: of its content, on which results depend; whatever is given, it is that of the file.
+    """
+
+    file: Text
+    digest: str = Field("", validate_default=True)
+
+    @field_validator("digest", mode="after")
+    @classmethod
+    def _of_the_file(cls, value: str, info: ValidationInfo) -> str:
+        return input_digest(Path(info.data["file"])) if "file" in info.data else value
+
+
+class Listed(Sensors):
+    """places: nodes [n, m, 2], rows and columns, of n fields; those after them have the same again, in turn."""
+
+    Settings = ListedSettings
+
+    def __init__(self, places: ArrayLike, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
+        super().__init__(noise, assumed_noise)
+        self.places = np.asarray(places, dtype=np.int64)
+
+    @classmethod
+    def of_settings(cls, settings: ListedSettings) -> "Listed":
+        return cls(read_places(Path(settings.file)), settings.noise, settings.assumed_noise)
+
+    def functionals(self, grid: Grid) -> Functionals:
+        nodes = int(np.prod(grid.shape))
+        if len(grid.shape) != 2 or (self.places < 0).any() or (self.places >= grid.shape).any():
+            raise InputError(f"listed nodes: some are not on the grid; accepted: i and j from 0, of {grid} nodes")
+        flat = np.ravel_multi_index(tuple(np.moveaxis(self.places, -1, 0)), grid.shape)
+        if not grid.nodes.flatten()[flat].all() or any(len(set(row)) < len(row) for row in flat.tolist()):
+            raise InputError("listed nodes: some are outside the domain, or twice in a field; accepted: different ones inside it")
+        return Functionals(torch.arange(nodes)[:, None], None, nodes)
+
+    def draw(self, grid: Grid, seed: int, *field: int) -> NDArray[np.int64]:
+        self.functionals(grid)
+        return np.asarray(np.ravel_multi_index(tuple(self.places[field[0] % len(self.places)].T), grid.shape))
+
+
+def read_places(path: Path) -> NDArray[np.int64]:
+    """Nodes [n, m, 2]. Raises InputError unless the fields 0, ..., n - 1 are listed with as many nodes each."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    if tuple(header) != (FIELD, *PLACE) or not rows:
+        raise InputError(
+            f"{path}: columns {', '.join(header) or 'none'}; accepted: {FIELD}, {', '.join(PLACE)}, and a row for each node"
+        )
+    try:
+        table = np.array(rows, dtype=np.int64)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; accepted: three whole numbers in each row") from error
+    fields, counts = np.unique(table[:, 0], return_counts=True)
+    if len(set(counts)) > 1 or (fields != np.arange(len(fields))).any():
+        raise InputError(
+            f"{path}: fields {fields.tolist()!s:.60} with {sorted(set(counts.tolist()))} nodes; accepted: 0, 1, ..., as many each"
+        )
+    return table[np.argsort(table[:, 0], kind="stable"), 1:].reshape(len(fields), -1, 2)
+
+
+def listing(places: ArrayLike) -> str:
+    """The text of a file of nodes [n, m, 2]."""
+    rows = [f"{field},{i},{j}" for field, row in enumerate(np.asarray(places)) for i, j in row]
+    return "\n".join([",".join((FIELD, *PLACE)), *rows, ""])
