@@ -24,11 +24,11 @@ class ListedSettings(SensorSettings):
     """
 
     file: Text
-    digest: str = Field("", validate_default=True)
+    digest: str | None = Field(None, validate_default=True)
 
     @field_validator("digest", mode="after")
     @classmethod
-    def _of_the_file(cls, value: str, info: ValidationInfo) -> str:
+    def _of_the_file(cls, value: str | None, info: ValidationInfo) -> str | None:
         return input_digest(Path(info.data["file"])) if "file" in info.data else value
 
 
