@@ -13,7 +13,7 @@ from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
 from ddis.evaluation import limit as limits
 from ddis.evaluation import readable, table
-from ddis.evaluation.figures import calibration, fields, limit, training
+from ddis.evaluation.figures import calibration, fields, limit, sbc, training
 from ddis.evaluation.figures import errors as error_figures
 from ddis.evaluation.figures.style import run_colours, run_label, to_png
 from ddis.evaluation.report import Model, Picture, render_report
@@ -283,6 +283,8 @@ def every_figure(study: list[Samples], errors: pd.DataFrame) -> dict[str, Any]:
         "error": error_figures.error_against_fraction(errors, "poisson", "sparse", colours),
         "calibration": calibration.summary(study, colours),
         "ranks": calibration.rank_histograms(study, colours),
+        "sbc": sbc.differences(study),
+        "no-sbc": sbc.differences(study[3:]),
         "no-calibration": calibration.summary(study[3:], colours),
         "no-ranks": calibration.rank_histograms(study[3:], colours),
         "limit": limit.distance(*limit_tables(study), "poisson", "sparse", colours),

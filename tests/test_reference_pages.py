@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ddis.evaluation import claims, limit, table
+from ddis.evaluation import calibration_table, claims, limit, table
 from ddis.pde import PROBLEMS
 from ddis.sampling.methods import METHODS, load_method
 from ddis.schema import json_schema
@@ -94,5 +94,12 @@ def test_parameters_of_every_problem_are_listed_with_their_defaults(pde):
 
 def test_every_column_of_the_tables_is_defined():
     known = rows(RESULTS)
-    for columns in (table.COLUMNS, limit.RATIO_COLUMNS, limit.SPLIT_COLUMNS, claims.COLUMNS, tune.COLUMNS):
+    for columns in (
+        table.COLUMNS,
+        calibration_table.COLUMNS,
+        limit.RATIO_COLUMNS,
+        limit.SPLIT_COLUMNS,
+        claims.COLUMNS,
+        tune.COLUMNS,
+    ):
         assert set(columns) <= set(known), set(columns) - set(known)

@@ -70,7 +70,7 @@ class Calibration:
 def calibration(samples: ArrayLike, truth: ArrayLike) -> Calibration | None:
     """Calibration of samples [n, K, *shape] against truth [n, *shape]; None when K is below 4 or every node is known."""
     samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
-    nodes = _estimated_nodes(samples, truth)
+    nodes = estimated_nodes(samples, truth)
     if samples.shape[1] < MIN_SAMPLES or not nodes.any():
         return None
     size, fields = samples.shape[1], [(members[:, nodes], target[nodes]) for members, target in zip(samples, truth, strict=True)]
@@ -93,7 +93,7 @@ def rank_band(samples: ArrayLike, truth: ArrayLike) -> Array:
     95 % of them, rank by rank (a permutation test). samples [n, K, *shape] with K of at least 4, truth [n, *shape].
     """
     samples, truth = np.asarray(samples, np.float64), np.asarray(truth, np.float64)
-    nodes = _estimated_nodes(samples, truth)
+    nodes = estimated_nodes(samples, truth)
     size, random = samples.shape[1], np.random.default_rng(SEED)
     counts = np.zeros((DRAWS, size + 1))
     for members, target in zip(samples, truth, strict=True):
@@ -104,18 +104,23 @@ def rank_band(samples: ArrayLike, truth: ArrayLike) -> Array:
     return np.asarray(np.quantile(share, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0), np.float64)
 
 
-def _estimated_nodes(samples: Array, truth: Array) -> NDArray[np.bool_]:
+def estimated_nodes(samples: Array, truth: Array) -> NDArray[np.bool_]:
     """Nodes [*shape] that are not known beforehand."""
     lowest = np.minimum(samples.min(axis=(0, 1)), truth.min(axis=0))
     highest = np.maximum(samples.max(axis=(0, 1)), truth.max(axis=0))
     return np.asarray(highest > lowest)
 
 
+def half_width(samples: Array, level: float) -> Array:
+    """Of the interval of a level, [..., nodes] of samples [..., K, nodes]."""
+    size = samples.shape[-2]
+    radius = samples.std(axis=-2, ddof=1) * np.sqrt(1 + 1 / size)
+    return np.asarray(special.stdtrit(size - 1, 0.5 * (1 + level)) * radius)
+
+
 def _coverage(members: Array, target: Array, levels: tuple[float, ...]) -> list[float]:
-    size = len(members)
-    radius = members.std(axis=0, ddof=1) * np.sqrt(1 + 1 / size)
     distance = np.abs(target - members.mean(axis=0))
-    return [float((distance <= special.stdtrit(size - 1, 0.5 * (1 + level)) * radius).mean()) for level in levels]
+    return [float((distance <= half_width(members, level)).mean()) for level in levels]
 
 
 def _crps(members: Array, target: Array) -> float:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ddis.data.store import Samples
 from ddis.evaluation import metrics
 from ddis.evaluation.calibration import Calibration, calibration
+from ddis.evaluation.misfits import misfits
+from ddis.evaluation.sbc import Verdict, verdict
 
 Array = NDArray[np.float64]
 
@@ -30,6 +32,7 @@ class Scores:
     error_rate    [n, K], share of wrong nodes of each sample, in percent; None but for coefficients of two values
     misfit        [n, K], of the solution of each sample, in standard deviations of solutions; None without solutions
     calibration   of the fields that did not fail; None below 4 samples
+    verdict       simulation-based calibration of the same fields; None below 4 samples or 2 fields
     """
 
     attributes: dict[str, Any]
@@ -43,6 +46,7 @@ class Scores:
     error_rate: Array | None
     misfit: Array | None
     calibration: Calibration | None
+    verdict: Verdict | None
 
     @property
     def finite(self) -> NDArray[np.bool_]:
@@ -72,18 +76,10 @@ def field_scores(samples: Samples) -> Scores:
         l2_stored=100 * metrics.relative_l2(samples.mean, samples.coefficient_true, space),
         spectral=filled(metrics.spectral_error(members, target, space)),
         error_rate=None if values is None else filled(100 * metrics.error_rate(members, target, values)),
-        misfit=None if samples.solution is None else filled(_misfit(samples)[finite]),
+        misfit=None if samples.solution is None else filled(misfits(samples)[finite]),
         calibration=calibration(members, truth) if finite.any() else None,
+        verdict=verdict(samples),
     )
-
-
-def _misfit(samples: Samples) -> Array:
-    """[n, K]; in units of the attribute `solution_std`, the standard deviation of the training solutions, as the noise is."""
-    assert samples.solution is not None
-    if samples.seen is not None:
-        return samples.seen.misfit(samples.solution, samples.coefficient)
-    scale = samples.attributes.get("solution_std") or float(samples.solution_true.std(dtype=np.float64))
-    return metrics.misfit(samples.solution, samples.observation, samples.mask, scale)
 
 
 def find(scores: Sequence[Scores], **attributes: Any) -> Scores | None:

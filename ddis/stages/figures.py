@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ddis.config import Study
 from ddis.data.store import Samples
-from ddis.evaluation.figures import calibration, errors, fields, limit, training
+from ddis.evaluation.figures import calibration, errors, fields, limit, sbc, training
 from ddis.evaluation.figures.style import run_colours, to_png
 from ddis.evaluation.table import from_csv
 from ddis.evaluation.text import read_table
@@ -40,6 +40,7 @@ def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
         yield f"fractions-{key}", errors.error_against_fraction(table, problem, observation, colours)
         yield f"calibration-{key}", calibration.summary(runs, colours)
         yield f"ranks-{key}", calibration.rank_histograms(runs, colours)
+        yield f"sbc-{key}", sbc.differences(runs)
         if has_limit(study, problem, observation):
             yield f"limit-{key}", limit.distance(ratios, splits, problem, observation, colours)
     for problem in study.problems:

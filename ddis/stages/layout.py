@@ -4,7 +4,10 @@ from pathlib import Path
 
 from ddis.config import Study
 
-TABLES = ("errors.csv", "errors.md", "errors.tex", "limit.csv", "limit.md", "split.csv", "claims.csv", "claims.md")
+TABLES = (
+    *("errors.csv", "errors.md", "errors.tex", "limit.csv", "limit.md", "split.csv", "claims.csv", "claims.md"),
+    *("calibration.csv", "calibration.md"),
+)
 
 DISTANCES = ("posterior.csv", "posterior.md", "posterior.tex")  # of studies with references
 
@@ -36,7 +39,7 @@ def tuning_path(study: Study, problem: str, observation: str, run: str, percent:
 
 def figure_names(study: Study) -> list[str]:
     """File names of the figures of a study."""
-    kinds = ("gallery", "spectra", "fractions", "calibration", "ranks")
+    kinds = ("gallery", "spectra", "fractions", "calibration", "ranks", "sbc")
     per_case = [f"{kind}-{p}-{o}" for p, o in groups(study) for kind in (*kinds, *["limit"] * has_limit(study, p, o))]
     per_problem = [f"training-{p}" for p in study.problems if models(study, p)]
     priors = [f"prior-{p}" for p in study.problems if "prior" in models(study, p)]

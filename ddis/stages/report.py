@@ -36,6 +36,12 @@ TITLES = {
         "Error of the mean and spectral error as ratios to exact samples at the same K; squared error of the mean, split into "
         "what the limit, prior, operator and sampler contribute.",
     ),
+    "sbc": (
+        "Simulation-based calibration",
+        "How often the truth ranks below each share of the samples, minus what a uniform rank would give, for quantities of the "
+        "field and (TARP) its distance to a random reference. Lines of an exact posterior are inside the grey band, all at once, "
+        "in 95 % of cases; an S that rises above it first is too narrow, one that is below it first too wide.",
+    ),
     "training": ("Training", "Training and validation loss of every network."),
     "prior": (
         "Prior against the optimal denoiser",
@@ -78,8 +84,8 @@ def run(study: Study) -> None:
 
 
 def comparisons(study: Study) -> dict[str, str]:
-    """Titles and files of the tables that compare runs with the best that could be."""
-    shown = {"Distance to the limit": "limit.md"}
+    """Titles and files of the tables that compare runs with the best that could be, and test them."""
+    shown = {"Distance to the limit": "limit.md", "Calibration, tested": "calibration.md"}
     return shown | {"Distance to the reference posterior": "posterior.md"} if study.reference_cases() else shown
 
 

@@ -10,7 +10,7 @@ from ddis.data.hdf5 import read_attributes
 from ddis.data.references import REFERENCES, read_references
 from ddis.data.store import Samples, read_samples
 from ddis.data.subsets import fraction_of, subset_count
-from ddis.evaluation import claims, limit, posteriors, readable
+from ddis.evaluation import calibration_table, claims, limit, posteriors, readable
 from ddis.evaluation import table as tables
 from ddis.evaluation.posteriors import Compared
 from ddis.evaluation.scores import Scores, field_scores
@@ -112,6 +112,7 @@ def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[S
     errors = tables.error_table(rows)
     caption = readable.caption(errors, study.study, study.seed, notes(study))
     ratios, splits, claimed = limit.ratio_rows(scores), limit.split_rows(scores), claims.claim_rows(scores)
+    calibrated = calibration_table.calibration_rows(scores)
     texts = {
         "errors.csv": tables.to_csv(errors),
         "errors.md": readable.to_markdown(errors, caption),
@@ -121,6 +122,8 @@ def make_tables(study: Study, rows: Sequence[dict[str, Any]], scores: Sequence[S
         "split.csv": csv_text(splits, limit.SPLIT_COLUMNS),
         "claims.csv": csv_text(claimed, claims.COLUMNS),
         "claims.md": claims.to_markdown(claimed),
+        "calibration.csv": calibration_table.to_csv(calibrated),
+        "calibration.md": calibration_table.to_markdown(calibrated),
     }
     return {name: texts[name] for name in TABLES}
 

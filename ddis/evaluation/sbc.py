@@ -1,0 +1,97 @@
+"""Simulation-based calibration of a file of samples: quantities of the truth and of its samples, whose ranks should be uniform.
+
+    mean        over the nodes
+    mode 1, 2   of the first mode along each axis (on a line of the first two): cosine, or Fourier where it is periodic
+    point       the value at the node in the middle
+    energy      sum of squares over the nodes
+    misfit      root mean square of the solution minus the observations: of Gaussian noise, minus the logarithm of the likelihood
+    distance    to a reference point, see `ddis.evaluation.tarp`
+
+The misfit depends on the data, and sees what the others cannot: samples of the prior are calibrated in all of them (Modrák et
+al., arXiv 2211.02383). Where the observations have no noise the truth fits them best by construction, and there is no misfit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddis.data.store import Samples
+from ddis.evaluation import tarp
+from ddis.evaluation.bootstrap import Estimate
+from ddis.evaluation.calibration import MIN_SAMPLES
+from ddis.evaluation.misfits import misfits
+from ddis.evaluation.uniformity import LEVEL, Uniformity, power, uniformity
+from ddis.fields.bases import cosine_matrix, fourier_matrix
+from ddis.grid import Grid
+
+Array = NDArray[np.float64]
+
+QUANTITIES = ("mean", "mode 1", "mode 2", "point", "energy", "misfit", "distance")
+ENOUGH = 0.8
+FAULT, SOUND, FEW = "fault found", "no fault found", "too few fields"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of n fields with K samples each; test: of QUANTITIES, misfit aside where there is none; power: see `uniformity.power`."""
+
+    fields: int
+    size: int
+    test: Uniformity
+    power: float
+
+    @property
+    def word(self) -> str:
+        """No fault found is said only where samples of half the right spread would be found out with probability 0.8."""
+        return FAULT if self.test.p_value <= LEVEL else SOUND if self.power >= ENOUGH else FEW
+
+    @property
+    def worst(self) -> str:
+        """The quantity whose ranks are least like uniform ones."""
+        return min(self.test.p_values, key=lambda name: self.test.p_values[name])
+
+    def coverage(self, credibility: float) -> Estimate:
+        """Expected coverage of regions of this credibility."""
+        return tarp.expected_coverage(self.test.ranks["distance"][:, 0], self.size, credibility)
+
+
+def verdict(samples: Samples) -> Verdict | None:
+    """Of the fields that did not fail; None below 4 samples or 2 fields."""
+    kept = ~samples.failed
+    fields, size = int(kept.sum()), samples.coefficient.shape[1]
+    if fields < 2 or size < MIN_SAMPLES:
+        return None
+    pools = quantities(samples)
+    return Verdict(fields, size, uniformity({name: pool[kept] for name, pool in pools.items()}), power(fields, size))
+
+
+def quantities(samples: Samples) -> dict[str, Array]:
+    """By name: of each truth and its samples [n, K + 1, C], the truth first; C is the number of channels, or 1."""
+    grid = samples.spaces[0].grid
+    pool = np.concatenate([samples.coefficient_true[:, None], samples.coefficient], axis=1).astype(np.float64)
+    flat = pool.reshape(*pool.shape[:2], -1, int(np.prod(grid.shape)))
+    found = {"mean": flat[..., grid.nodes.ravel()].mean(axis=3)}
+    found |= {f"mode {number}": flat @ weights for number, weights in enumerate(_modes(grid), 1)}
+    found |= {"point": flat[..., _middle(grid)], "energy": np.square(flat).sum(axis=3)}
+    if samples.solution is not None and samples.attributes["noise"] > 0:
+        solutions = np.concatenate([samples.solution_true[:, None], samples.solution], axis=1)
+        found["misfit"] = misfits(replace(samples, coefficient=pool, solution=solutions))[..., None]
+    return found | {"distance": tarp.distances(flat)[..., None]}
+
+
+def _modes(grid: Grid) -> list[Array]:
+    """Two modes, as weights [nodes]."""
+    matrices = [(fourier_matrix if wraps else cosine_matrix)(size) for size, wraps in zip(grid.shape, grid.periodic, strict=True)]
+    if len(matrices) == 1:
+        return list(matrices[0][1:3])
+    return [np.outer(matrices[0][1], matrices[1][0]).ravel(), np.outer(matrices[0][0], matrices[1][1]).ravel()]
+
+
+def _middle(grid: Grid) -> int:
+    """The flat node of the domain that is nearest to the middle of its rectangle."""
+    axes = np.meshgrid(*(axis - length / 2 for axis, length in zip(grid.coordinates(), grid.lengths, strict=True)), indexing="ij")
+    away = np.where(grid.nodes, sum(np.square(axis) for axis in axes), np.inf)
+    return int(away.argmin())
