@@ -161,7 +161,7 @@ class Tracker:
             self.log(run_id, tags={"artifact.weights": str(weights)})
             return
         found = self.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'")
-        name = "-".join(Path(line["folder"]).parts[-2:])
+        name = "-".join(Path(line["folder"]).parts[-2:]).replace(".", "_")  # names of models take no dots
         model = found[0] if found else self.client.create_logged_model(run.info.experiment_id, name, run_id)
         if run.outputs is None or model.model_id not in [output.model_id for output in run.outputs.model_outputs]:
             self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
