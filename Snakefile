@@ -27,6 +27,7 @@ localrules:
     pairs,
     tuning_figures,
     report,
+    paper_page,
 
 
 exporter = Exporter(study.study)
@@ -59,6 +60,11 @@ rule all:
 rule tune:
     input:
         [outputs_of(study, step) for step in tuning_steps(study)],
+
+
+rule paper:
+    input:
+        [outputs_of(study, step) for step in paper_steps(study)],
 
 
 include: "workflow/rules/data.smk"

@@ -150,6 +150,9 @@ class Inputs:
     def report(self) -> dict[str, Any]:
         return {**self.tables(), "configuration": self.plain(self.study)}
 
+    def paper(self) -> dict[str, Any]:
+        return self.report()
+
     def tuning(self) -> dict[str, Any]:
         cases = [case for case in self.study.cases() if case.run in self.study.tuning.candidates]
         return {"curves": {"/".join(vars(c).values()): self.study.digest("tune", **vars(c)) for c in cases}}

@@ -45,6 +45,7 @@ def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
         ("report", {"pandas"}),
         ("tuning", {"pandas", "matplotlib"}),
         ("figures", {"pandas", "scipy", "matplotlib"}),
+        ("paper", {"pandas", "scipy", "matplotlib"}),
     ],
 )
 def test_a_stage_imports_what_it_needs(stage, needed, tmp_path):

@@ -47,7 +47,7 @@ def digests(folder, names):
 def plan(settings):
     from ddis.config import Study
     from ddis.steps import Step
-    from ddis.stages.records import inputs_of, name_of, outputs_of, steps, tuning_steps
+    from ddis.stages.records import asked_steps, inputs_of, name_of, outputs_of, steps
     study = Study.load(settings)
     shards = [Step("draw", {**vars(case), "shard": str(i)}) for case in study.cases() for i in range(len(study.shards_of(case)))]
     records = {
@@ -57,7 +57,7 @@ def plan(settings):
             "inputs": [name_of(study, path) for path in inputs_of(study, step)],
             "outputs": [name_of(study, path) for path in outputs_of(study, step)],
         }
-        for step in [*steps(study)[1:], *tuning_steps(study), *shards]
+        for step in [*steps(study)[1:], *asked_steps(study), *shards]
     }
     (study.folder / "config.yaml").write_text("")
     (study.folder / "logs" / "plan.json").write_text(json.dumps(records))
@@ -150,6 +150,12 @@ def test_rules_are_formatted() -> None:
 def test_nothing_is_done_twice(clone: Clone) -> None:
     assert clone.jobs() == {}
     assert (clone.folder / "results" / "quickstart" / "config.yaml").exists()
+
+
+def test_the_page_of_the_paper_is_made_when_it_is_asked_for(clone: Clone) -> None:
+    assert clone.jobs("--", "paper") == {"paper_page": 1, "paper": 1}
+    changed = clone.jobs("--config", 'runs={"ddis": {"weight": 0.7}}', "--", "paper")
+    assert changed == {"sample": 2, "tables": 1, "paper_page": 1, "paper": 1}
 
 
 def test_a_changed_weight_makes_again_what_depends_on_it(clone: Clone) -> None:

@@ -19,6 +19,17 @@ PUBLISHED: dict[tuple[str, str, float], tuple[float, float | None]] = {
 }
 """(pde, method, percent of pairs) -> relative l2 in percent, spectral error; figures of arXiv 2601.23280."""
 
+PUBLISHED_PHYSICS = {"poisson": 16.56, "helmholtz": 16.05}
+"""pde -> relative l2 in percent of `ddis` at 1 % of the pairs, its operator trained with the equation too (arXiv 2601.23280)."""
+
+PUBLISHED_BUDGET = (
+    "Published for DiffusionPDE in the time that arXiv 2601.23280 gives to all: poisson 74.68 (E_s 0.566), helmholtz 46.10 "
+    "(0.315), navier-stokes 32.78 (2.099)."
+)
+PUBLISHED_RATES = (
+    "Published shares of wrong nodes of darcy: FunDPS 5.18 % (arXiv 2505.17004), DiffusionPDE 7.87 % (arXiv 2406.17763)."
+)
+
 PUBLISHED_SETTING = (
     "Published figures (arXiv 2601.23280; DiffusionPDE: its 2,000-step version) are for 128 x 128 nodes, 500 noiseless "
     "observations, 50,000 training pairs and networks of that paper's size: compare them with a row only if its "

@@ -19,7 +19,7 @@ from ddis.text import latex_table, pipe_table, tex
 def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = ()) -> str:
     """How the table was made and how it is read: study, seed, sizes, devices, failures; `notes` are further sentences."""
     devices = ", ".join(sorted(table["device"].dropna().unique())) or "unknown"
-    sentences = [f"Errors of the coefficient, study {study}, seed {seed}, device {devices}.", *_sizes(table)]
+    sentences = [f"Errors of the coefficient, study {study}, seed {seed}, device {devices}.", *sizes(table)]
     sentences.append("Relative l2 errors in percent, +- standard error over the test fields; E_s: spectral error of samples.")
     if table["l2_limit"].notna().any():
         sentences.append("Limit: l2 of the closed-form posterior mean, which no estimate beats on average.")
@@ -143,7 +143,7 @@ def _readable(table: pd.DataFrame, page: bool = False) -> tuple[list[_Column], l
     return columns, [list(row) for row in zip(*cells, strict=True)]
 
 
-def _sizes(table: pd.DataFrame) -> list[str]:
+def sizes(table: pd.DataFrame) -> list[str]:
     """One sentence per problem and observation: resolution, observations, noise, test fields."""
     keys = ["problem", "observation", "resolution", "observations", "noise", "n_fields"]
     sentences = []

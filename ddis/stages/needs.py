@@ -48,7 +48,7 @@ def memory_mb(study: Study, stage: str, **arguments: str) -> int:
         total += (
             study.reference_fields * (4 * _values(study) * study.references.samples + CHAIN_BYTES * study.references.chains) / 1e6
         )
-    if stage in ("tables", "figures"):  # one file after the other; all runs on an observation together
+    if stage in ("tables", "figures", "paper"):  # one file after the other; all runs on an observation together
         files = [[_samples_bytes(study, c) for c in study.cases() if (c.problem, c.observation) == g] for g in groups(study)]
         total += max(3 * max(sizes) if stage == "tables" else 2 * sum(sizes) for sizes in files) / 1e6
     return round(total)

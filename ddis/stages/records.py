@@ -18,6 +18,7 @@ from ddis.files import write_error, write_json
 from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
 from ddis.settings import SPLITS
+from ddis.stages.experiments import paper_files, pictured
 from ddis.stages.layout import (
     data_path,
     figure_names,
@@ -52,6 +53,16 @@ def tuning_steps(study: Study) -> list[Step]:
     return [Step("tune", dict(vars(case))) for case in tuned] + ([Step("tuning")] if tuned else [])
 
 
+def paper_steps(study: Study) -> list[Step]:
+    """What `snakemake paper` makes."""
+    return [Step("paper")]
+
+
+def asked_steps(study: Study) -> list[Step]:
+    """What is made only if it is asked for, by a target of its own."""
+    return [*tuning_steps(study), *paper_steps(study)]
+
+
 def outputs_of(study: Study, step: Step) -> list[Path]:
     """The files that a step writes."""
     folder, arguments = study.folder, step.arguments
@@ -82,6 +93,8 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
             return [folder / "figures" / f"tuning-{'-'.join(names)}.png" for names in runs]
         case "report":
             return [folder / "report.html"]
+        case "paper":
+            return [folder / "paper" / name for name in paper_files(study)]
         case "draw":  # batches for `sample`, which removes them
             return []
     raise ValueError(f"stage {step.stage!r}: its files are not listed in ddis/stages/records.py")
@@ -89,7 +102,7 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
 
 def inputs_of(study: Study, step: Step) -> list[Path]:
     """The files that a step reads."""
-    arguments = step.arguments
+    folder, arguments = study.folder, step.arguments
     match step.stage:
         case "generate":
             source = study.data_file(**arguments)
@@ -119,6 +132,9 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             cards = [path for p in study.problems for path in outputs_of(study, Step("card", {"problem": p}))]
             shown = outputs_of(study, Step("figures")) + [path for path in cards if path.suffix != ".yaml"]
             return _tables(study) + shown + _of_models(study, "model.json", "denoising.csv")
+        case "paper":
+            tables = [folder / "tables" / name for name in ("errors.csv", "claims.csv")]
+            return tables + [samples_path(study, **vars(case)) for case in pictured(study)]
     return []
 
 

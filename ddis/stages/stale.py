@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from ddis.config import Study
 from ddis.reading import system_reason
-from ddis.stages.records import inputs_of, name_of, outputs_of, steps, tuning_steps
+from ddis.stages.records import asked_steps, inputs_of, name_of, outputs_of, steps
 from ddis.steps import OF_OTHERS, Record, Step, changes, read_record, record_name
 
 
 def work(study: Study) -> dict[str, str]:
     """Why steps of a study are to be run, by label; a step that is not named is as it should be."""
-    wanted = [*steps(study)[1:], *tuning_steps(study)]
+    wanted = [*steps(study)[1:], *asked_steps(study)]
     records = {step.label: read_record(study.folder / record_name(step)) for step in wanted}
     digests = {name: digest for record in records.values() if record for name, digest in record["outputs"].items()}
     lacking: dict[str, str] = {}

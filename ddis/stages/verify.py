@@ -30,7 +30,7 @@ from ddis.files import read_json, read_text
 from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
-from ddis.stages.records import inputs_of, name_of, outputs_of, steps, tuning_steps
+from ddis.stages.records import asked_steps, inputs_of, name_of, outputs_of, paper_steps, steps, tuning_steps
 from ddis.stages.stale import stale
 from ddis.steps import RECORDS, read_record, record_name
 from ddis.yaml_text import read_yaml
@@ -81,8 +81,8 @@ def verify(study: Study, folder: Path) -> tuple[list[Finding], int, int]:
     """What is wrong in a study's folder; number of the files checked, and their bytes."""
     present = files_in(folder)
     wanted = steps(study)
-    # The curves of `snakemake tune` are no part of the study unless they were asked for.
-    for step in tuning_steps(study):
+    # What has a target of its own is no part of the study unless it was asked for.
+    for step in asked_steps(study):
         if {record_name(step), *(name_of(study, path) for path in outputs_of(study, step))} & present:
             wanted.append(step)
     records = {step.label: read_record(folder / record_name(step)) for step in wanted}
@@ -217,8 +217,10 @@ def repair(study: Study, folder: Path, wrong: list[Finding]) -> list[str]:
     if again:
         remove = [quoted(folder, f) for f in again if f.kind == "damaged" and f.recorded]
         force = [quoted(folder, f) for f in again if f.kind == "stale"]
-        tuned = {name_of(study, path) for step in tuning_steps(study) for path in outputs_of(study, step)}
-        targets = " all tune" if tuned & {f.name for f in again} else ""
+        own = {"tune": tuning_steps(study), "paper": paper_steps(study)}
+        names = {target: {name_of(study, path) for s in made for path in outputs_of(study, s)} for target, made in own.items()}
+        asked = [target for target, files in names.items() if files & {f.name for f in again}]
+        targets = " " + " ".join(["all", *asked]) if asked else ""
         command = f"snakemake --cores all{targets} --configfile {shlex.quote(str(folder / 'config.yaml'))}"
         forced = f" --forcerun {' '.join(force)}" if force else ""
         removed = f"rm {' '.join(remove)}; " if remove else ""

@@ -11,7 +11,14 @@ from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.stages.common import gpu_is_there
 from ddis.stages.needs import memory_mb, minutes
-from ddis.stages.records import inputs_of, outputs_of, steps, tuning_steps
+from ddis.stages.records import (
+    asked_steps,
+    inputs_of,
+    outputs_of,
+    paper_steps,
+    steps,
+    tuning_steps,
+)
 from ddis.stages.stale import work
 from ddis.steps import Step
 
@@ -60,7 +67,7 @@ workflow.global_resources.setdefault("local_gpu", 1)
 SETTINGS = json.dumps(study.resolved())
 AGAIN = {
     path
-    for step in [*steps(study), *tuning_steps(study)]
+    for step in [*steps(study), *asked_steps(study)]
     if step.label in WORK
     for path in outputs_of(study, step)
 }

@@ -17,3 +17,24 @@ rule report:
         "{wildcards.study}: report"
     shell:
         "logged {log} ddis report --config results/{wildcards.study}/config.yaml"
+
+
+rule paper_page:
+    input:
+        reads("paper"),
+    output:
+        outputs(Step("paper")),
+    log:
+        "results/{study}/logs/paper.log",
+    benchmark:
+        "results/{study}/benchmarks/paper.tsv"
+    conda:
+        "../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=memory("paper"),
+        runtime=duration("paper"),
+    message:
+        "{wildcards.study}: the paper's tables and figures"
+    shell:
+        "logged {log} ddis paper --config results/{wildcards.study}/config.yaml"

@@ -86,6 +86,11 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
+def small_png(figure: Figure, most: int = 300_000) -> bytes:
+    """The figure as PNG of at most so many bytes: as fine as that allows, down to 60 dots per inch."""
+    return next((png for dpi in (150, 120, 100, 80) if len(png := to_png(figure, dpi)) <= most), None) or to_png(figure, 60)
+
+
 def setting(samples: Samples) -> str:
     known, nodes = samples.attributes, samples.spaces[0].grid
     return f"{known['problem']}, {nodes} nodes, {samples.observations} observations"

@@ -1,0 +1,52 @@
+"""Stage `paper`: the paper's tables and figures as one page, from the tables and sample files of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ddis.config import Case, Study
+from ddis.evaluation import claims
+from ddis.evaluation.figures import errors, fields
+from ddis.evaluation.figures.style import run_colours, small_png
+from ddis.evaluation.paper import page
+from ddis.evaluation.paper.figures import chart
+from ddis.evaluation.paper.sections import Entry, Section
+from ddis.evaluation.paper.tables import rows_of
+from ddis.evaluation.table import from_csv
+from ddis.evaluation.text import read_table
+from ddis.files import write_together
+from ddis.stages.common import stage
+from ddis.stages.experiments import PAGE, sections
+from ddis.stages.tables import read_case
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def run(study: Study) -> None:
+    """Writes paper/ (see `experiments.paper_files`)."""
+    with stage(study, "paper") as (tracker, _):
+        table, shown = from_csv(study.folder / "tables" / "errors.csv"), sections(study)
+        files: dict[str, str | bytes] = {f"{name}.png": small_png(figure) for name, figure in draw(study, shown, table)}
+        files |= page.texts(shown, table)
+        files[PAGE] = page.page(study.study, shown, table, read_table(study.folder / "tables" / "claims.csv", claims.TYPES))
+        paths = {study.folder / "paper" / name: content for name, content in files.items()}
+        write_together(paths)
+        for path in paths:
+            tracker.artifact(path)
+
+
+def draw(study: Study, shown: Sequence[tuple[Section, list[Entry]]], table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of every picture."""
+    rows, colours = rows_of(table), run_colours(list(study.runs))
+    for section, entries in shown:
+        if entries:
+            yield section.name, chart(section, entries, rows)
+        for problem in section.problems(entries) if section.pictures else ():
+            samples = [read_case(study, Case(*entry.key)) for entry in entries if entry.problem == problem]
+            if "spectra" in section.pictures:
+                yield f"{section.name}-spectra-{problem}", errors.spectra(samples, colours)
+            if "gallery" in section.pictures:
+                yield f"{section.name}-gallery-{problem}", fields.gallery(samples, fields=[0], show="sample")
