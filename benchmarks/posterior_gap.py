@@ -31,7 +31,7 @@ from torch import Tensor
 from ddis.fields.bases import Basis, basis
 from ddis.fields.noise import DiagonalNoise, RandomFieldNoise, WhiteNoise
 from ddis.grid import square
-from ddis.models.denoiser import SIGMA_DATA
+from ddis.models.denoiser import SIGMA_DATA, per_field
 from ddis.models.normalisation import Normalisation
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.operators.solver import Solver
@@ -61,7 +61,7 @@ WEIGHTS = {
     "joint-daps": tuple(0.001 * 2**k for k in range(10)),
 }
 PROBLEMS = ("poisson", "helmholtz")
-METHODS = ("exact", "ddis-gn", *WEIGHTS)
+METHODS = ("exact", "ddis-gn", *WEIGHTS, "eci")
 COLUMNS = ("weight", "bias", "spread", "spread_observed", "spread_unobserved", "coverage90", "sample_error", "mean_error")
 RESULTS = Path(__file__).parent / "results"
 
@@ -88,6 +88,18 @@ class JointGaussianDenoiser:
         return self.modes.inverse(((coefficients * gain) @ self.synthesis.to(x_t).T).reshape(x_t.shape))
 
 
+class JointGaussianVelocity:
+    """The best velocity of a flow to jointly Gaussian fields, sigma_min 0: v = (D(x_t / t; (1 - t) / t) - x_t) / (1 - t)."""
+
+    def __init__(self, modes: Basis, covariance: Tensor, noise_spectrum: Tensor):
+        self.denoise = JointGaussianDenoiser(modes, covariance, noise_spectrum)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        time = t.clamp_min(1e-6)
+        clean = self.denoise(x_t / per_field(time, x_t), (1 - time) / time)
+        return (clean - x_t) / per_field(1 - t, x_t)
+
+
 @dataclass(frozen=True)
 class Setting:
     """n observed fields, and the posterior of the normalised free coefficient in the basis.
@@ -109,10 +121,11 @@ class Setting:
         made, task = load_method(method), self.task
         noise = WhiteNoise() if made.noise == "white" else task.noise
         prior: Any = task.prior
-        if made.prior == "joint":
+        if made.prior in ("joint", "flow"):
             c, g = torch.diag(task.spectrum.flatten()), self.solve
             joint = torch.cat([torch.cat([c, c @ g.T], dim=1), torch.cat([g @ c, g @ c @ g.T], dim=1)])
-            prior = JointGaussianDenoiser(task.basis, joint, noise.spectrum(task.basis))
+            best = JointGaussianDenoiser if made.prior == "joint" else JointGaussianVelocity
+            prior = best(task.basis, joint, noise.spectrum(task.basis))
         fields = len(self.mean)
         generators = [generator(SEED, "chain", f, sample) for f in range(fields) for sample in range(chains)]
         return replace(task, generators=generators, noise=noise, prior=prior)

@@ -16,7 +16,7 @@ from ddis.observe import KINDS
 from ddis.pde.base import Problem
 from ddis.refusals import SettingError, below, told
 from ddis.sampling.base import RunSettings
-from ddis.sampling.methods import load_method
+from ddis.sampling.methods import check_set, load_method
 from ddis.settings import SPLITS
 from ddis.training.sections import RESERVED, OperatorSettings
 
@@ -69,6 +69,9 @@ def check_problem(study: "Study", name: str) -> None:
     for label, run in study.runs.items():
         if run.problems is None or name in run.problems:
             check_method(label, run, name, problem, size)
+            for observation in run.observations or study.observations if load_method(run.method).sets_values else ():
+                with told(f"runs.{label}, observations.{observation}: "):
+                    check_set(run.method, problem, study.placed(name, observation).functionals)
 
 
 def check_method(label: str, run: RunSettings, name: str, problem: Problem, size: int) -> None:

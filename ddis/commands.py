@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
             "problem": "name of a problem of the study",
             "split": "train, validation or test",
             "percent": "percent of the pairs, as in file names (1, 12.5, 100)",
-            "model": "prior, joint-<percent>, joint-white-<percent>, operator-<percent> or operator-NAME-<percent>",
+            "model": "prior, joint-<percent>, joint-white-<percent>, flow-<percent>, operator-<percent>, operator-NAME-<percent>",
             "observation": "name of an observation of the study",
             "run": "name of a run of the study",
             "shard": "0 to `shards` - 1 of the configuration",

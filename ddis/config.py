@@ -37,6 +37,7 @@ from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import load_method, operator_of, run_settings, uses_pairs, with_operator
 from ddis.settings import Case, DataSettings, Name, NoiseSettings, ProblemSettings, ReferenceSettings, Settings, TuningSettings
 from ddis.training.diffusion import DiffusionSettings
+from ddis.training.flow import FlowSettings
 from ddis.training.sections import OperatorSettings, PriorSettings, TrainedSettings, operator_variants
 from ddis.training.settings import TrainingSettings
 from ddis.written import as_written
@@ -66,6 +67,7 @@ class Study(Settings):
     noise: NoiseSettings = NoiseSettings()
     prior: DiffusionSettings = DiffusionSettings()
     joint: DiffusionSettings = DiffusionSettings()
+    flow: FlowSettings = FlowSettings()
     operator: OperatorSettings = OperatorSettings()
     operators: dict[Name, OperatorSettings] = Field({})
     runs: dict[Name, SerializeAsAny[RunSettings]] = Field(min_length=1)
@@ -195,6 +197,11 @@ class Study(Settings):
         section = self.section(model)
         assert isinstance(section, PriorSettings)
         return section
+
+    def noise_of(self, model: ModelId) -> NoiseSettings:
+        """The noise that a model's fields are mixed with in its training; of an operator the study's, which it does not see."""
+        section = self.section(model)
+        return section.noise_or(self.noise) if isinstance(section, PriorSettings) else self.noise
 
     def operator_section(self, model: ModelId) -> OperatorSettings:
         """The settings of an operator."""

@@ -87,7 +87,7 @@ class Inputs:
         named = ModelId.parse(model)
         section = self.study.section(named)
         settings = self.plain(section, "at", "training") | {"training": self.plain(section.training_at(named.percent))}
-        noise = {"kernel": "white"} if named.white else self.plain(self.study.noise)
+        noise = {"kernel": "white"} if named.white else self.plain(self.study.noise_of(named))
         return {
             "data": self.data(problem, "train", "validation"),
             "settings": settings,

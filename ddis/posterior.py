@@ -34,7 +34,7 @@ from ddis.priors.base import Prior
 from ddis.randomness import Generators, generator
 from ddis.result import Drawn, Result, Spent, misfit_of
 from ddis.sampling.base import Batch, Cost, ErrorChoice, Method, State, last_state
-from ddis.sampling.methods import correcting, load_method, run_settings, without_gradients
+from ddis.sampling.methods import check_set, correcting, load_method, run_settings, without_gradients
 
 _log = logging.getLogger(__name__)
 
@@ -170,12 +170,12 @@ class Posterior:
 
     def check(self, method: Method[Any]) -> None:
         """Raises InputError if the method cannot do with this prior and operator."""
-        name = method.settings.method
-        if method.prior == "joint" and not self.prior.joint:
-            raise InputError(f"method {name}: needs a joint prior of (coefficient, solution); load joint-<percent> of a study")
-        if method.prior != "joint" and self.prior.joint:
-            raise InputError(f"method {name}: needs a prior of the coefficient alone, not a joint one")
-        if method.prior == "joint":
+        name, kind = method.settings.method, method.prior or "coefficient"
+        if kind != self.prior.kind and kind == "coefficient":
+            raise InputError(f"method {name}: needs a prior of the coefficient alone, not a {self.prior.kind} one")
+        if kind != self.prior.kind:
+            raise InputError(f"method {name}: needs a {kind} prior of (coefficient, solution); load {kind}-<percent> of a study")
+        if self.prior.joint:
             self.problem.check_joint(self.resolution)
         if method.prior == "coefficient" and self.prior.denoise is None:
             raise InputError(f"method {name}: needs a prior with a denoiser")
@@ -188,6 +188,8 @@ class Posterior:
         if method.closed_form and self.prior.mixture is None and not isinstance(self.prior.denoise, GaussianDenoiser | None):
             raise InputError(f"method {name}: needs a prior in closed form, ddis.prior.gaussian or mixture")
         method.check(self.problem, self.resolution)
+        if method.sets_values:
+            check_set(name, self.problem, self.functionals)
 
     def batch(self, method: Method[Any], fields: slice, generators: Generators, cost: Cost | None = None) -> Batch:
         """Chains of some of the fields, len(generators) / n of each; what they evaluate is counted in `cost`."""

@@ -33,7 +33,7 @@ from ddis.steps import Step, check_settings
 class Trained:
     """A trained network in evaluation mode, and what its model.json says.
 
-    model, problem, noise  what it is, of which problem, and the study's noise of the diffusion
+    model, problem, noise  what it is, of which problem, and the noise that its fields are mixed with
     coefficient, solution  normalisations (no solution for a coefficient prior)
     spectrum               of a coefficient prior: variance C [*shape] of the normalised coefficient's modes
     error_gain             of an operator: what its modes are multiplied by [*shape] to predict those of the solution
@@ -62,7 +62,8 @@ class Trained:
         zero = torch.zeros(space.shape, dtype=torch.float64)
         spectrum = zero if self.spectrum is None else self.spectrum
         noise = noise_of(self.noise, space.grid.basis, self.model.white)
-        return Prior(self.network, noise, self.coefficient, zero, spectrum, self.solution, excess=self.excess)
+        kind = "coefficient" if self.model.part == "prior" else self.model.part
+        return Prior(self.network, noise, self.coefficient, zero, spectrum, self.solution, excess=self.excess, kind=kind)
 
     def as_operator(self) -> Network:
         """The operator of this network, with its error. Raises InputError for a prior's."""
@@ -118,7 +119,7 @@ def load_network(study: Study, problem: str, model: str, device: torch.device) -
     scales = normalisation["coefficient"], normalisation.get("solution")
     made = study.make_problem(problem)
     excess = read_excess(folder / "denoising.csv")
-    return Trained(named, made, study.noise, network, *scales, spectrum, gain, rest, information, excess)
+    return Trained(named, made, study.noise_of(named), network, *scales, spectrum, gain, rest, information, excess)
 
 
 def read_excess(path: Path) -> dict[float, float] | None:

@@ -186,6 +186,7 @@ STUDY = {
     "observations": {"sparse": {"count": 20}},
     "prior": {"backbone": BACKBONE, "training": TRAINING},
     "joint": {"backbone": BACKBONE, "training": TRAINING},
+    "flow": {"backbone": BACKBONE, "training": TRAINING},
     "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": TRAINING},
     "runs": {
         "coarse": {"method": "ddis", "steps": 4, "langevin_steps": 2, "weight": 1e-3, "start_resolution": 12, "upsample_at": 2},
@@ -195,6 +196,7 @@ STUDY = {
         "fundps": {"steps": 3, "weight": 0.01, "residual_weight": 0.1},
         "diffusionpde": {"steps": 5, "weight": 0.01},
         "joint-daps": {"steps": 3, "langevin_steps": 2, "weight": 1e-3},
+        "eci": {"steps": 3, "mix": {"poisson": 1, "navier-stokes": 2}},
     },
 }
 
@@ -207,9 +209,9 @@ def test_white_joint_prior_is_a_model_of_its_own():
     study = Study.load(STUDY)
     assert study.models_of("diffusionpde", "50") == ["joint-white-50"] and study.models_of("joint-daps", "50") == ["joint-50"]
     assert ModelId.parse("joint-white-12.5") == ModelId("joint", "12.5", white=True)
-    for name in ("prior", "joint-1", "joint-white-12.5", "operator-100"):
+    for name in ("prior", "joint-1", "joint-white-12.5", "flow-12.5", "operator-100"):
         assert str(ModelId.parse(name)) == name
-    for name in ("operator", "joint-white", "prior-5", "operator-101", "joint-x", ""):
+    for name in ("operator", "joint-white", "prior-5", "flow", "operator-101", "joint-x", ""):
         with pytest.raises(InputError):
             ModelId.parse(name)
     longer = Study.load({**STUDY, "noise": {"length": 0.05}})
@@ -259,6 +261,7 @@ def test_every_method_runs_through_the_stages(problem, tmp_path, monkeypatch):
         "fundps": (heun[3], 0),
         "diffusionpde": (heun[5], 0),
         "joint-daps": (3 * heun[5], 0),
+        "eci": ({"poisson": 3, "navier-stokes": 6}[problem], 0),
     }
     for case in study.cases():
         if case.problem == problem:

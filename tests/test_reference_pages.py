@@ -15,7 +15,12 @@ DOCS = Path(__file__).parents[1] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 RESULTS = (DOCS / "results.md").read_text(encoding="utf-8")
 SAME = {  # "read `joint.` for `prior.`"
-    **{"joint": "prior", "operator.training": "prior.training"},
+    **{
+        "joint": "prior",
+        "flow.backbone": "prior.backbone",
+        "flow.training": "prior.training",
+        "operator.training": "prior.training",
+    },
     **{"operators.NAME.training": "prior.training", "operators.NAME": "operator"},
 }
 

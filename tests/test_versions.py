@@ -43,6 +43,7 @@ RUNS = {
     "prior-mean": {"samples": 1},
     "tikhonov": {"samples": 1},
     "es-mda": {"samples": 8},
+    "eci": {"steps": 4, "mix": 2},
 }
 STUDY = {
     "study": "versions",
@@ -53,6 +54,7 @@ STUDY = {
     "observations": {"sparse": {"count": 20, "noise": 0.01}},
     "prior": NETWORK,
     "joint": NETWORK,
+    "flow": NETWORK,
     "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": {"steps": 4, "batch": 8}},
     "operators": {
         "physics": {"physics": {"pde": 0.1, "boundary": 10}},

@@ -22,6 +22,7 @@ from ddis.stages import generate
 from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
+from ddis.training.flow import FlowSettings
 from ddis.training.loop import Trainer
 from ddis.training.settings import TrainingSettings
 
@@ -44,6 +45,16 @@ def denoiser_trainer(
     loss = denoising.training_loss(network, data, noise, levels, seed=3, first=ranks.places(settings.batch).start)
     validate = denoising.validation_loss(data[:4], noise, levels, 3, fields=8)
     return Trainer(network, loss, validate, 10, settings, 3, average, ranks)
+
+
+def flow_trainer() -> Trainer:
+    torch.manual_seed(0)
+    settings = FlowSettings(backbone=UNet(channels=(8, 8), blocks=(1, 1), embedding=8, dropout=0.1))
+    network, average = (settings.build(2, square(16)) for _ in range(2))
+    data = (0.5 * torch.randn(10, 2, 1, 1)).expand(10, 2, 16, 16)
+    noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))
+    loss = settings.training_loss(network, data, noise, 3, 0)
+    return Trainer(network, loss, settings.validation_loss(data[:4], noise, 3), 10, SETTINGS, 3, average)
 
 
 def operator_trainer(

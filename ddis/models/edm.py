@@ -22,6 +22,11 @@ class EDMDenoiser(nn.Module):
         total = s**2 + SIGMA_DATA**2
         c_skip, c_out, c_in = SIGMA_DATA**2 / total, s * SIGMA_DATA / total.sqrt(), total.rsqrt()
         skip, out = c_skip * x_t, self.backbone(c_in * x_t, sigma.log() / 4)
-        if out.shape != x_t.shape:
-            raise InputError(f"backbone: shape {tuple(out.shape)} from {tuple(x_t.shape)}; accepted: the same")
-        return skip + c_out * out
+        return skip + c_out * same_shape(out, x_t)
+
+
+def same_shape(out: Tensor, x_t: Tensor) -> Tensor:
+    """What a backbone made of x_t. Raises InputError if that has another shape."""
+    if out.shape != x_t.shape:
+        raise InputError(f"backbone: shape {tuple(out.shape)} from {tuple(x_t.shape)}; accepted: the same")
+    return out

@@ -1,4 +1,4 @@
-"""Names of trained models: prior, joint-<percent>, joint-white-<percent>, operator-<percent>, operator-NAME-<percent>."""
+"""Names of trained models: prior, joint-<percent>, joint-white-<percent>, flow-<percent>, operator[-NAME]-<percent>."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ddis.errors import InputError
 
 # Sections of the configuration whose networks are trained, and whether on pairs. To add a kind of prior: its line here, its
 # section in ddis.config.Study, and its file in ddis/training.
-PARTS = {"prior": False, "joint": True, "operator": True}
+PARTS = {"prior": False, "joint": True, "flow": True, "operator": True}
 OPERATOR = "operator"
 
 

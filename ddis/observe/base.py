@@ -68,6 +68,10 @@ class Functionals:
         """Sums [P] of the weights: the values of a constant field of 1."""
         return torch.ones(len(self.index), dtype=torch.float64) if self.weights is None else self.weights.sum(dim=1)
 
+    def weights_of(self, chosen: Tensor) -> Tensor:
+        """Weights [n, m, q] of the functionals chosen [n, m], float64."""
+        return torch.ones_like(self.index[chosen], dtype=torch.float64) if self.weights is None else self.weights[chosen]
+
     def of_basis(self, basis: Basis, chosen: Tensor) -> Tensor:
         """Values [n, m, P'] of the P' basis functions of the solution, for functionals chosen [n, m]; 0 for the coefficient's."""
         places = self.index[chosen]

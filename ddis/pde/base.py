@@ -156,6 +156,11 @@ class Problem(ABC):
         """A free field b [..., *shape], as smooth as it can be, with P(b) = a."""
         return coefficient
 
+    @property
+    def constrained(self) -> bool:
+        """Whether the coefficient is another field than b."""
+        return type(self).constrain is not Problem.constrain
+
     def prior_spectrum(self, resolution: int) -> Tensor | None:
         """Variance [*shape] of the free field's modes in its grid's basis, if it is Gaussian and diagonal there; else None."""
         return None

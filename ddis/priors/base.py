@@ -15,12 +15,14 @@ from ddis.models.normalisation import Normalisation
 class Prior:
     """A prior of the free field b (see Problem), or of (b, solution) jointly; normalised.
 
-    denoise          x0_hat [B, C, *shape] of x_t, at levels of `noise`; None: mean and spectrum are all that is known
+    denoise          x0_hat [B, C, *shape] of x_t, at levels of `noise`; None: mean and spectrum are all that is known. Of a flow
+                     the velocity of x_t, at times
     noise            of the diffusion
     coefficient      normalisation of b
     mean, spectrum   [*shape] of b, and variance of its modes in the problem's basis; spectrum 0: not known
     solution         normalisation of the solution, the second channel of a joint prior; None: a prior of b alone
     mixture          the closed form of b, where it is a mixture of Gaussian fields; None: it is not, or not known
+    kind             what methods ask for as their prior: coefficient, joint, flow
     examples         solutions [N, *shape] that a joint prior was trained on; None: not at hand
     excess           of a trained denoiser's error over that of the best linear one, by noise level σ; None: not known
     """
@@ -34,6 +36,7 @@ class Prior:
     mixture: Mixture | None = None
     examples: Tensor | None = None
     excess: Mapping[float, float] | None = None
+    kind: str = "coefficient"
 
     @property
     def joint(self) -> bool:

@@ -179,7 +179,7 @@ class Batch:
     operator     solution [B, *shape] of the free field [B, *shape]: of G(P(b)), see Problem
     coefficient  observable coefficient P(b) [B, *shape] of the free field
     residual     residual of the equation, of (free field, solution) [B, C, *nodes], in units of std(a)
-    prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods
+    prior        denoiser of the coefficient, or of (coefficient, solution) for joint methods; for flows their velocity
     mean         [*shape] of the coefficient; spectrum: variance [*shape] of its modes in `basis`
     mixture      closed form of the coefficient, where it is a mixture of Gaussian fields
     excess       of the denoiser's error over that of the best linear one, by noise level; None: not known (see Prior)
@@ -295,13 +295,14 @@ S = TypeVar("S", bound=RunSettings)
 class Method(ABC, Generic[S]):
     """A method of the registry: its settings, what it needs, and its sampler.
 
-    prior          "coefficient" (all coefficients), "joint" (the pairs of the fraction; so is every section of the configuration
-                   but `prior`), or None: mean and spectrum suffice
+    prior          "coefficient" (all coefficients), "joint" or "flow" (the pairs of the fraction; so is every section of the
+                   configuration but `prior`), or None: mean and spectrum suffice
     noise          "field" (the study's random field) or "white"
     uses_operator  whether an operator takes part in the guidance
     gradients      whether it differentiates through the operator
     corrects       whether it can use a solver beside the operator (`operator: corrected`)
     closed_form    whether it exists for linear Gaussian problems only
+    sets_values    whether it sets observed values, so that they must be linear in solution and free field
     ensemble       whether the samples of a field are drawn together, whatever their number
     tuned          name of the setting that `ddis tune` varies, or None
     """
@@ -313,6 +314,7 @@ class Method(ABC, Generic[S]):
     gradients: ClassVar[bool] = True
     corrects: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
+    sets_values: ClassVar[bool] = False
     ensemble: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None
 

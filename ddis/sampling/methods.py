@@ -5,6 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ddis.errors import InputError
+from ddis.observe.base import Functionals
+from ddis.pde.base import Problem
 from ddis.refusals import SettingError
 from ddis.registry import Registry
 from ddis.sampling.base import Method, RunSettings
@@ -23,6 +26,7 @@ METHODS = Registry(
         "prior-mean": "ddis.sampling.prior_mean:PriorMean",
         "tikhonov": "ddis.sampling.tikhonov:Tikhonov",
         "es-mda": "ddis.sampling.es_mda:ESMDA",
+        "eci": "ddis.sampling.eci:ECI",
     },
 )
 
@@ -49,6 +53,15 @@ def with_operator(settings: RunSettings, name: str) -> RunSettings:
     """The settings with the study's own operator, where they name none and one is used."""
     given = "operator" in settings.model_fields_set or not load_method(settings.method).uses_operator
     return settings if given else settings.model_copy(update={"operator": name})
+
+
+def check_set(name: str, problem: Problem, observed: Functionals) -> None:
+    """Raises InputError if a method that sets observed values cannot set these."""
+    if problem.constrained and observed.seen[1]:
+        raise InputError(
+            f"method {name}: sets observed values, and those of a constrained coefficient are not linear in its free field; "
+            "accepted: observations of the solution"
+        )
 
 
 def without_gradients() -> str:

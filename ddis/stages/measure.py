@@ -136,7 +136,7 @@ def trainer(study: Study, name: str, network: nn.Module, model: ModelId, units: 
         loss, part = settings.training_loss(network, pairs, pairs[0], units.problem, study.seed, fields), "network"
     else:
         x = torch.randn(fields, prior_channels(units.problem.spaces(size), model), *spaces[0].grid.shape, device=device)
-        noise = noise_of(study.noise, spaces[0].grid.basis, model.white)
+        noise = noise_of(study.noise_of(model), spaces[0].grid.basis, model.white)
         loss, part = study.prior_section(model).training_loss(network, x, noise, study.seed, 0), "backbone"
     accelerate(getattr(network, part), training)
     return Trainer(network, loss, lambda _: 0.0, fields, training, study.seed, deepcopy(network))
@@ -236,14 +236,16 @@ def sampler_step(
 def untrained_prior(study: Study, method: Method[Any], network: NetworkCost | None, units: Example) -> Prior:
     """A prior that computes what the run's own does."""
     problem, space = units.problem, units.problem.coefficient_space(study.data.resolution)
-    noise = noise_of(study.noise, space.grid.basis, method.noise == "white")
+    kind = method.prior or "coefficient"
+    model = ModelId("prior" if kind == "coefficient" else kind)
+    noise = noise_of(study.noise_of(model), space.grid.basis, method.noise == "white")
     if method.closed_form:
         return (gaussian if problem.is_gaussian else mixture)(problem, noise, units.scales["coefficient"].without_mean)
     mean, spectrum = torch.zeros(space.shape, dtype=torch.float64), torch.ones(space.shape, dtype=torch.float64)
     if network is None:
         return of_spectrum(space.grid.basis, mean, spectrum, units.scales["coefficient"], noise)
-    solution = None if method.prior == "coefficient" else units.scales["solution"]
-    return Prior(network.network, noise, units.scales["coefficient"], mean, spectrum, solution)
+    solution = None if kind == "coefficient" else units.scales["solution"]
+    return Prior(network.network, noise, units.scales["coefficient"], mean, spectrum, solution, kind=kind)
 
 
 def untrained_operator(network: NetworkCost | None, units: Example) -> Operator:

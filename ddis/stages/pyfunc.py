@@ -2,6 +2,7 @@
 
 An operator takes `coefficient` [N, *shape] and gives `solution` [N, *shape], both in physical units. A prior or joint prior takes
 the noisy normalised field `x_t` [N, C, *nodes] and its noise levels `sigma` [N], and gives the denoised `x0_hat` [N, C, *nodes].
+A flow prior takes `x_t` and times `t` [N], and gives the `velocity`.
 """
 
 from pathlib import Path
@@ -41,4 +42,4 @@ def _load_pyfunc(path: str) -> Network:
     normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
     network = untrained(study, problem, model, normalisation)
     network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
-    return Network(network, "solution" if model.part == OPERATOR else "x0_hat")
+    return Network(network, "solution" if model.part == OPERATOR else study.prior_section(model).gives)

@@ -29,7 +29,7 @@ from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, 
 from ddis.stages.layout import data_path, model_folder
 from ddis.tracking import Shapes, StageRun
 from ddis.trained import noise_of, prior_channels, untrained
-from ddis.training import denoising, regression
+from ddis.training import denoising, noisy, regression
 from ddis.training.acceleration import accelerate
 from ddis.training.distributed import Ranks, processes
 from ddis.training.loop import HistoryRow, Trainer
@@ -104,7 +104,8 @@ def signature(study: Study, problem: str, model: ModelId) -> tuple[Shapes, Shape
     if model.part == OPERATOR:
         return {"coefficient": (-1, *coefficient.shape)}, {"solution": (-1, *solution.shape)}
     fields = (-1, prior_channels((coefficient, solution), model), *coefficient.grid.shape)
-    return {"x_t": fields, "sigma": (-1,)}, {"x0_hat": fields}
+    section = study.prior_section(model)
+    return dict(zip(section.takes, (fields, (-1,)), strict=True)), {section.gives: fields}
 
 
 def make_job(study: Study, problem: str, model: str, ranks: Ranks) -> Job:
@@ -154,9 +155,9 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
 
 
 def diffusion_noise(study: Study, problem: str, model: ModelId) -> tuple[Basis, Noise]:
-    """The problem's basis, and the diffusion noise of a prior on its grid."""
+    """The problem's basis, and the noise of a prior on its grid."""
     modes = study.make_problem(problem).coefficient_space(study.data.resolution).grid.basis
-    return modes, noise_of(study.noise, modes, model.white)
+    return modes, noise_of(study.noise_of(model), modes, model.white)
 
 
 def scale(study: Study, problem: str, pairs: Pairs, kind: str, rows: np.ndarray | slice) -> Normalisation:
@@ -195,7 +196,7 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
     free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)
     spectrum = modes.forward(free).var(dim=0) if alone else None
-    sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), denoising.VALIDATION_DRAWS)}
+    sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), noisy.VALIDATION_DRAWS)}
     return Job(trainer, scales, sizes, spectrum)
 
 

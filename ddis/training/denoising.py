@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.models.denoiser import SIGMA_DATA, Denoiser, GaussianDenoiser, per_field
-from ddis.randomness import generator
+from ddis.randomness import Generators, generator
+from ddis.training import noisy
+from ddis.training.noisy import VALIDATION_DRAWS
 
-VALIDATION_DRAWS = 256
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # levels of `quality`
 
 
@@ -32,40 +33,21 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor) 
 def training_loss(
     model: nn.Module, data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, first: int = 0
 ) -> Callable[[np.ndarray, int], Tensor]:
-    """The loss of a step on normalised fields `data` [N, C, *nodes]; noise and levels depend on (seed, step, place in batch).
+    """The loss of a step on normalised fields `data` [N, C, *nodes], see `noisy.training_loss`."""
 
-    first: place in the batch of the first of the fields that the loss is asked for.
-    """
+    def levels(generators: Generators) -> np.ndarray:
+        normal = np.array([rng.standard_normal() for rng in generators])
+        return np.asarray(np.exp(log_sigma[0] + log_sigma[1] * normal))
 
-    def loss(indices: np.ndarray, step: int) -> Tensor:
-        x = data[torch.from_numpy(indices).to(data.device)]
-        generators = [generator(seed, "diffusion", step, first + place) for place in range(len(indices))]
-        levels = np.exp(log_sigma[0] + log_sigma[1] * np.array([rng.standard_normal() for rng in generators]))
-        n = noise.sample(tuple(x.shape), generators, x.device).to(x)
-        return denoising_loss(model, x, torch.from_numpy(levels).to(x), n)
-
-    return loss
+    return noisy.training_loss(denoising_loss, model, data, noise, levels, seed, "diffusion", first)
 
 
 def validation_loss(
     data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, fields: int = VALIDATION_DRAWS, batch: int = 64
 ) -> Callable[[nn.Module], float]:
     """Loss on `fields` draws from the first of the validation fields, the same at every call; levels: the quantiles of ln σ."""
-    which = np.arange(fields) % len(data)
     normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(fields) + 0.5) / fields).numpy()
-    levels = np.exp(log_sigma[0] + log_sigma[1] * generator(seed, "validation levels").permutation(normal))
-
-    def validate(model: nn.Module) -> float:
-        total = 0.0
-        for start in range(0, fields, batch):
-            x = data[torch.from_numpy(which[start : start + batch]).to(data.device)]
-            generators = [generator(seed, "validation", start + place) for place in range(len(x))]
-            n = noise.sample(tuple(x.shape), generators, x.device).to(x)
-            sigma = torch.from_numpy(levels[start : start + batch]).to(x)
-            total += float(denoising_loss(model, x, sigma, n)) * len(x)
-        return total / fields
-
-    return validate
+    return noisy.validation_loss(denoising_loss, data, noise, np.exp(log_sigma[0] + log_sigma[1] * normal), seed, batch)
 
 
 @torch.no_grad()

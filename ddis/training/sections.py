@@ -11,7 +11,7 @@ from ddis.models.architectures.fno import FNO
 from ddis.models.backbones import BACKBONES, Backbone, backbone_of
 from ddis.models.backbones.unet import UNet
 from ddis.refusals import SettingError, below, explain, validated
-from ddis.settings import AtPercent, Settings
+from ddis.settings import AtPercent, NoiseSettings, Settings
 from ddis.training.settings import PhysicsSettings, TrainingSettings
 from ddis.yaml_text import merged
 
@@ -57,10 +57,13 @@ class TrainedSettings(Settings, ABC):
 class PriorSettings(TrainedSettings):
     """A kind of trained prior: its network, and its losses. Each kind adds its settings.
 
-    kind  its name in ddis/versions.py
+    kind   its name in ddis/versions.py
+    takes  names of what its network takes, noisy fields and their levels; gives: of what that makes of them
     """
 
     kind: ClassVar[str]
+    takes: ClassVar[tuple[str, str]] = ("x_t", "sigma")
+    gives: ClassVar[str] = "x0_hat"
     backbone: SerializeAsAny[Backbone] = UNet()
 
     @field_validator("backbone", mode="before")
@@ -84,6 +87,10 @@ class PriorSettings(TrainedSettings):
     @abstractmethod
     def validation_loss(self, data: "Tensor", noise: "Noise", seed: int) -> "Callable[[nn.Module], float]":
         """The loss on held-out fields, with the same draws at every call."""
+
+    def noise_or(self, noise: NoiseSettings) -> NoiseSettings:
+        """The noise that its fields are mixed with; `noise` is the study's."""
+        return noise
 
     def versioned(self) -> dict[str, type]:
         """Backbones of the package belong to the kind, and have no version of their own."""
