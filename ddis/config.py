@@ -29,6 +29,7 @@ from ddis.errors import InputError
 from ddis.inputs import Inputs
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import Placed, SensorSettings, sensors_of, settings_of
+from ddis.observe.likelihood import Likelihood
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.references.kinds import kind_of
@@ -245,9 +246,8 @@ class Study(Settings):
         if self.references is None:
             return []
         chosen = self.references.problems or self.problems
-        made = {p: self.has_reference(p) for p in self.problems}
         every = [(p, o) for p in self.problems if p in chosen for o in self.observations]
-        return [(p, o) for p, o in every if made[p] or self.reference_file(p, o)]
+        return [(p, o) for p, o in every if self.reference_file(p, o) or self.has_reference(p, o)]
 
     def reference_settings(self, problem: str, observation: str) -> ReferenceSettings:
         """Raises InputError for what has no reference in the study."""
@@ -257,10 +257,13 @@ class Study(Settings):
             raise InputError(f"reference {problem}/{observation} is not in the study; accepted: {accepted}")
         return self.references
 
-    def has_reference(self, problem: str) -> bool:
-        """Whether it has one with the likelihood that the study asks for."""
-        assert self.references is not None
-        return kind_of(self.make_problem(problem), self.references.likelihood) is not None
+    def likelihood(self, observation: str) -> Likelihood:
+        """What the values of an observation are taken to say."""
+        return sensors_of(self.observations[observation]).parts[0].likelihood
+
+    def has_reference(self, problem: str, observation: str) -> bool:
+        """Whether there is a way to draw from the posterior."""
+        return kind_of(self.make_problem(problem), self.likelihood(observation)) is not None
 
     @property
     def reference_fields(self) -> int:

@@ -81,7 +81,6 @@ class ReferenceSettings(Settings):
     samples     draws that are kept of each field
     fields      test fields that have one, the first so many; null: all
     problems    that have them; null: all that can
-    likelihood  gaussian: independent errors of the assumed noise; mean-absolute: the kernel of PosteriorBench
     files       by problem and observation, references of `ddis import --format posteriorbench`, in place of those that are made
     chains, burn_in, steps: Markov chains of each field, where there is no closed form, and steps of each: to be adapted, and to
     draw with, at most; they end when they have converged
@@ -90,7 +89,6 @@ class ReferenceSettings(Settings):
     samples: int = Field(256, ge=2)
     fields: int | None = Field(None, ge=1)
     problems: tuple[Text, ...] | None = None
-    likelihood: Literal["gaussian", "mean-absolute"] = "gaussian"
     files: dict[Name, dict[Name, Text]] = {}
     chains: int = Field(16, ge=4, multiple_of=2)
     burn_in: int = Field(1000, ge=100)

@@ -181,7 +181,6 @@ def test_without_references_nothing_of_a_study_knows_of_them():
         ({"steps": 10}, r"references.steps: .*greater than or equal to 100"),
         ({"fields": 4}, r"references.fields 4; accepted: at most data.test, 2"),
         ({"problems": ["stone"]}, r"references.problems: stone; accepted: poisson, rock"),
-        ({"likelihood": "uniform"}, r"references.likelihood"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -189,12 +188,38 @@ def test_settings_out_of_range_are_refused(settings, message):
         Study.load({**CONFIG, "references": settings})
 
 
-def test_a_kernel_on_a_mixture_is_refused_as_no_way_leads_to_it():
-    problems = {"poisson": {"pde": "poisson", "alpha": [1.5, 3.0]}}
-    settings = {"likelihood": "mean-absolute", "problems": ["poisson"]}
-    runs = {"prior-mean": {}}
-    with pytest.raises(InputError, match="no known map of a Gaussian field"):
-        Study.load({**CONFIG, "problems": problems, "runs": runs, "references": settings})
+def test_a_kernel_and_gaussian_errors_beside_each_other_in_one_study(tmp_path):
+    """m = 20, poisson's mixture. `exact` is given the Gaussian that stands for the kernel: it is near the kernel's own draws."""
+    sparse = {"count": 20, "noise": 0.03}
+    asked = {"observations": {"noise": sparse, "kernel": {**sparse, "likelihood": "mean-absolute"}}}
+    problems = {"poisson": {"pde": "poisson", "alpha": [1.5, 3.0], "tau": [2.0, 4.0]}}
+    made = Study.load({**CONFIG, **asked, "problems": problems, "runs": {"exact": {"samples": 64}}})
+    made._folder = tmp_path / "results" / made.study
+    for split in ("train", "validation", "test"):
+        generate.run(made, "poisson", split)
+    for observation in made.observations:
+        reference.run(made, "poisson", observation)
+        sample.run(made, "poisson", observation, "exact", "100")
+    tables.run(made)
+    noise, kernel = (read_references(reference_path(made, "poisson", observation)) for observation in made.observations)
+    assert [found.attributes["kind"] for found in (noise, kernel)] == ["mixture", "kernel"]
+    assert kernel.converged.all() and min(kernel.attributes["ess"]) > 64 and kernel.coefficient.shape == noise.coefficient.shape
+    assert (kernel.std.mean(axis=(1, 2)) > 1.2 * noise.std.mean(axis=(1, 2))).all()
+    rows = pd.read_csv(made.folder / "tables" / "posterior.csv").set_index(["observation", "run"])
+    assert rows["mmd"]["kernel", "exact"] < 1.5 * rows["mmd"]["kernel", FLOOR]
+    assert (rows["minutes"].notna() == [run != FLOOR for _, run in rows.index]).all()
+    text = (made.folder / "tables" / "posterior.md").read_text()
+    assert "| poisson |  | DDIS, published |  |  |  | 0.0997 | 0.32 | 0.264 | 2.24 | 0.0702 | 9.6 |" in text
+    assert "128 x 128 nodes, 128 sensors" in text and "published" not in (made.folder / "tables" / "posterior.csv").read_text()
+
+
+def test_likelihoods_that_cannot_be_are_refused():
+    for sparse, message in (
+        ({"count": 20, "likelihood": "uniform"}, r"observations.sparse.likelihood: .*mean-absolute"),
+        ([{"count": 20}, {"count": 5, "likelihood": "mean-absolute"}], r"accepted: the same for all"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Study.load({**CONFIG, "observations": {"sparse": sparse}})
 
 
 def test_tables_read_the_csv_that_they_write(study):

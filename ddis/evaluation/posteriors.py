@@ -22,13 +22,14 @@ from ddis.data.subsets import percent_name
 from ddis.evaluation import metrics
 from ddis.evaluation.bootstrap import HOW, estimate
 from ddis.evaluation.distances import Distances, distances
+from ddis.evaluation.published import POSTERIORS
 from ddis.text import csv_text, latex_table, pipe_table, tex, with_interval
 
 METRICS = tuple(Distances.__dataclass_fields__)
 COLUMNS = ["problem", "observation", "run", "percent", "n_fields", "n_samples"]
-COLUMNS += [column for name in METRICS for column in (name, f"{name}_low", f"{name}_high")]
+COLUMNS += [column for name in METRICS for column in (name, f"{name}_low", f"{name}_high")] + ["minutes"]
 FLOOR = "floor"
-_HEAD = ["problem", "observation", "run", "% pairs", "fields", "K", "mean", "std", "MMD", "SWD", "spectrum"]
+_HEAD = ["problem", "observation", "run", "% pairs", "fields", "K", "mean", "std", "MMD", "SWD", "spectrum", "min"]
 
 Array = NDArray[np.float64]
 
@@ -53,7 +54,9 @@ class Compared:
         kept = self.references.converged & ~samples.failed[: len(drawn)]
         run, percent = (samples.attributes[name] for name in ("run", "percent"))
         start = 0 if self.references.attributes["kind"] == "imported" else self.half
-        return self._row(run, percent_name(percent), drawn, kept, start)
+        return self._row(run, percent_name(percent), drawn, kept, start) | {
+            "minutes": 100 / 60 * samples.attributes["seconds_per_sample"]
+        }
 
     def floor_row(self, count: int) -> dict[str, Any]:
         """The row of `count` draws of the first half."""
@@ -74,7 +77,7 @@ class Compared:
         unit = self.references.attributes["coefficient_std"]
         parts = [distances(drawn[f], draws[f], weights[f], unit) for f in np.flatnonzero(kept)]
         row: dict[str, Any] = {"problem": self.problem, "observation": self.observation, "run": run, "percent": percent}
-        row |= {"n_fields": len(parts), "n_samples": drawn.shape[1]}
+        row |= {"n_fields": len(parts), "n_samples": drawn.shape[1], "minutes": None}
         for name in METRICS:
             known = bool(parts) and (name != "std" or drawn.shape[1] > 1)  # one sample has no spread
             found = estimate(lambda x: x, [getattr(part, name) for part in parts]) if known else (None,) * 3
@@ -94,6 +97,14 @@ class Compared:
         return np.asarray(100 * metrics.relative_l2(references.mean, truth, samples.spaces[0]))
 
 
+def published_rows(problem: str, pde: str) -> list[dict[str, Any]]:
+    """What PosteriorBench found for a problem of its own, to stand below ours."""
+    empty = dict.fromkeys(COLUMNS)
+    found = [(name, numbers) for (of, name), numbers in POSTERIORS.items() if of == pde]
+    keys = (*METRICS, "minutes")
+    return [empty | {"problem": problem, "run": f"{name}, published"} | dict(zip(keys, n, strict=True)) for name, n in found]
+
+
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """All columns of the rows, which are in the order of the table."""
     return csv_text(rows, COLUMNS)
@@ -108,7 +119,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
 
 def to_latex(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     body = [[tex(cell) for cell in _cells(row)] for row in rows]
-    return latex_table(_HEAD, body, caption(notes), "tab:posterior", [False] * 3 + [True] * 8)
+    return latex_table(_HEAD, body, caption(notes), "tab:posterior", [False] * 3 + [True] * 9)
 
 
 def caption(notes: Sequence[str]) -> str:
@@ -116,8 +127,8 @@ def caption(notes: Sequence[str]) -> str:
     own = (
         "Distances of K samples to the reference posterior, mean over the test fields whose reference has converged: relative l2 "
         "errors of the point-wise mean and standard deviation, maximum mean discrepancy, sliced Wasserstein distance in standard "
-        "deviations of the coefficient, error of the power spectrum (arXiv 2609.20794). floor: as many draws of the reference "
-        f"itself, against others of its draws. In brackets: {HOW}."
+        "deviations of the coefficient, error of the power spectrum (arXiv 2609.20794). min: minutes for 100 samples. floor: as "
+        f"many draws of the reference itself, against others of its draws. In brackets: {HOW}."
     )
     return " ".join([own, *notes])
 
@@ -125,4 +136,5 @@ def caption(notes: Sequence[str]) -> str:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     names = ("problem", "observation", "run", "percent", "n_fields", "n_samples")
     numbers = [with_interval(row, name, f"{name}_low", f"{name}_high") for name in METRICS]
-    return ["" if row[name] is None else str(row[name]) for name in names] + numbers
+    minutes = "" if row["minutes"] is None else f"{row['minutes']:.2g}"
+    return ["" if row[name] is None else str(row[name]) for name in names] + [*numbers, minutes]

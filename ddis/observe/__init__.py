@@ -80,7 +80,13 @@ def _settings_of(given: Any) -> SensorSettings:
 def sensors_of(settings: SensorSettings | Sequence[SensorSettings]) -> Sensors | Joined:
     """The observation operator of settings of a study, or the sum of several. Raises InputError."""
     parts = [settings] if isinstance(settings, SensorSettings) else settings
-    made = [load_kind(part.kind).of_settings(part).of_channel(part.channel) for part in parts]
+    if len({part.likelihood for part in parts}) > 1:
+        raise InputError(
+            "likelihood: gaussian and mean-absolute in one list; accepted: the same for all that is observed together"
+        )
+    kinds = [load_kind(part.kind) for part in parts]
+    own = [kind.of_settings(part) for kind, part in zip(kinds, parts, strict=True)]
+    made = [sensors.of_channel(part.channel).with_likelihood(part.likelihood) for sensors, part in zip(own, parts, strict=True)]
     return made[0] if len(made) == 1 else Joined(tuple(made))
 
 

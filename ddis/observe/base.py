@@ -20,6 +20,7 @@ from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.grid import Grid, Space
 from ddis.lazy import torch
+from ddis.observe.likelihood import Likelihood
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +126,8 @@ class SensorSettings(BaseModel):
     noise          standard deviation of the simulated noise / that of the observed field, over the training split
     assumed_noise  what the likelihood takes it for; null: the same
     channel        of the observed field, where it has several; 0 is the first
+    likelihood     gaussian: independent errors; mean-absolute: PosteriorBench's kernel on the mean absolute error of all values,
+                   its width the noise
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -132,18 +135,20 @@ class SensorSettings(BaseModel):
     noise: float = Field(0.0, ge=0)
     assumed_noise: float | None = Field(None, ge=0)
     channel: int = Field(0, ge=0)
+    likelihood: Likelihood = "gaussian"
 
 
 class Sensors(ABC):
     """An observation operator. A kind says which functionals it takes; noise: standard deviation(s) of the values, in their unit.
 
-    of, channel: the field that is observed, and which of its channels.
+    of, channel: the field that is observed, and which of its channels; likelihood: as of the settings.
     In a study an operator is made from its Settings, and noise is relative.
     """
 
     Settings: ClassVar[type[SensorSettings]] = SensorSettings
     of: Which = "solution"
     channel: int = 0
+    likelihood: Likelihood = "gaussian"
 
     def __init__(self, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
         self.noise = np.asarray(noise, dtype=np.float64)
@@ -173,6 +178,12 @@ class Sensors(ABC):
         """The same observation of another channel; 0 is the first."""
         made = copy(self)
         made.channel = channel
+        return made
+
+    def with_likelihood(self, likelihood: Likelihood) -> Sensors:
+        """The same observation, asked with another likelihood in a study."""
+        made = copy(self)
+        made.likelihood = likelihood
         return made
 
     def where(self, number: int) -> str:

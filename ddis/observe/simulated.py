@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ddis.data.seen import Seen
 from ddis.observe.base import Placed
+from ddis.observe.likelihood import worth
 from ddis.observe.observation import NOISELESS_VARIANCE
 from ddis.randomness import generator
 
@@ -18,8 +19,8 @@ class Simulated:
     """n fields in physical units, coefficient and solution [n, *shape], and the values [n, m] that are observed of them.
 
     placed          the observation operator; index [n, m]: which of its functionals each field shows
-    unit, variance  [m]: standard deviation of the observed field over the training split, and variance of the noise as the
-                    likelihood assumes it, at least the floor of R
+    unit, variance  [m]: standard deviation of the observed field over the training split, and variance of the independent errors
+                    that say what the likelihood says (see `ddis.observe.likelihood`), at least the floor of R
     scale           standard deviation of the solutions
     """
 
@@ -84,7 +85,8 @@ def simulated(
     index, owner = np.stack([chosen for chosen, _ in drawn]), drawn[0][1]
     parts = [(p.noise.item(), p.assumed_noise.item(), float(stds[p.of][p.channel])) for p in placed.sensors.parts]
     noise = np.array([relative * std for relative, _, std in parts])[owner]
-    variance = np.array([max(assumed**2, NOISELESS_VARIANCE) * std**2 for _, assumed, std in parts])[owner]
+    said = worth(placed.sensors.parts[0].likelihood, len(owner))
+    variance = np.array([max(said * assumed**2, NOISELESS_VARIANCE) * std**2 for _, assumed, std in parts])[owner]
     functionals = placed.functionals
     seen = [torch.from_numpy(f).double() if s else None for f, s in zip((solution, coefficient), functionals.seen, strict=True)]
     values = functionals(functionals.stack(*seen), torch.from_numpy(index)).numpy().astype(np.float32)

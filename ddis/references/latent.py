@@ -10,17 +10,15 @@ with Q the basis of the coefficient's grid and C the variances of the modes, the
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ddis.errors import InputError
 from ddis.observe.base import Functionals
+from ddis.observe.likelihood import Likelihood, negative_log, worth
 from ddis.operators.solver import solved
 from ddis.pde.base import Problem
-
-Likelihood = Literal["gaussian", "mean-absolute"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Latent:
 
     @property
     def error_variance(self) -> Tensor:
-        """Of independent Gaussian errors [n, m] that say about as much; the kernel's slope at residuals of its own size."""
-        return self.variance if self.likelihood == "gaussian" else self.variance * self.variance.shape[1]
+        """Of independent Gaussian errors [n, m] that say about as much."""
+        return self.variance * worth(self.likelihood, self.variance.shape[1])
 
     def coefficient(self, z: Tensor) -> Tensor:
         """A(g) [..., *shape] of white coefficients [..., P]."""
@@ -76,16 +74,16 @@ class Latent:
     def predict(self, z: Tensor) -> Tensor:
         """M G(A(g)) [n, K, m] of z [n, K, P]; NaN for a coefficient that the problem refuses."""
         n, chains = z.shape[:2]
-        a = self.coefficient(z.flatten(0, 1))
-        solution, coefficient = self.functionals.seen
-        stack = self.functionals.stack(solved(self.problem, a) if solution else None, a if coefficient else None)
-        return self.functionals(stack, self.index.repeat_interleave(chains, dim=0)).reshape(n, chains, -1)
+        index = self.index.repeat_interleave(chains, dim=0)
+        return measured(self.problem, self.functionals, index, self.coefficient(z.flatten(0, 1))).reshape(n, chains, -1)
 
     def misfit(self, predicted: Tensor) -> Tensor:
         """Φ [n, K] of predictions [n, K, m]; infinite where one is not finite."""
-        error, variance = predicted - self.values[:, None], self.variance[:, None]
-        if self.likelihood == "gaussian":
-            phi = (error**2 / variance).sum(dim=-1) / 2
-        else:
-            phi = error.abs().mean(dim=-1) ** 2 / (2 * variance.mean(dim=-1))
+        phi = negative_log(self.likelihood, predicted - self.values[:, None], self.variance[:, None])
         return phi.nan_to_num(nan=torch.inf)
+
+
+def measured(problem: Problem, functionals: Functionals, index: Tensor, a: Tensor) -> Tensor:
+    """M G(a) [B, m] of coefficients [B, *shape], for functionals index [B, m]."""
+    solution, coefficient = functionals.seen
+    return functionals(functionals.stack(solved(problem, a) if solution else None, a if coefficient else None), index)

@@ -17,6 +17,7 @@ from ddis.config import Case, Study
 from ddis.data.references import References, read_references, write_references
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.normalisation import Normalisation
+from ddis.observe.likelihood import Likelihood, worth
 from ddis.observe.simulated import Simulated
 from ddis.posterior import Posterior, mean_unit, spaces_of
 from ddis.progress import Progress
@@ -24,7 +25,8 @@ from ddis.randomness import generator
 from ddis.references.chains import Budget, Chains, State
 from ddis.references.diagnostics import LARGEST_R_HAT, SMALLEST_ESS
 from ddis.references.kinds import kind_of
-from ddis.references.latent import Latent
+from ddis.references.latent import Latent, measured
+from ddis.references.weighted import OVERSAMPLED, weighted
 from ddis.sampling.methods import run_settings
 from ddis.settings import ReferenceSettings
 from ddis.stages.common import fingerprint, load_pairs, stage
@@ -43,20 +45,20 @@ def run(study: Study, problem: str, observation: str) -> None:
     with stage(study, "reference", **labels) as (tracker, record):
         digest = study.digest("reference", **labels)
         source = study.reference_file(problem, observation)
-        kind = "imported" if source else kind_of(study.make_problem(problem), settings.likelihood)
+        made_for, likelihood = study.make_problem(problem), study.likelihood(observation)
+        kind = "imported" if source else kind_of(made_for, likelihood)
         observed = observe(study, Case(problem, observation, "", ""), "test", np.arange(study.reference_fields))
         work = study.folder / "work" / problem / f"reference-{observation}-{fingerprint(study, problem, 'sample', digest)}"
         if source:
             made = taken(source, study.reference_fields)
         else:
-            closed = kind in ("closed-form", "mixture")
-            made = (independent if closed else by_chains)(study, labels, settings, observed, work)
+            made = (independent if made_for.has_closed_form else by_chains)(study, labels, settings, observed, work)
         space = spaces_of(study.make_problem(problem))[0]
         made.attributes |= {
             **labels,
             "pde": study.problems[problem].pde,
             "kind": kind,
-            "likelihood": made.attributes.get("likelihood", settings.likelihood),
+            "likelihood": made.attributes.get("likelihood", likelihood),
             "seed": study.seed,
             "coefficient_std": mean_unit(Normalisation.of(load_pairs(study, problem, "train").coefficient, space)),
             "mean_error": mean_errors(made).tolist(),
@@ -97,23 +99,33 @@ def posterior_of(study: Study, labels: dict[str, str], method: str, observed: Si
 
 
 def independent(study: Study, labels: dict[str, str], settings: ReferenceSettings, observed: Simulated, work: Path) -> References:
-    """Independent draws of `exact`, field by field."""
+    """Independent draws of `exact`, field by field; of the posterior of a kernel as it weighs them."""
     begin, label = time.perf_counter(), f"{labels['problem']} {labels['observation']} reference"
     posterior, method = posterior_of(study, labels, "exact", observed)
     prepared, _ = posterior.prepare(method)
-    n, count = len(observed.values), settings.samples
+    likelihood, kernel = study.likelihood(labels["observation"]), study.likelihood(labels["observation"]) != "gaussian"
+    n, count, drawn = len(observed.values), settings.samples, settings.samples * (OVERSAMPLED if kernel else 1)
+    index, values, variance = known(posterior, method, observed, likelihood)
+    functionals, ess = observed.placed.functionals, [float(count)] * n
     progress, draws, moments = Progress(label, n, unit="fields"), [], []
     for field in range(n):
-        streams = [generator(study.seed, " ".join(["reference", *labels.values()]), field, k) for k in range(count)]
+        streams = [generator(study.seed, " ".join(["reference", *labels.values()]), field, k) for k in range(drawn)]
         *_, state = method.sample(posterior.batch(method, slice(field, field + 1), streams), prepared)
-        draws.append(posterior.physical(state.x0).cpu())
-        closed = posterior.closed_form(state.mean, state.std)
-        assert closed is not None
-        moments.append([part[0].cpu() for part in closed])
+        found = posterior.physical(state.x0).cpu()
+        if kernel:
+            predicted = measured(posterior.problem, functionals, index[field].expand(drawn, -1), found)
+            made = weighted(found, predicted, values[field], variance[field], likelihood)
+            found, ess[field] = made.draws, made.ess
+            moments.append([made.mean, made.std])
+        else:
+            closed = posterior.closed_form(state.mean, state.std)
+            assert closed is not None
+            moments.append([part[0].cpu() for part in closed])
+        draws.append(found)
         progress.update(field + 1)
     progress.finish()
     mean, std = (torch.stack(part).numpy() for part in zip(*moments, strict=True))
-    certificate = {"r_hat": [1.0] * n, "ess": [float(count)] * n, "converged": [True] * n}
+    certificate = {"r_hat": [1.0] * n, "ess": ess, "converged": [number >= count for number in ess]}
     seconds = {"seconds": time.perf_counter() - begin}
     return References(torch.stack(draws).numpy(), equal_weights(n, count), mean, std, certificate | seconds)
 
@@ -142,10 +154,19 @@ def by_chains(study: Study, labels: dict[str, str], settings: ReferenceSettings,
 def latent_of(study: Study, labels: dict[str, str], settings: ReferenceSettings, observed: Simulated) -> Latent:
     """The same likelihood as methods have with the solver: the assumed noise, and the error of interpolation between nodes."""
     posterior, method = posterior_of(study, labels, "tikhonov", observed)
+    likelihood = study.likelihood(labels["observation"])
+    index, values, variance = known(posterior, method, observed, likelihood)
+    return Latent(posterior.problem, observed.placed.functionals, index, values, variance, likelihood)
+
+
+def known(
+    posterior: Posterior, method: Any, observed: Simulated, likelihood: Likelihood
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which functionals each field shows, their values and the variance of their noise, [n, m] each, in physical units."""
     seen = posterior.batch(method, slice(None), []).observation
     variance = (seen.variance.expand(seen.values.shape) / posterior.unit[posterior.index] ** 2).cpu()
-    index, values = torch.from_numpy(observed.index), torch.from_numpy(observed.values).double()
-    return Latent(posterior.problem, observed.placed.functionals, index, values, variance, settings.likelihood)
+    values = torch.from_numpy(observed.values).double()
+    return torch.from_numpy(observed.index), values, variance / worth(likelihood, values.shape[1])
 
 
 def unfinished(work: Path) -> tuple[State | None, float]:

@@ -13,6 +13,7 @@ from ddis.data.subsets import fraction_of, subset_count
 from ddis.evaluation import calibration_table, claims, limit, posteriors, readable
 from ddis.evaluation import table as tables
 from ddis.evaluation.posteriors import Compared
+from ddis.evaluation.published import PARAMETERS, POSTERIORS_SETTING
 from ddis.evaluation.scores import Scores, field_scores
 from ddis.files import write_together
 from ddis.sampling.methods import load_method
@@ -45,7 +46,7 @@ def all_tables(study: Study) -> dict[str, str]:
     compared = read_references_of(study)
     rows, scores, distances = read_all(study, compared)
     texts = make_tables(study, rows, scores)
-    return texts | distance_tables(distances, reference_notes(study)) if compared else texts
+    return texts | distance_tables(study, distances, reference_notes(study)) if compared else texts
 
 
 def read_references_of(study: Study) -> dict[tuple[str, str], Compared]:
@@ -86,10 +87,22 @@ def read_all(
     return rows, scores, distances
 
 
-def distance_tables(distances: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, str]:
-    """Text of the tables of distances, by file name."""
-    makers = posteriors.to_csv(distances), posteriors.to_markdown(distances, notes), posteriors.to_latex(distances, notes)
+def distance_tables(study: Study, distances: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, str]:
+    """Text of the tables of distances, by file name; published figures stand below ours where they are read."""
+    published = [
+        row for p in study.problems if of_benchmark(study, p) for row in posteriors.published_rows(p, study.problems[p].pde)
+    ]
+    shown, notes = [*distances, *published], [*notes, *[POSTERIORS_SETTING] * bool(published)]
+    makers = posteriors.to_csv(distances), posteriors.to_markdown(shown, notes), posteriors.to_latex(shown, notes)
     return dict(zip(DISTANCES, makers, strict=True))
+
+
+def of_benchmark(study: Study, problem: str) -> bool:
+    """Whether a problem with references is one of PosteriorBench's, with its parameters."""
+    asked = PARAMETERS.get(study.problems[problem].pde)
+    parameters = study.make_problem(problem).parameters
+    compared = problem in {name for name, _ in study.reference_cases()}
+    return compared and asked is not None and all(getattr(parameters, name) == value for name, value in asked.items())
 
 
 def reference_notes(study: Study) -> list[str]:
