@@ -13,12 +13,12 @@ from ddis.fields.noise import RandomFieldNoise
 from ddis.inputs import chosen
 from ddis.models.ids import PARTS, ModelId
 from ddis.observe import KINDS
-from ddis.pde.base import Problem
+from ddis.pde.base import Problem, symmetries_of
 from ddis.refusals import SettingError, below, told
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import check_set, load_method
 from ddis.settings import SPLITS
-from ddis.training.sections import RESERVED, OperatorSettings
+from ddis.training.sections import RESERVED, OperatorSettings, PriorSettings
 
 if TYPE_CHECKING:
     from ddis.config import Study
@@ -169,6 +169,7 @@ def check_run(study: "Study", label: str, run: RunSettings) -> None:
     for percent in study.percents(label):
         for model in map(ModelId.parse, study.models_of(label, percent)):
             check_physics(study, label, run, model)
+            check_augmentation(study, label, run, model)
             batch, count = study.training(model).batch, study.training_processes
             if batch % count:
                 raise InputError(
@@ -191,6 +192,22 @@ def check_physics(study: "Study", label: str, run: RunSettings, model: ModelId) 
         except SettingError as error:
             reason = error.below(f"{study.section_name(model)}.physics")
             raise InputError(f"{reason} for problem {name!r}, or runs.{label}.problems without it") from error
+
+
+def check_augmentation(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:
+    """A prior is not to be trained with images of fields that may have another distribution."""
+    section = study.section(model)
+    if not isinstance(section, PriorSettings) or not section.augmentation:
+        return
+    for name in run.problems or study.problems:
+        known = not study.data.files.get(name) and symmetries_of(study.make_problem(name), pairs=bool(model.percent))
+        if not known:
+            fields = "pairs" if model.percent else "coefficients"
+            why = "come from files" if name in study.data.files else "have no known symmetry"
+            raise InputError(
+                f"{study.section_name(model)}.augmentation {section.augmentation:g}: the {fields} of problem {name!r} {why}; "
+                f"accepted: 0, or runs.{label}.problems without it"
+            )
 
 
 def check_tuning(study: "Study") -> None:

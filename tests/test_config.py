@@ -63,7 +63,7 @@ BAD = [
     ("noise", {"kernel": "gaussian", "length": 0.5}, r"noise\.length 0\.5 is too large"),
     ("prior.backbone.blocks", [1, 1], r"3 channels and 2 blocks; accepted: one of each per level"),
     ("prior.backbone.channels", [16, 40, 64], r"channels \[40\]; accepted: up to 16, or multiples of 16"),
-    ("prior.backbone.name", "vnet", r"prior\.backbone\.name 'vnet' is unknown; accepted: unet, or module:attribute"),
+    ("prior.backbone.name", "vnet", r"prior\.backbone\.name 'vnet' is unknown; accepted: unet, uno, or module:attribute"),
     ("prior.backbone.chanels", [8], r"prior\.backbone\.chanels: unknown key .*accepted here: name, channels, blocks"),
     ("joint.backbone", 5, r"joint\.backbone: 5; accepted: settings such as \{name: unet\}"),
     ("operator.network.architecture", "cnn", r"operator\.network\.architecture 'cnn' is unknown; accepted: fno"),

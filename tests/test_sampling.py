@@ -24,7 +24,7 @@ from ddis.priors.gaussian import of_spectrum
 from ddis.randomness import generator
 from ddis.sampling.base import Batch, Cost, State
 from ddis.sampling.ddis import DDIS, DDISSettings
-from ddis.sampling.dps import guided_ode
+from ddis.sampling.dps import DPSSettings, guided_ode
 from ddis.sampling.langevin import LangevinStep
 from ddis.sampling.methods import METHODS, load_method, run_settings
 from ddis.sampling.schedules import heun_step, karras_schedule, solve_ode
@@ -214,12 +214,20 @@ def test_langevin_without_observations_has_the_variance_of_its_discretisation():
     assert float(x.var()) == pytest.approx(expected, rel=5 * np.sqrt(2 / 32000))
 
 
-def test_langevin_rate_falls_to_one_percent():
-    task = make_task()
-    step = LangevinStep(task, weight=0.0, tau=1.0, steps=1, learning_rate=0.01, temperature=1.0)
+@pytest.mark.parametrize("share", [None, 0.04])
+def test_langevin_rate_falls_to_a_share_of_the_first(share):
+    """One percent unless it is set. Without a likelihood a step is sqrt(2 lr) n, so its spread falls like the root."""
+    task, rest = make_task(), {} if share is None else {"last_rate": share}
+    step = LangevinStep.of(task, DDISSettings(method="ddis", langevin_steps=1, temperature=1.0, **rest), 0.0)
     zero = torch.zeros(2, SIZE, SIZE)
     first, last = (float(step(zero, zero, 1e6, progress).std()) for progress in (0.0, 1.0))
-    assert first / last == pytest.approx(10, rel=0.3)
+    assert first / last == pytest.approx((share or 0.01) ** -0.5, rel=0.3)
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("mse", 12.5), ("rms", 12.5**0.5), ("mean-absolute", 3.5)])
+def test_losses_of_dps_are_means_over_the_observations_of_a_chain(loss, expected):
+    settings = DPSSettings(method="ddis-dps", loss=loss)
+    assert settings.reduce(torch.tensor([[3.0, -4.0], [0.0, 0.0]])).tolist() == pytest.approx([expected, 0.0])
 
 
 def test_dps_gradient_against_finite_differences():

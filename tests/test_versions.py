@@ -32,6 +32,7 @@ from ddis.steps import flat
 STORED = Path(__file__).with_name("versions.json")
 DEFAULTS = Path(__file__).with_name("defaults.json")
 NETWORK = {"backbone": {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}, "training": {"steps": 4, "batch": 8}}
+UNO = {**NETWORK, "backbone": {"name": "uno", "channels": [4, 8], "blocks": [1, 1], "modes": 4, "rank": 0.5, "attention": [1]}}
 RUNS = {
     "ddis": {"steps": 3, "langevin_steps": 2, "weight": 1},
     "ddis-gn": {"samples": 2, "steps": 3},
@@ -75,6 +76,14 @@ def numbers(*arrays: Any) -> list[float]:
     return [float(v) for a in flat for v in (np.linalg.norm(a), *(a[int(part * len(a))] for part in (0.214, 0.468, 0.837)))]
 
 
+def trained(study: Study, model: str) -> tuple[str, dict[str, Any], list[float]]:
+    """Name, versions and numbers of a network that it trains."""
+    train.run(study, "poisson", model)
+    tensors, _ = load_tensors(model_folder(study, "poisson", model) / "weights.safetensors")
+    weights = np.concatenate([np.ravel(value).view(np.float32) for _, value in sorted(tensors.items())])  # some are complex
+    return f"train {model}", versions_of(study, "train", problem="poisson", model=model), numbers(weights)
+
+
 def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     """Name, versions and numbers of each small result; written into the working directory."""
     study = Study.load(STUDY)
@@ -89,10 +98,12 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     yield "generate", made, numbers(pairs.coefficient, pairs.solution)
     yield "pairs", versions_of(study, "pairs"), numbers(paired_subset(0.1, 1000, 0))
     for model in [*models(study, "poisson"), *(f"operator-{name}-100" for name in study.operators)]:
-        train.run(study, "poisson", model)
-        tensors, _ = load_tensors(model_folder(study, "poisson", model) / "weights.safetensors")
-        weights = np.concatenate([np.ravel(value).view(np.float32) for _, value in sorted(tensors.items())])  # some are complex
-        yield f"train {model}", versions_of(study, "train", problem="poisson", model=model), numbers(weights)
+        yield trained(study, model)
+    other = Study.load({**STUDY, "study": "backbone", "prior": UNO})
+    for split in ("train", "validation"):
+        generate.run(other, "poisson", split)
+    name, made, found = trained(other, "prior")
+    yield f"{name} uno", made, found
     for run in RUNS:
         case = Case("poisson", "sparse", run, "100")
         sample.run(study, **vars(case))

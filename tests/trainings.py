@@ -13,6 +13,7 @@ from ddis.fields.noise import DiagonalNoise, RandomFieldNoise
 from ddis.grid import Space, square
 from ddis.models.architectures import Architecture
 from ddis.models.architectures.fno import FNO
+from ddis.models.backbones import Backbone
 from ddis.models.backbones.unet import UNet
 from ddis.models.checkpoint import load_tensors, save_tensors
 from ddis.models.edm import EDMDenoiser
@@ -33,11 +34,12 @@ def denoiser_trainer(
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     dtype: torch.dtype = torch.float32,
     settings: TrainingSettings = SETTINGS,
-    channels: tuple[int, ...] = (8, 8),
+    backbone: Backbone = UNet(channels=(8, 8), blocks=(1, 1), embedding=8, dropout=0.1),  # noqa: B008 (frozen)
 ) -> Trainer:
     torch.manual_seed(0)
-    size = UNet(channels=channels, blocks=(1,) * len(channels), embedding=8, dropout=0.1)
-    network, average = (EDMDenoiser(size.build(1, square(16))).to(dtype) for _ in range(2))
+    network, average = (EDMDenoiser(backbone.build(1, square(16))) for _ in range(2))
+    if dtype != torch.float32:  # which would make complex weights real
+        network, average = network.to(dtype), average.to(dtype)
     accelerate(network.backbone, settings)
     data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
     noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))

@@ -1,4 +1,4 @@
-"""Layers of neuraloperator's networks as they are computed here: spectral convolutions, and products over channels."""
+"""neuraloperator's networks as they are computed here: with spectral convolutions and products over channels of our own."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddis.lazy import without
+from ddis.models.layers import PointwiseConv
 
 with warnings.catch_warnings(), without("wandb"):
     warnings.simplefilter("ignore")
@@ -74,7 +75,7 @@ class HermitianSpectralConv(SpectralConv):
             return self._convolve(x.float() if x.dtype == torch.bfloat16 else x, nodes)
 
     def _convolve(self, x: Tensor, nodes: tuple[int, ...]) -> Tensor:
-        weight = self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight
+        weight = self.weight_tensor()
         if x.ndim == 3:
             out = self._product(x[..., None, :], weight[..., None, :], (1, *nodes))[..., 0, :]
         else:
@@ -87,9 +88,45 @@ class HermitianSpectralConv(SpectralConv):
         skip = (weight.shape[-2] - rows) // 2
         (analyse, _), (_, compose) = (transforms(*size, rows, columns, x.dtype, x.device) for size in (before, nodes))
         spectrum = analyse[1] @ torch.complex(*(x @ analyse[0]).chunk(2, dim=-1))
-        kept = products_by_mode(spectrum, weight[..., skip : skip + rows, :columns])
+        kept = self.multiply(spectrum, weight[..., skip : skip + rows, :columns])
         half = compose[0] @ kept
         return torch.cat([half.real, half.imag], dim=-1) @ compose[1]
+
+    def weight_tensor(self) -> Tensor:
+        """Weights [I, O, *modes]."""
+        return self.weight.to_tensor() if hasattr(self.weight, "to_tensor") else self.weight
+
+    def multiply(self, spectrum: Tensor, weight: Tensor) -> Tensor:
+        """The spectrum [B, O, R, C] of the output from that of the input [B, I, R, C], with weights of these modes."""
+        return products_by_mode(spectrum, weight)
+
+
+class LowRankSpectralConv(HermitianSpectralConv):
+    """A spectral convolution whose weights are a Tucker decomposition: a core, and a factor for each axis.
+
+    They are never multiplied out: the factors of the channels are applied to the spectra, so that the products by mode are of
+    the core's channels.
+    """
+
+    def weight_tensor(self) -> Tensor:
+        """Weights of the core's channels [F, G, *modes]."""
+        weight, factors = self.weight.decomposition
+        for factor in factors[2:]:  # of the modes: each puts its axis last
+            weight = torch.tensordot(weight, factor, dims=([2], [1]))
+        return weight
+
+    def multiply(self, spectrum: Tensor, weight: Tensor) -> Tensor:
+        into, out = self.weight.factors[0], self.weight.factors[1]
+        inner = (into.T @ spectrum.flatten(2)).unflatten(2, spectrum.shape[2:])
+        product = products_by_mode(inner, weight)
+        return (out @ product.flatten(2)).unflatten(2, product.shape[2:])
+
+
+def spectral_conv(inputs: int, outputs: int, modes: Sequence[int], rank: float) -> HermitianSpectralConv:
+    """With so many modes per axis; rank: of the weights' numbers, the share that a Tucker decomposition keeps, 1 for all."""
+    if rank == 1:
+        return HermitianSpectralConv(inputs, outputs, tuple(modes))
+    return LowRankSpectralConv(inputs, outputs, tuple(modes), rank=rank, factorization="ComplexTucker")
 
 
 def products_by_mode(spectrum: Tensor, weight: Tensor) -> Tensor:
@@ -107,14 +144,6 @@ def products_by_mode(spectrum: Tensor, weight: Tensor) -> Tensor:
 def _modes(height: int, width: int) -> tuple[int, int]:
     """Rows and columns of the modes of a real field."""
     return height, width // 2 + 1
-
-
-class PointwiseConv(nn.Conv1d):
-    """A convolution of kernel size 1 as a batch of products over the channels, which on a CPU is quicker than oneDNN."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight[:, :, 0].expand(len(x), -1, -1)
-        return torch.bmm(weight, x) if self.bias is None else torch.baddbmm(self.bias[:, None], weight, x)
 
 
 def use_pointwise_products(module: nn.Module) -> None:

@@ -24,3 +24,35 @@ def unet_flops(channels: Sequence[int], blocks: Sequence[int], resolution: float
     """Of one field of S x S nodes through a U-Net: two 3 x 3 convolutions per block, on the way down and up."""
     levels = enumerate(zip(channels, blocks, strict=True))
     return sum(4 * number * 18 * width**2 * (resolution / 2**level) ** 2 for level, (width, number) in levels)
+
+
+def modes_of(modes: int, level: int) -> int:
+    """Fourier modes per axis of a level, of half those of the one before."""
+    return max(2, modes >> level)
+
+
+Widths = list[list[tuple[int, int]]]
+
+
+def block_widths(channels: Sequence[int], blocks: Sequence[int]) -> tuple[Widths, Widths]:
+    """Channels (before, after) of the blocks of each level, on the way down and up, of a network with a shortcut for each block.
+
+    On the way down the first block of a coarser level halves the grid. On the way up the first of a finer one doubles it; each of
+    the others also takes what a block on the way down gave, so that there is one more.
+    """
+    kept, last = [channels[0]], len(channels) - 1
+    down: Widths = []
+    up: Widths = []
+    for level, (width, number) in enumerate(zip(channels, blocks, strict=True)):
+        stage = [(kept[-1], kept[-1])] if level else []
+        stage += [(kept[-1] if place == 0 else width, width) for place in range(number)]
+        kept += [after for _, after in stage]
+        down.append(stage)
+    width = channels[-1]
+    for level in reversed(range(len(channels))):
+        stage = [(width, width)] if level < last else []
+        for _ in range(blocks[level] + 1):
+            stage.append((width + kept.pop(), channels[level]))
+            width = channels[level]
+        up.insert(0, stage)
+    return down, up

@@ -1,6 +1,5 @@
 """azula's U-Net, conditioned on the noise level as the backbone of a prior."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,29 +7,26 @@ from azula.nn.unet import UNet
 from torch import Tensor, nn
 
 from ddis.grid import Grid
+from ddis.models.layers import Attention, NoiseEmbedding
 from ddis.models.levels import GROUPS
 
 
-class NoiseEmbedding(nn.Module):
-    """Features [B, D] of c_noise [B]: sines and cosines of geometrically spaced frequencies, then two linear layers."""
-
-    frequencies: Tensor
-
-    def __init__(self, features: int):
-        super().__init__()
-        half = features // 2
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(64.0), half)), persistent=False)
-        self.layers = nn.Sequential(nn.Linear(2 * half, features), nn.SiLU(), nn.Linear(features, features))
-
-    def forward(self, c_noise: Tensor) -> Tensor:
-        phase = c_noise.float()[:, None] * self.frequencies
-        return self.layers(torch.cat([phase.sin(), phase.cos()], dim=1))
-
-
 class ModulatedUNet(nn.Module):
-    """The U-Net with group normalisation, conditioned on the noise level; circular padding on a periodic grid."""
+    """The U-Net with group normalisation, conditioned on the noise level; circular padding on a periodic grid.
 
-    def __init__(self, fields: int, grid: Grid, channels: Sequence[int], blocks: Sequence[int], embedding: int, dropout: float):
+    attention: levels that end with it, on the way down and on the way up.
+    """
+
+    def __init__(
+        self,
+        fields: int,
+        grid: Grid,
+        channels: Sequence[int],
+        blocks: Sequence[int],
+        embedding: int,
+        dropout: float,
+        attention: Sequence[int] = (),
+    ):
         super().__init__()
         self.embedding = NoiseEmbedding(embedding)
         self.net = UNet(
@@ -45,6 +41,10 @@ class ModulatedUNet(nn.Module):
             periodic=all(grid.periodic),
             dropout=dropout or None,
         )
+        for level in attention:
+            self.net.descent[level].append(Attention(channels[level]))
+            up = self.net.ascent[-1 - level]
+            up.insert(len(up) - 1, Attention(channels[level]))  # before the layer that leaves the level
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format

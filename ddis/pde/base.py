@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Maps of a grid's nodes onto themselves: each axis reversed or not, axes of one length exchanged, periodic axes shifted.
+Symmetry = Literal["flips", "transposition", "shifts"]
+SQUARE: frozenset[Symmetry] = frozenset({"flips", "transposition"})
+
+
+DISTRIBUTION = ("sample_coefficients", "coefficient_space", "relax", "solve")  # what symmetries depend on
+
+
 class ProblemParameters(BaseModel):
     """Parameters of a problem, set beside `pde` in the configuration; unknown ones are errors."""
 
@@ -148,6 +156,10 @@ class Problem(ABC):
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         """Residual of the discrete equation at the interior nodes (all nodes on periodic domains)."""
 
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        """Those that leave the distribution of free coefficients as it is, or that of pairs. None unless a problem says so."""
+        return frozenset()
+
     def constrain(self, free: Tensor) -> Tensor:
         """The admissible coefficient P(b) of a free field b [..., *shape]; P(P(b)) = P(b) or P one-to-one."""
         return free
@@ -187,6 +199,13 @@ class Problem(ABC):
     def has_closed_form(self) -> bool:
         """Whether the exact posterior is known: G linear, P a mask of nodes (or the identity), b (a mixture of) Gaussian."""
         return self.linear and self.prior_mixture(self.minimum_resolution) is not None
+
+
+def symmetries_of(problem: Problem, pairs: bool) -> frozenset[Symmetry]:
+    """Those that the problem's class says; none where a subclass has another distribution and does not say its own."""
+    classes = type(problem).__mro__
+    said, *others = (next(made for made in classes if name in vars(made)) for name in ("symmetries", *DISTRIBUTION))
+    return problem.symmetries(pairs) if all(issubclass(said, other) for other in others) else frozenset()
 
 
 class RandomFieldProblem(Problem):

@@ -15,7 +15,7 @@ from ddis.errors import InputError
 from ddis.fields.gaussian import matern_spectrum, sample_gaussian
 from ddis.grid import Grid, Space
 from ddis.lazy import torch
-from ddis.pde.base import Problem, ProblemParameters
+from ddis.pde.base import Problem, ProblemParameters, Symmetry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +95,9 @@ class Burgers(Problem):
                 torch.utils.checkpoint.checkpoint(_advance, *arguments, use_reentrant=False) if keep else _advance(*arguments)
             )
         return torch.stack(columns, dim=-1).to(coefficient.dtype)
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        return frozenset() if pairs else frozenset({"flips", "shifts"})
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         """u - Φ(a), with Φ this solver, whose steps between the columns are not stored: 0 for its own pairs."""

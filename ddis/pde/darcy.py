@@ -15,7 +15,7 @@ from ddis.errors import InputError
 from ddis.fields.gaussian import neumann_spectrum, sample_neumann
 from ddis.lazy import torch
 from ddis.linear import conjugate_gradients
-from ddis.pde.base import Problem, RandomFieldParameters
+from ddis.pde.base import SQUARE, Problem, RandomFieldParameters, Symmetry
 from ddis.pde.dirichlet import chunks, solve_interior
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class Darcy(Problem):
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         return flux_divergence(*face_means(coefficient), solution) - 1
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        return SQUARE
 
     def constrain(self, free: Tensor) -> Tensor:
         return free.clamp(self.parameters.low, self.parameters.high) if self.two_valued else free.exp()

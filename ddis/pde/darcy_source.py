@@ -13,7 +13,7 @@ from pydantic import Field
 from ddis.fields.gaussian import neumann_spectrum, sample_gaussian
 from ddis.grid import Space, square
 from ddis.lazy import torch
-from ddis.pde.base import Problem, RandomFieldParameters
+from ddis.pde.base import SQUARE, Problem, RandomFieldParameters, Symmetry
 from ddis.pde.darcy import Darcy, face_means, flux_divergence, solve_flux
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ class DarcySource(Problem):
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         conductivity, source = coefficient.unbind(-3)
         return flux_divergence(*face_means(conductivity), solution) - source[..., 1:-1, 1:-1]
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        return SQUARE
 
     def constrain(self, free: Tensor) -> Tensor:
         return torch.stack([free[..., 0, :, :].exp(), 1 + free[..., 1, :, :]], dim=-3)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ddis.errors import InputError
-from ddis.pde.base import MixtureParameters, RandomFieldProblem
+from ddis.pde.base import SQUARE, MixtureParameters, RandomFieldProblem, Symmetry
 from ddis.pde.dirichlet import extend_interior, laplacian, solve_dirichlet, zero_boundary
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class Helmholtz(RandomFieldProblem):
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         return laplacian(solution) + self.parameters.k**2 * solution[..., 1:-1, 1:-1] - coefficient[..., 1:-1, 1:-1]
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        return SQUARE
 
     def constrain(self, free: Tensor) -> Tensor:
         return zero_boundary(free)

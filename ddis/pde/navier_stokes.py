@@ -33,7 +33,7 @@ from ddis.errors import InputError
 from ddis.fields.bases import interpolation_matrix
 from ddis.fields.gaussian import periodic_spectrum, sample_periodic
 from ddis.lazy import torch
-from ddis.pde.base import Problem, RandomFieldParameters
+from ddis.pde.base import SQUARE, Problem, RandomFieldParameters, Symmetry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -231,6 +231,10 @@ class NavierStokes(Problem):
 
     def prior_spectrum(self, resolution: int) -> Tensor:
         return torch.from_numpy(periodic_spectrum(resolution, self.parameters.alpha, self.parameters.tau))
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        """Of pairs none: the forcing has a place, and a reflection changes the sign of the vorticity."""
+        return frozenset() if pairs else SQUARE | {"shifts"}
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         """u - Φ(a) [..., S, S] with Φ this solver: the equation holds along a path of which only the ends are stored, so

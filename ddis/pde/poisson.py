@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.grid import Grid, Space
-from ddis.pde.base import MixtureParameters, RandomFieldProblem
+from ddis.pde.base import SQUARE, MixtureParameters, RandomFieldProblem, Symmetry
 from ddis.pde.dirichlet import Lengths, laplacian, solve_dirichlet
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ class Poisson(RandomFieldProblem):
 
     def solve(self, coefficient: Tensor) -> Tensor:
         return solve_dirichlet(coefficient, lengths=self.lengths)
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        return SQUARE if self.parameters.aspect == 1 else frozenset({"flips"})
 
     def residual(self, coefficient: Tensor, solution: Tensor) -> Tensor:
         return laplacian(solution, self.lengths) - coefficient[..., 1:-1, 1:-1]

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 GuidanceLoss = Callable[["Tensor", float], "Tensor"]
 
 
+Loss = Literal["mse", "rms", "mean-absolute"]
+
+
 class DPSSettings(RunSettings):
-    """weight, loss: guidance by the observations, mean square or its root; steps, sigma_max, sigma_min: Heun steps of the ODE.
+    """weight, loss: guidance by the observations, mean square, its root, or mean absolute misfit.
+    steps, sigma_max, sigma_min: Heun steps of the ODE.
 
     Below σ = 1 the guidance is multiplied by σ.
 
@@ -32,13 +36,15 @@ class DPSSettings(RunSettings):
     """
 
     weight: PerCase = 20000.0
-    loss: Literal["mse", "rms"] | dict[str, Literal["mse", "rms"]] = "mse"
+    loss: Loss | dict[str, Loss] = "mse"
     steps: int = Field(500, ge=1)
     sigma_max: PositivePerCase = 10.0
     sigma_min: PositivePerCase = 0.01
 
     def reduce(self, errors: Tensor) -> Tensor:
-        """The loss [B] of errors [B, ...]: their mean square, or its root."""
+        """The loss [B] of errors [B, ...]."""
+        if self.loss == "mean-absolute":
+            return errors.abs().flatten(1).mean(dim=1)
         square = (errors**2).flatten(1).mean(dim=1)
         return square if self.loss == "mse" else square.sqrt()
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ddis.errors import InputError
 from ddis.lazy import torch
-from ddis.sampling.base import Batch, ErrorChoice, PerCase, RunSettings, number
+from ddis.sampling.base import Batch, ErrorChoice, PerCase, PositivePerCase, RunSettings, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ class LangevinSettings(RunSettings):
 
     loss: L, mean-absolute as published, or mean-squared.
     tau, langevin_steps, learning_rate, temperature: τ, the number per level, lr and η of the Langevin steps.
+    last_rate: the share of lr that is left on the last level.
     error_model: the operator's own error in the likelihood: none, as published; spectral or white as for ddis-gn.
     """
 
@@ -43,6 +44,7 @@ class LangevinSettings(RunSettings):
     tau: float = Field(1e-3, gt=0)
     langevin_steps: int = Field(20, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
+    last_rate: PositivePerCase = 0.01
     temperature: float = Field(0.1, ge=0)
     error_model: ErrorChoice = "none"
 
@@ -59,7 +61,7 @@ class LangevinSettings(RunSettings):
 
 
 class LangevinStep:
-    """Draws x0 near x0_hat with `steps` Langevin steps; the rate lr falls linearly to 1 % over the annealing.
+    """Draws x0 near x0_hat with `steps` Langevin steps; over the annealing the rate lr falls linearly to `last_rate` of it.
 
     Args:
         weight, tau: w and τ of the likelihood; learning_rate: lr; temperature: η.
@@ -79,9 +81,10 @@ class LangevinStep:
         predict: Callable[[Tensor], Tensor] | None = None,
         robust: bool = False,
         squared: bool = False,
+        last_rate: float = 0.01,
     ):
         self.batch, self.weight, self.tau, self.robust, self.squared = batch, weight, tau, robust, squared
-        self.steps, self.learning_rate, self.temperature = steps, learning_rate, temperature
+        self.steps, self.learning_rate, self.last_rate, self.temperature = steps, learning_rate, last_rate, temperature
         self.predict = batch.predict if predict is None else predict
 
     @classmethod
@@ -90,7 +93,8 @@ class LangevinStep:
     ) -> LangevinStep:
         """The step that the settings of a run describe, with a weight of their own."""
         robust, squared = s.error_model != "none", s.loss == "mean-squared"
-        return cls(batch, number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature, predict, robust, squared)
+        sizes = number(weight), s.tau, s.langevin_steps, s.learning_rate, s.temperature
+        return cls(batch, *sizes, predict, robust, squared, number(s.last_rate))
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇ w L(x) / (2 τ²), of the shape of x."""
@@ -106,7 +110,7 @@ class LangevinStep:
         return torch.autograd.grad(loss, x)[0]
 
     def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
-        rate = self.learning_rate * (1 - 0.99 * progress)
+        rate = self.learning_rate * (1 - (1 - self.last_rate) * progress)
         x, channels = x0_hat.clone(), x0_hat[0].numel() // math.prod(self.batch.basis.shape)
         for _ in range(self.steps):
             drift = self.gradient(x) + (x - x0_hat) / sigma**2

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -56,13 +57,18 @@ class Timed:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """kept: bytes for the gradient, of one field; forward: seconds of one evaluation of one field, None if it does not fit."""
+    """Of a network.
+
+    kept     bytes for the gradient, of one field; fixed: those of any number of fields, such as weights multiplied out
+    forward  seconds of one evaluation of one field, None if it does not fit
+    """
 
     network: nn.Module
     parameters: int
     kept: float
     forward: float | None
     step: Timed
+    fixed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,19 +104,20 @@ def network_cost(study: Study, name: str, model: ModelId, units: Example) -> Net
     if weights + guess > free:
         return NetworkCost(network, parameters, guess, None, Timed(weights + training.batch * guess, batch=training.batch))
     network = untrained(study, name, model, units.scales).to(device)
-    kept = kept_bytes(lambda: evaluate(study, network, model, units, 1), network)
+    one, two = (kept_bytes(partial(evaluate, study, network, model, units, fields), network) for fields in (1, 2))
+    kept, fixed = two - one, 2 * one - two
 
     def step(fields: int) -> Callable[[], Any]:
         rows = trainer(study, name, network, model, units, fields).run()
         return lambda: next(rows)
 
     alone = seconds_of(step(1), device)
-    fields = max(1, min(training.batch, int((free - weights) / kept), int(PATIENCE / alone)))
+    fields = max(1, min(training.batch, int((free - weights - fixed) / kept), int(PATIENCE / alone)))
     seconds = alone if fields == 1 else seconds_of(step(fields), device)
     network.eval().requires_grad_(False)
     forward = seconds_of(lambda: evaluate(study, network, model, units, fields), device) / fields
-    timed = Timed(weights + training.batch * kept, seconds * training.batch / fields, fields, training.batch)
-    return NetworkCost(network, parameters, kept, forward, timed)
+    timed = Timed(weights + fixed + training.batch * kept, seconds * training.batch / fields, fields, training.batch)
+    return NetworkCost(network, parameters, kept, forward, timed, fixed)
 
 
 def evaluate(study: Study, network: nn.Module, model: ModelId, units: Example, fields: int) -> Tensor:
@@ -166,7 +173,7 @@ def sampler_cost(
     if operator is None and method.uses_operator:
         of_operator = units.solve
     kept = [0.0 if network is None else network.kept for network in (prior, operator)]
-    weights = sum(4 * network.parameters for network in (prior, operator) if network is not None)
+    weights = sum(4 * network.parameters + network.fixed for network in (prior, operator) if network is not None)
 
     def memory(fields: int, chains: int) -> float:
         cost = run_cost(study, case, method, fields)

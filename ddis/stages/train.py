@@ -21,6 +21,7 @@ from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.models.normalisation import KINDS, Normalisation, normalisation
 from ddis.models.operator import NeuralOperator
+from ddis.pde.base import symmetries_of
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.refusals import told
@@ -191,7 +192,8 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     settings, training = study.prior_section(model), study.training(model)
     network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
     accelerate(network.get_submodule("backbone"), training)
-    loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start)
+    moved = settings.moved(symmetries_of(made, pairs=not alone), study.seed)
+    loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start, moved)
     validate = settings.validation_loss(held, noise, study.seed)
     trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
     free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)

@@ -14,6 +14,7 @@ from ddis.fields.noise import Noise
 from ddis.models.denoiser import SIGMA_DATA, Denoiser, GaussianDenoiser, per_field
 from ddis.randomness import Generators, generator
 from ddis.training import noisy
+from ddis.training.augmentation import Augmentation
 from ddis.training.noisy import VALIDATION_DRAWS
 
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # levels of `quality`
@@ -31,7 +32,13 @@ def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor) 
 
 
 def training_loss(
-    model: nn.Module, data: Tensor, noise: Noise, log_sigma: tuple[float, float], seed: int, first: int = 0
+    model: nn.Module,
+    data: Tensor,
+    noise: Noise,
+    log_sigma: tuple[float, float],
+    seed: int,
+    first: int = 0,
+    augmentation: Augmentation | None = None,
 ) -> Callable[[np.ndarray, int], Tensor]:
     """The loss of a step on normalised fields `data` [N, C, *nodes], see `noisy.training_loss`."""
 
@@ -39,7 +46,7 @@ def training_loss(
         normal = np.array([rng.standard_normal() for rng in generators])
         return np.asarray(np.exp(log_sigma[0] + log_sigma[1] * normal))
 
-    return noisy.training_loss(denoising_loss, model, data, noise, levels, seed, "diffusion", first)
+    return noisy.training_loss(denoising_loss, model, data, noise, levels, seed, "diffusion", first, augmentation)
 
 
 def validation_loss(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ddis.fields.noise import Noise
     from ddis.grid import Grid
+    from ddis.training.augmentation import Augmentation
 
 
 class DiffusionSettings(PriorSettings):
@@ -28,11 +29,17 @@ class DiffusionSettings(PriorSettings):
         return EDMDenoiser(self.backbone.build(channels, grid))
 
     def training_loss(
-        self, network: "nn.Module", data: "Tensor", noise: "Noise", seed: int, first: int
+        self,
+        network: "nn.Module",
+        data: "Tensor",
+        noise: "Noise",
+        seed: int,
+        first: int,
+        augmentation: "Augmentation | None" = None,
     ) -> "Callable[[np.ndarray, int], Tensor]":
         from ddis.training import denoising
 
-        return denoising.training_loss(network, data, noise, self._log_sigma, seed, first)
+        return denoising.training_loss(network, data, noise, self._log_sigma, seed, first, augmentation)
 
     def validation_loss(self, data: "Tensor", noise: "Noise", seed: int) -> "Callable[[nn.Module], float]":
         from ddis.training import denoising

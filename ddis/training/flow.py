@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ddis.fields.noise import Noise
     from ddis.grid import Grid
     from ddis.randomness import Generators
+    from ddis.training.augmentation import Augmentation
 
 
 class FlowNoise(NoiseSettings):
@@ -44,14 +45,20 @@ class FlowSettings(PriorSettings):
         return Velocity(self.backbone.build(channels, grid))
 
     def training_loss(
-        self, network: "nn.Module", data: "Tensor", noise: "Noise", seed: int, first: int
+        self,
+        network: "nn.Module",
+        data: "Tensor",
+        noise: "Noise",
+        seed: int,
+        first: int,
+        augmentation: "Augmentation | None" = None,
     ) -> "Callable[[np.ndarray, int], Tensor]":
         from ddis.training import noisy
 
         def times(generators: "Generators") -> list[float]:
             return [rng.random() for rng in generators]
 
-        return noisy.training_loss(self.loss, network, data, noise, times, seed, "flow", first)
+        return noisy.training_loss(self.loss, network, data, noise, times, seed, "flow", first, augmentation)
 
     def validation_loss(self, data: "Tensor", noise: "Noise", seed: int) -> "Callable[[nn.Module], float]":
         import numpy as np

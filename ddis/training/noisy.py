@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ddis.fields.noise import Noise
 from ddis.randomness import Generators, generator
+from ddis.training.augmentation import Augmentation
 
 VALIDATION_DRAWS = 256
 
@@ -24,6 +25,7 @@ def training_loss(
     seed: int,
     stream: str,
     first: int,
+    augmentation: Augmentation | None = None,
 ) -> Callable[[np.ndarray, int], Tensor]:
     """The loss of a step on fields `data` [N, C, *nodes]; noise and levels depend on (seed, stream, step, place in the batch).
 
@@ -32,6 +34,8 @@ def training_loss(
 
     def of_step(indices: np.ndarray, step: int) -> Tensor:
         x = data[torch.from_numpy(indices).to(data.device)]
+        if augmentation is not None:
+            x = augmentation(x, step, first)
         generators = [generator(seed, stream, step, first + place) for place in range(len(indices))]
         drawn = torch.from_numpy(np.asarray(levels(generators))).to(x)
         return loss(network, x, drawn, noise.sample(tuple(x.shape), generators, x.device).to(x))

@@ -1,7 +1,7 @@
 """The sections of a configuration that say what is trained: a network, and how long. Importing them imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from ddis.fields.noise import Noise
     from ddis.grid import Grid
     from ddis.models.operator import NeuralOperator
-    from ddis.pde.base import Problem
+    from ddis.pde.base import Problem, Symmetry
+    from ddis.training.augmentation import Augmentation
 
+UNET: str = UNet().name
 RESERVED = ("solver", "corrected")  # names of operators that no section may have
 
 
@@ -59,12 +61,14 @@ class PriorSettings(TrainedSettings):
 
     kind   its name in ddis/versions.py
     takes  names of what its network takes, noisy fields and their levels; gives: of what that makes of them
+    augmentation: probability with which a training field is moved by a symmetry of the distribution
     """
 
     kind: ClassVar[str]
     takes: ClassVar[tuple[str, str]] = ("x_t", "sigma")
     gives: ClassVar[str] = "x0_hat"
     backbone: SerializeAsAny[Backbone] = UNet()
+    augmentation: float = Field(0.0, ge=0, le=1)
 
     @field_validator("backbone", mode="before")
     @classmethod
@@ -77,7 +81,13 @@ class PriorSettings(TrainedSettings):
 
     @abstractmethod
     def training_loss(
-        self, network: "nn.Module", data: "Tensor", noise: "Noise", seed: int, first: int
+        self,
+        network: "nn.Module",
+        data: "Tensor",
+        noise: "Noise",
+        seed: int,
+        first: int,
+        augmentation: "Augmentation | None" = None,
     ) -> "Callable[[np.ndarray, int], Tensor]":
         """The loss of a step: a function of indices of the normalised fields `data` [N, C, *nodes], and of the step.
 
@@ -88,14 +98,21 @@ class PriorSettings(TrainedSettings):
     def validation_loss(self, data: "Tensor", noise: "Noise", seed: int) -> "Callable[[nn.Module], float]":
         """The loss on held-out fields, with the same draws at every call."""
 
+    def moved(self, symmetries: "Collection[Symmetry]", seed: int) -> "Augmentation | None":
+        """What moves training fields by these symmetries of their distribution; None: nothing does."""
+        from ddis.training.augmentation import Augmentation
+
+        return Augmentation(self.augmentation, symmetries, seed) if self.augmentation else None
+
     def noise_or(self, noise: NoiseSettings) -> NoiseSettings:
         """The noise that its fields are mixed with; `noise` is the study's."""
         return noise
 
     def versioned(self) -> dict[str, type]:
-        """Backbones of the package belong to the kind, and have no version of their own."""
-        own = {} if self.backbone.name in BACKBONES.builtin else {self.backbone.name: type(self.backbone)}
-        return {self.kind: type(self), **own}
+        """The U-Net belongs to the kind, and has no version of its own."""
+        name = self.backbone.name
+        key = f"backbone-{name}" if name in BACKBONES.builtin else name
+        return {self.kind: type(self)} | ({} if name == UNET else {key: type(self.backbone)})
 
     def flops(self, resolution: int) -> float:
         return self.backbone.flops(resolution)

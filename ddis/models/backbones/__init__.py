@@ -8,7 +8,11 @@ from ddis.registry import Registry
 
 __all__ = ["BACKBONES", "Backbone", "backbone_of"]
 
-BACKBONES = Registry("name", "ddis.backbones", {"unet": "ddis.models.backbones.unet:UNet"})
+BACKBONES = Registry(
+    "name",
+    "ddis.backbones",
+    {"unet": "ddis.models.backbones.unet:UNet", "uno": "ddis.models.backbones.uno:UNOBackbone"},
+)
 
 
 def backbone_of(given: Any) -> Backbone:

@@ -3,12 +3,10 @@
 Source: Ho et al., Denoising Diffusion Probabilistic Models, arXiv 2006.11239; azula's code.
 """
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pydantic import Field, model_validator
-
-from ddis.models.backbones.base import Backbone
-from ddis.models.levels import Blocks, Channels, check_levels, unet_flops
+from ddis.models.backbones.levels import Levels
+from ddis.models.levels import unet_flops
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,31 +14,18 @@ if TYPE_CHECKING:
     from ddis.grid import Grid
 
 
-class UNet(Backbone):
-    """Size of a U-Net.
-
-    channels  width at each level, from the finest
-    blocks    residual blocks at each level, on the way down and again on the way up
-    embedding features of the noise level
-    """
+class UNet(Levels):
+    """Size of a U-Net: what all backbones with levels have."""
 
     name: str = "unet"
-    channels: Channels = (16, 32, 64)
-    blocks: Blocks = (1, 1, 1)
-    embedding: int = Field(64, ge=8)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _levels(self) -> Self:
-        check_levels(self.channels, self.blocks)
-        return self
 
     def build(self, channels: int, grid: "Grid") -> "nn.Module":
         import torch
 
         from ddis.models.unet import ModulatedUNet
 
-        network: nn.Module = ModulatedUNet(channels, grid, self.channels, self.blocks, self.embedding, self.dropout)
+        size = self.channels, self.blocks, self.embedding, self.dropout, self.attention
+        network: nn.Module = ModulatedUNet(channels, grid, *size)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def flops(self, resolution: int) -> float:
