@@ -1,6 +1,8 @@
 """`ddis`: one subcommand per stage of a study. Thin: it reads arguments, loads the configuration and calls the stage."""
 
 import argparse
+import atexit
+import gc
 import io
 import json
 import logging
@@ -9,7 +11,8 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +29,17 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Without it, matrix products on a GPU may differ from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """What is imported inside the block stays to the end: it is not searched for garbage, then or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _solve(arguments: argparse.Namespace) -> None:
@@ -47,7 +61,8 @@ def _runs(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     """`ddis generate` in either of its forms. Raises InputError for a mixture of both."""
-    from ddis.stages import generate
+    with _importing():
+        from ddis.stages import generate
 
     given = {key for key, value in vars(arguments).items() if value not in (None, [])} - {"command", "split"}
     forms = {"study": {"config", "problem"}, "file": {"pde", "resolution", "count", "output"}}
@@ -110,8 +125,9 @@ def dispatch(arguments: argparse.Namespace) -> None:
     if arguments.command in by_hand:
         by_hand[arguments.command](arguments)
         return
-    study = load_study(arguments)
-    stage = import_module(f"ddis.stages.{arguments.command}")  # the others need not be imported
+    with _importing():
+        study = load_study(arguments)
+        stage = import_module(f"ddis.stages.{arguments.command}")  # the others need not be imported
     what = {key: value for key, value in vars(arguments).items() if key not in ("command", "config", "settings")}
     stage.run(study, **what)
 
@@ -141,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     first = os.environ.get("RANK", "0") == "0"  # torchrun numbers its processes
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    atexit.register(gc.freeze)  # or all that torch is made of is searched for garbage: a quarter of the time of its import
     install_sigterm_handler()
     sys.unraisablehook = _deliver_again
     if isinstance(sys.stdout, io.TextIOWrapper):

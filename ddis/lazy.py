@@ -5,12 +5,14 @@ little, and neither computes with torch, whose import takes longer than all that
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["distance", "special", "torch", "without"]
+__all__ = ["distance", "quick_imports", "special", "torch"]
 
 if TYPE_CHECKING:
     import torch
@@ -32,14 +34,31 @@ else:
     torch, special, distance = (_Later(name) for name in ("torch", "scipy.special", "scipy.spatial.distance"))
 
 
+class _StandIn(ModuleType):
+    """Has functions of the module that it is called after, which is imported when one is called."""
+
+    def __getattr__(self, attribute: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            return getattr(import_module(self.__name__), attribute)(*arguments, **options)
+
+        return call
+
+
 @contextmanager
-def without(name: str) -> Iterator[None]:
-    """Imports inside the block do not find the package `name`, unless it is there already: of others that can do without it."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
+def quick_imports(bare: str, later: Sequence[str], without: str) -> Iterator[None]:
+    """Imports inside the block do less: for packages that import what only parts of them need, or can do without.
+
+    bare     modules of this package are imported without the package itself
+    later    of these modules functions are imported, and the modules themselves when one is called
+    without  is not found
+    """
+    spec = find_spec(bare)
+    known: dict[str, Any] = {name: _StandIn(name) for name in later} | {without: None}
+    known |= {} if spec is None else {bare: module_from_spec(spec)}
+    known = {name: module for name, module in known.items() if name not in sys.modules}
+    sys.modules |= known
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name in known:
+            del sys.modules[name]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor
 
+from ddis.lazy import special
 from ddis.observe.observation import Observation
 from ddis.sampling.base import Cost
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddis.lazy import without
+from ddis.lazy import quick_imports
 from ddis.models.layers import PointwiseConv
 
-with warnings.catch_warnings(), without("wandb"):
+NOT_NEEDED = "scipy.io", "scipy.optimize", "scipy.special"  # by what tensorly is used for
+with warnings.catch_warnings(), quick_imports(bare="neuralop", later=NOT_NEEDED, without="wandb"):
     warnings.simplefilter("ignore")
     from neuralop.layers.fno_block import FNOBlocks
     from neuralop.layers.spectral_convolution import SpectralConv
