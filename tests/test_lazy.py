@@ -41,6 +41,7 @@ def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
         ("study", set()),
         ("pairs", set()),
         ("verify", set()),
+        ("card", {"matplotlib"}),
         ("tables", {"pandas", "scipy"}),
         ("report", {"pandas"}),
         ("tuning", {"pandas", "matplotlib"}),

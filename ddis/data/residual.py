@@ -16,6 +16,7 @@ _TINY = torch.finfo(torch.float64).tiny
 _CLEARLY_BETTER = 5.0
 # Orders that the equation cannot tell apart give the same difference but for the solver's round-off.
 _SAME, _ROUND_OFF = 1e-3, 1e-9
+SOLVED_FINER = 4  # test fields that a study takes the discretisation error of
 
 
 def _norm(field: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """Stage `card`: the dataset card of a problem."""
 
-from typing import Any
-
-import torch
+from typing import Any, cast
 
 from ddis.config import Study
 from ddis.data.card import card_data, card_markdown, field_digests, field_statistics, repetitions
-from ddis.data.residual import discretisation_error
+from ddis.data.store import Pairs
 from ddis.evaluation.figures.fields import pairs as pairs_figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import write_together
+from ddis.lazy import torch
+from ddis.pde.base import Problem
 from ddis.settings import SPLITS
 from ddis.stages.common import load_pairs, stage
 from ddis.stages.layout import data_path
@@ -38,8 +38,7 @@ def run(study: Study, problem: str) -> None:
             warnings += [f"{split}: {text}" for text in pairs.attributes.get("warnings", [])]
         made, settings = study.make_problem(problem), study.problems[problem]
         shown = pairs.coefficient[:SHOWN_FIELDS], pairs.solution[:SHOWN_FIELDS]
-        error = discretisation_error(made, torch.from_numpy(shown[0]))
-        card = card_data(made, problem, settings.pde, study.data.resolution, splits, error)
+        card = card_data(made, problem, settings.pde, study.data.resolution, splits, solver_error(made, pairs))
         card["warnings"] = warnings + repetitions(digests)
         folder = data_path(study, problem, "train").parent
         title = drawable(f"{problem}: {made.equation}")
@@ -51,3 +50,12 @@ def run(study: Study, problem: str) -> None:
         write_together({folder / name: content for name, content in contents.items()})
         for name in contents:
             tracker.artifact(folder / name)
+
+
+def solver_error(problem: Problem, test: Pairs) -> float | None:
+    """Of the solutions, see `discretisation_error`: from the file of the test split, or computed where an older one lacks it."""
+    if "solver_error" in test.attributes:
+        return cast("float | None", test.attributes["solver_error"])
+    from ddis.data.residual import SOLVED_FINER, discretisation_error
+
+    return discretisation_error(problem, torch.from_numpy(test.coefficient[:SOLVED_FINER]))

@@ -27,7 +27,7 @@ from ddis.stages.records import check_folders, input_digests, write_record
 from ddis.stages.takeover import only_process
 from ddis.steps import Step, check_settings
 
-READING = ("pairs", "tables", "figures", "tuning", "report", "paper")  # the stages that compute nothing with torch
+READING = ("card", "pairs", "tables", "figures", "tuning", "report", "paper")  # the stages that compute nothing with torch
 
 
 def resolve_device(name: str) -> torch.device:

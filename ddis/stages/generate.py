@@ -6,9 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ddis.config import Study
 from ddis.data.generate import Request, generate_file
 from ddis.data.hdf5 import read_attributes
+from ddis.data.residual import SOLVED_FINER, discretisation_error
 from ddis.data.store import PAIRS, PairsWriter, Shapes, open_pairs, pairs_writer
 from ddis.errors import InputError
 from ddis.models.normalisation import statistics
@@ -40,9 +43,16 @@ def run(study: Study, problem: str, split: str) -> None:
 
 
 def describe(problem: Problem, split: str, writer: PairsWriter) -> None:
-    """Stores the mean and standard deviation of the training split's fields with them: of most, a sampler needs no more."""
+    """Stores what other stages would need torch for, or all fields.
+
+    Mean and standard deviation of the training split's fields: of most, a sampler needs no more. Of the test split the error of
+    the solver, for the dataset card.
+    """
     if split == "train":
         writer.attributes["statistics"] = statistics(problem, writer.read)
+    if split == "test":
+        coefficient = torch.from_numpy(writer.read("coefficient")[:SOLVED_FINER])
+        writer.attributes["solver_error"] = discretisation_error(problem, coefficient)
 
 
 def run_file(request: Request, output: Path, workers: int) -> None:

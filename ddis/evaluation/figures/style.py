@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager
 from io import BytesIO
 from itertools import cycle
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +19,9 @@ from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRUTH = "black"
 LIMIT = "#6b6b6b"
