@@ -41,7 +41,6 @@ check: $(STAMP)  ## set up, check format, lint and types of Python and Snakemake
 	@$(LOCAL) ruff check .
 	@$(LOCAL) mypy
 	@$(LOCAL) snakefmt --check Snakefile workflow
-	@$(LOCAL) snakemake --lint
 
 clean:  ## remove .venv and caches; results stay
 	rm -rf .venv .snakemake .hypothesis .pytest_cache .mypy_cache .ruff_cache *.egg-info

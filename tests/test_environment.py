@@ -90,12 +90,6 @@ def test_conda_environment_installs_the_same_project_with_the_same_pins() -> Non
     assert PROJECT["tool"]["mypy"]["python_version"] == python
 
 
-def test_jobs_under_sdm_conda_have_the_same_environment() -> None:
-    jobs = yaml.safe_load((ROOT / "workflow" / "environment.yml").read_text(encoding="utf-8").replace("${DDIS_ROOT}/", ""))
-    people = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8").replace("-e .[", "-e ${DDIS_ROOT}["))
-    assert people == {"name": "ddis", **jobs}
-
-
 def test_every_imported_package_is_required() -> None:
     required = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
     distributions = packages_distributions()

@@ -34,10 +34,9 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-# The `ddis` beside this Snakemake, also when its environment is not activated; the root is for workflow/environment.yml.
+# The `ddis` beside this Snakemake, also when its environment is not activated.
 os.environ.update(
-    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
-    DDIS_ROOT=str(workflow.basedir),
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
 )
 
 # A training in several processes is started by torchrun, which passes signals on to them; here it then waits almost as long as

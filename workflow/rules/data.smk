@@ -7,8 +7,6 @@ rule generate:
         "results/{study}/logs/generate/{problem}-{split}.log",
     benchmark:
         "results/{study}/benchmarks/generate/{problem}-{split}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.data.workers
     resources:
         mem_mb=memory("generate"),
@@ -31,8 +29,6 @@ rule card:
         "results/{study}/logs/card/{problem}.log",
     benchmark:
         "results/{study}/benchmarks/card/{problem}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("card"),
@@ -52,8 +48,6 @@ rule pairs:
         "results/{study}/logs/pairs/{problem}-{percent}.log",
     benchmark:
         "results/{study}/benchmarks/pairs/{problem}-{percent}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("pairs"),

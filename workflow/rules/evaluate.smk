@@ -7,8 +7,6 @@ rule tables:
         "results/{study}/logs/tables.log",
     benchmark:
         "results/{study}/benchmarks/tables.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("tables"),
@@ -28,8 +26,6 @@ rule figures:
         "results/{study}/logs/figures.log",
     benchmark:
         "results/{study}/benchmarks/figures.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("figures"),
@@ -49,8 +45,6 @@ rule tuning_figures:
         "results/{study}/logs/tuning.log",
     benchmark:
         "results/{study}/benchmarks/tuning.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("tuning"),

@@ -7,8 +7,6 @@ rule report:
         "results/{study}/logs/report.log",
     benchmark:
         "results/{study}/benchmarks/report.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("report"),

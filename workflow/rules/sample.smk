@@ -8,8 +8,6 @@ rule sample:
         "results/{study}/logs/sample/{problem}-{observation}-{run}-{percent}.log",
     benchmark:
         "results/{study}/benchmarks/sample/{problem}-{observation}-{run}-{percent}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("sample"),
@@ -37,8 +35,6 @@ rule draw:
         "results/{study}/logs/draw/{problem}-{observation}-{run}-{percent}-{shard}.log",
     benchmark:
         "results/{study}/benchmarks/draw/{problem}-{observation}-{run}-{percent}-{shard}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("draw"),
@@ -61,8 +57,6 @@ rule reference:
         "results/{study}/logs/reference/{problem}-{observation}.log",
     benchmark:
         "results/{study}/benchmarks/reference/{problem}-{observation}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("reference"),
@@ -83,8 +77,6 @@ rule tune_run:
         "results/{study}/logs/tune/{problem}-{observation}-{run}-{percent}.log",
     benchmark:
         "results/{study}/benchmarks/tune/{problem}-{observation}-{run}-{percent}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("tune"),

@@ -12,8 +12,6 @@ rule train_prior:
     benchmark:
         "results/{study}/benchmarks/train/{problem}-prior.tsv"
     priority: 2  # most samplings wait for it
-    conda:
-        "../environment.yml"
     threads: study.threads * PROCESSES
     resources:
         mem_mb=memory("train", model="prior"),
@@ -40,8 +38,6 @@ rule train_on_pairs:
     benchmark:
         "results/{study}/benchmarks/train/{problem}-{model}.tsv"
     priority: 1
-    conda:
-        "../environment.yml"
     threads: study.threads * PROCESSES
     resources:
         mem_mb=memory("train"),
