@@ -26,8 +26,6 @@ rule paper_page:
         "results/{study}/logs/paper.log",
     benchmark:
         "results/{study}/benchmarks/paper.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("paper"),
