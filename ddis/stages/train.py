@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ddis.config import Study
-from ddis.data.store import FIELDS, Pairs
+from ddis.data.hdf5 import read_attributes
+from ddis.data.store import FIELDS, PAIRS, Pairs
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.files import write_csv, write_json
@@ -61,7 +62,8 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
     named = ModelId.parse(model)
     with stage(study, "train", problem=problem, model=model) as (tracker, record):
         job = make_job(study, problem, model, ranks)
-        path, digest = data_path(study, problem, "train"), load_pairs(study, problem, "train").attributes["digest"]
+        path = data_path(study, problem, "train")
+        digest = read_attributes(path, PAIRS)["digest"]
         tracker.dataset(f"{problem} {named.percent or 100} %", path, digest, **job.sizes, resolution=study.data.resolution)
         checkpoint = train_to_end(study, problem, model, job, tracker)
         digest = study.digest("train", problem=problem, model=model)
