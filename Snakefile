@@ -24,6 +24,7 @@ wildcard_constraints:
 localrules:
     all,
     tune,
+    check,
     pairs,
     tuning_figures,
     report,
@@ -65,6 +66,11 @@ rule tune:
 rule paper:
     input:
         [outputs_of(study, step) for step in paper_steps(study)],
+
+
+rule check:
+    input:
+        [outputs_of(study, step) for step in check_steps(study)],
 
 
 include: "workflow/rules/data.smk"

@@ -101,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", required=True, type=Path, metavar="DIR", help="a folder for each test field is made in it")
     command("reference", "reference posteriors of test fields, in closed form or by Markov chains", "problem", "observation")
     command("tune", "validation error of a run against its weight", "problem", "observation", "run", "percent")
+    command("check", "what held-out fields say of a run's intervals", "problem", "observation", "run", "percent")
     command("tables", "write the tables of errors from the sample files")
     command("figures", "draw the figures from the sample files")
     command("tuning", "draw the curves of `tune`")

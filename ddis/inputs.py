@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ddis.config import Study
 
 
+CHECKED = 64
+"""Held-out fields that `ddis check` draws samples of, if there are so many."""
+
+
 def chosen(value: Any) -> Any:
     """Settings as plain values, without those at their defaults; names of classes, which a base class leaves open, are chosen."""
     if isinstance(value, BaseModel):
@@ -124,6 +128,9 @@ class Inputs:
             kept["start_weight"] /= getattr(settings, tuned)
         candidates = list(study.tuning.candidates[run])
         return {**sample, "settings": kept, "fields": study.tuning.fields, "candidates": candidates}
+
+    def check(self, problem: str, observation: str, run: str, percent: str) -> dict[str, Any]:
+        return {**self.sample(problem, observation, run, percent, split="validation"), "fields": CHECKED}
 
     def reference(self, problem: str, observation: str) -> dict[str, Any]:
         study, file = self.study, self.study.reference_file(problem, observation)

@@ -59,7 +59,7 @@ def test_narrow_wide_and_shifted_samples_are_found_out(width, shift):
 
 def test_only_the_misfit_sees_that_samples_ignore_the_data():
     found = sbc.verdict(posterior_samples(3, seen=0))
-    assert found is not None and found.word == sbc.FAULT and found.worst == "misfit"
+    assert found is not None and found.word == sbc.MISFIT and found.worst == "misfit"
     assert min(p for name, p in found.test.p_values.items() if name != "misfit") > 0.01
 
 

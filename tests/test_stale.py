@@ -72,7 +72,8 @@ def test_a_new_setting_that_is_chosen_makes_stale_what_depends_on_it_and_says_so
     monkeypatch.setitem(METHODS.builtin, "ddis-gn", f"{__name__}:Later")
     reasons = work(changed(runs={"ddis-gn": {**read_yaml(TINY)["runs"]["ddis-gn"], "damping": 0.7}}))
     guided = {"sample/poisson/sparse/ddis-gn/10", "sample/poisson/sparse/ddis-gn/100"}
-    assert set(reasons) == guided | {"tables", "figures", "report", "paper"}
+    checks = {label.replace("sample", "check") for label in guided}
+    assert set(reasons) == guided | checks | {"tables", "figures", "report", "paper"}
     assert {reasons[label] for label in guided} == {"settings.damping 0.7 is new"}
     assert reasons["tables"] == "samples/poisson/sparse/ddis-gn-10.h5 is made again"
     assert reasons["report"] == "configuration.runs.ddis-gn.damping 0.7 is new"

@@ -188,6 +188,17 @@ def test_curves_of_tuning_count_once_they_are_there(study, capsys):
     assert "snakemake --cores all all tune --configfile" in capsys.readouterr().out
 
 
+def test_a_check_counts_once_it_is_there(study, capsys):
+    step = Step("check", {"problem": "poisson", "observation": "sparse", "run": "exact", "percent": "100"})
+    assert step in records.check_steps(study)
+    make(study, step, 7)
+    assert findings(study) == {}
+    [path] = records.outputs_of(study, step)
+    path.unlink()
+    assert findings(study) == {"models/poisson/checks/sparse/exact-100.json": "missing"} and not verify.run("tiny")
+    assert "snakemake --cores all all check --configfile" in capsys.readouterr().out
+
+
 def test_a_folder_that_was_moved_is_still_well(study, tmp_path):
     study.folder.rename(tmp_path / "elsewhere")
     assert verify.verify(study, tmp_path / "elsewhere")[0] == []

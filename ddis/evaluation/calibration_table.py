@@ -17,9 +17,23 @@ from ddis.text import csv_text, pipe_table, with_interval
 
 CREDIBILITIES = (50, 90)
 P_VALUES = {f"p_{name.replace(' ', '')}": name for name in QUANTITIES}
-COLUMNS = ["problem", "observation", "run", "percent", "n_fields", "n_samples", "verdict", "p_value", *P_VALUES]
+COLUMNS = ["problem", "observation", "run", "percent", "n_fields", "n_samples", "verdict", "p_value", "p_fields", *P_VALUES]
 COLUMNS += [column for c in CREDIBILITIES for column in (f"tarp{c}", f"tarp{c}_low", f"tarp{c}_high")] + ["power"]
-_HEAD = ["problem", "observation", "run", "% pairs", "fields", "K", "verdict", "p", "worst", "TARP 50 %", "TARP 90 %", "power"]
+_HEAD = [
+    "problem",
+    "observation",
+    "run",
+    "% pairs",
+    "fields",
+    "K",
+    "verdict",
+    "p",
+    "p without misfit",
+    "worst",
+    "TARP 50 %",
+    "TARP 90 %",
+    "power",
+]
 
 
 def calibration_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
@@ -35,7 +49,7 @@ def case(run: Scores) -> dict[str, Any]:
 def verdict_cells(found: Verdict) -> dict[str, Any]:
     """All columns but those that name the run; None for a quantity that was not tested."""
     cells: dict[str, Any] = {"n_fields": found.fields, "n_samples": found.size, "verdict": found.word}
-    cells |= {"p_value": found.test.p_value, "power": found.power}
+    cells |= {"p_value": found.test.p_value, "p_fields": found.p_fields, "power": found.power}
     cells |= {column: found.test.p_values.get(name) for column, name in P_VALUES.items()}
     for c in CREDIBILITIES:
         cells |= dict(zip((f"tarp{c}", f"tarp{c}_low", f"tarp{c}_high"), found.coverage(c / 100), strict=True))
@@ -68,5 +82,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     names = ("problem", "observation", "run", "percent", "n_fields", "n_samples", "verdict")
     tested = {name: row[column] for column, name in P_VALUES.items() if row[column] is not None}
     shares = [with_interval(row, f"tarp{c}", f"tarp{c}_low", f"tarp{c}_high", digits=2) for c in CREDIBILITIES]
-    numbers = f"{row['p_value']:.2g}", min(tested, key=lambda name: tested[name]), *shares, f"{row['power']:.2f}"
+    numbers = (
+        f"{row['p_value']:.2g}",
+        f"{row['p_fields']:.2g}",
+        min(tested, key=lambda name: tested[name]),
+        *shares,
+        f"{row['power']:.2f}",
+    )
     return [*(str(row[name]) for name in names), *numbers]

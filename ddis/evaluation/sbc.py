@@ -31,22 +31,32 @@ Array = NDArray[np.float64]
 
 QUANTITIES = ("mean", "mode 1", "mode 2", "point", "energy", "misfit", "distance")
 ENOUGH = 0.8
-FAULT, SOUND, FEW = "fault found", "no fault found", "too few fields"
+FAULT, MISFIT, SOUND, FEW = "fault found", "fault in the misfit", "no fault found", "too few fields"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of n fields with K samples each; test: of QUANTITIES, misfit aside where there is none; power: see `uniformity.power`."""
+    """Of n fields with K samples each.
+
+    test: of QUANTITIES, misfit aside where there is none; p_fields: of all but the misfit; power: see `uniformity.power`.
+    """
 
     fields: int
     size: int
     test: Uniformity
+    p_fields: float
     power: float
 
     @property
     def word(self) -> str:
-        """No fault found is said only where samples of half the right spread would be found out with probability 0.8."""
-        return FAULT if self.test.p_value <= LEVEL else SOUND if self.power >= ENOUGH else FEW
+        """That no fault is found is said only where samples of half the right spread would be found out with probability 0.8.
+
+        A fault in the misfit alone: the samples do not fit the observations as the truth does, through a network that errs say,
+        and as draws of the field nothing is wrong with them.
+        """
+        if self.test.p_value > LEVEL:
+            return SOUND if self.power >= ENOUGH else FEW
+        return FAULT if self.p_fields <= LEVEL else MISFIT
 
     @property
     def worst(self) -> str:
@@ -64,8 +74,10 @@ def verdict(samples: Samples) -> Verdict | None:
     fields, size = int(kept.sum()), samples.coefficient.shape[1]
     if fields < 2 or size < MIN_SAMPLES:
         return None
-    pools = quantities(samples)
-    return Verdict(fields, size, uniformity({name: pool[kept] for name, pool in pools.items()}), power(fields, size))
+    pools = {name: pool[kept] for name, pool in quantities(samples).items()}
+    test = uniformity(pools)
+    other = uniformity({name: pool for name, pool in pools.items() if name != "misfit"}) if "misfit" in pools else test
+    return Verdict(fields, size, test, other.p_value, power(fields, size))
 
 
 def quantities(samples: Samples) -> dict[str, Array]:

@@ -37,6 +37,10 @@ def tuning_path(study: Study, problem: str, observation: str, run: str, percent:
     return study.folder / "tuning" / problem / observation / f"{run}-{percent}.csv"
 
 
+def check_path(study: Study, problem: str, observation: str, run: str, percent: str) -> Path:
+    return study.folder / "models" / problem / "checks" / observation / f"{run}-{percent}.json"
+
+
 def figure_names(study: Study) -> list[str]:
     """File names of the figures of a study."""
     kinds = ("gallery", "spectra", "fractions", "calibration", "ranks", "sbc")

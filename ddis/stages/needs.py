@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ddis.config import Case, Study
 from ddis.data.store import FIELDS
 from ddis.data.subsets import fraction_of, subset_count
+from ddis.inputs import CHECKED
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.sampling.base import Evaluations, Size
 from ddis.sampling.methods import load_method
@@ -32,12 +33,12 @@ TENSORS, JACOBIAN_FIELDS = 100, 128
 
 def memory_mb(study: Study, stage: str, **arguments: str) -> int:
     """Main memory in MB that a job of a stage asks for. Of a network on a GPU, activations are not in main memory."""
-    copies = dict.fromkeys(("card", "tune", "draw", "sample", "reference"), 3) | {"train": 6}
+    copies = dict.fromkeys(("card", "tune", "check", "draw", "sample", "reference"), 3) | {"train": 6}
     total = BASE + copies.get(stage, 0) * _pairs_bytes(study, study.data.train) / 1e6
     if stage == "generate":
         total += study.data.workers * (WORKER + _pairs_bytes(study, 100) / 1e6)
         total += 2 * _pairs_bytes(study, study.data.train) / 1e6 * (arguments["split"] == "train")  # for its statistics
-    if stage in ("train", "tune", "draw", "sample") and study.device == "cpu":
+    if stage in ("train", "tune", "check", "draw", "sample") and study.device == "cpu":
         total += _activation_bytes(study) / 1e6
     if stage == "train":
         total *= study.training_processes
@@ -60,6 +61,7 @@ def minutes(study: Study, stage: str, **arguments: str) -> int:
         "generate": _generate_seconds,
         "train": _train_seconds,
         "tune": _tune_seconds,
+        "check": _check_seconds,
         "draw": _draw_seconds,
         "sample": _sample_seconds,
         "reference": _reference_seconds,
@@ -135,6 +137,12 @@ def _tune_seconds(study: Study, problem: str, observation: str, run: str, percen
     case = Case(problem, observation, run, percent)
     fields = min(study.tuning.fields, subset_count(fraction_of(percent), study.data.validation))
     return len(study.tuning.candidates[run]) * _chain_seconds(study, case, fields, 1)
+
+
+def _check_seconds(study: Study, problem: str, observation: str, run: str, percent: str) -> float:
+    case = Case(problem, observation, run, percent)
+    fields, samples = min(CHECKED, subset_count(fraction_of(percent), study.data.validation)), study.run_for(case).samples
+    return _solve_seconds(study, fields * samples) + _chain_seconds(study, case, fields, samples)
 
 
 def _report_seconds(study: Study, **arguments: str) -> float:

@@ -12,14 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ddis.config import Study
+from ddis.config import Case, Study
+from ddis.data.subsets import fraction_of, subset_count
 from ddis.errors import InputError
+from ddis.evaluation.calibration import MIN_SAMPLES
 from ddis.files import write_error, write_json
 from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
 from ddis.settings import SPLITS
 from ddis.stages.experiments import paper_files, pictured
 from ddis.stages.layout import (
+    check_path,
     data_path,
     figure_names,
     model_folder,
@@ -53,6 +56,23 @@ def tuning_steps(study: Study) -> list[Step]:
     return [Step("tune", dict(vars(case))) for case in tuned] + ([Step("tuning")] if tuned else [])
 
 
+def check_steps(study: Study) -> list[Step]:
+    """What `snakemake check` makes: of runs with enough samples, at percents with validation pairs."""
+    return [Step("check", dict(vars(case))) for case in study.cases() if why_unchecked(study, case) is None]
+
+
+def why_unchecked(study: Study, case: Case) -> str | None:
+    """Why `ddis check` can say nothing of a case; None if it can."""
+    samples, pairs = study.run_for(case).samples, subset_count(fraction_of(case.percent), study.data.validation)
+    if samples < MIN_SAMPLES:
+        return f"runs.{case.run}.samples {samples}; accepted for `ddis check`: {MIN_SAMPLES} or more"
+    if pairs < 2:
+        return (
+            f"percent {case.percent}: {pairs} of {study.data.validation} validation pairs; accepted for `ddis check`: 2 or more"
+        )
+    return None
+
+
 def paper_steps(study: Study) -> list[Step]:
     """What `snakemake paper` makes."""
     return [Step("paper")]
@@ -60,7 +80,7 @@ def paper_steps(study: Study) -> list[Step]:
 
 def asked_steps(study: Study) -> list[Step]:
     """What is made only if it is asked for, by a target of its own."""
-    return [*tuning_steps(study), *paper_steps(study)]
+    return [*tuning_steps(study), *paper_steps(study), *check_steps(study)]
 
 
 def outputs_of(study: Study, step: Step) -> list[Path]:
@@ -84,6 +104,8 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
             return [reference_path(study, **arguments)]
         case "tune":
             return [tuning_path(study, **arguments)]
+        case "check":
+            return [check_path(study, **arguments)]
         case "tables":
             return [folder / "tables" / name for name in table_names(study)]
         case "figures":
@@ -111,8 +133,8 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             return [data_path(study, arguments["problem"], split) for split in SPLITS]
         case "train":
             return [data_path(study, arguments["problem"], split) for split in ("train", "validation")]
-        case "sample" | "draw" | "tune":
-            splits = ("train", "validation" if step.stage == "tune" else "test")
+        case "sample" | "draw" | "tune" | "check":
+            splits = ("train", "validation" if step.stage in ("tune", "check") else "test")
             data = [data_path(study, arguments["problem"], split) for split in splits]
             models = study.models_of(arguments["run"], arguments["percent"])
             folders = [model_folder(study, arguments["problem"], name) for name in models]

@@ -39,6 +39,7 @@ from ddis.randomness import generator
 from ddis.result import Misfit
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import operator_of, run_settings, uses_pairs, with_operator
+from ddis.stages.check import lines_of
 from ddis.stages.common import load_pairs, training_share
 from ddis.stages.records import check_writable
 from ddis.stages.sampler import parts_of
@@ -153,6 +154,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "prior_evaluations": result.cost.prior_evaluations,
         "operator_evaluations": result.cost.operator_evaluations,
         **({"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}),
+        **({"checks": checks} if (checks := lines_of(study, case.problem, case.run, case.percent)) else {}),
         "seconds": time.perf_counter() - begin,
         "device": record["device"],
         "provenance": record,
@@ -266,6 +268,8 @@ def run_file(
     solution.save(output)
     _log.info("%s, %s: mean, standard deviation and %d samples", output, picture_path(output), len(solution.samples))
     report_misfit(solution)
+    for text in solution.attributes.get("checks", ()):
+        _log.info("%s", text)
 
 
 def report_misfit(solution: Solution) -> None:

@@ -30,7 +30,7 @@ from ddis.files import read_json, read_text
 from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
-from ddis.stages.records import asked_steps, inputs_of, name_of, outputs_of, paper_steps, steps, tuning_steps
+from ddis.stages.records import asked_steps, check_steps, inputs_of, name_of, outputs_of, paper_steps, steps, tuning_steps
 from ddis.stages.stale import stale
 from ddis.steps import RECORDS, read_record, record_name
 from ddis.yaml_text import read_yaml
@@ -217,7 +217,7 @@ def repair(study: Study, folder: Path, wrong: list[Finding]) -> list[str]:
     if again:
         remove = [quoted(folder, f) for f in again if f.kind == "damaged" and f.recorded]
         force = [quoted(folder, f) for f in again if f.kind == "stale"]
-        own = {"tune": tuning_steps(study), "paper": paper_steps(study)}
+        own = {"tune": tuning_steps(study), "paper": paper_steps(study), "check": check_steps(study)}
         names = {target: {name_of(study, path) for s in made for path in outputs_of(study, s)} for target, made in own.items()}
         asked = [target for target, files in names.items() if files & {f.name for f in again}]
         targets = " " + " ".join(["all", *asked]) if asked else ""

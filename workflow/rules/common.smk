@@ -13,6 +13,7 @@ from ddis.stages.common import gpu_is_there
 from ddis.stages.needs import memory_mb, minutes
 from ddis.stages.records import (
     asked_steps,
+    check_steps,
     inputs_of,
     outputs_of,
     paper_steps,

@@ -88,3 +88,27 @@ rule tune_run:
     shell:
         "logged {log} ddis tune --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
         " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent}"
+
+
+rule check_run:
+    input:
+        reads("check"),
+    output:
+        "results/{study}/models/{problem}/checks/{observation}/{run}-{percent}.json",
+    log:
+        "results/{study}/logs/check/{problem}-{observation}-{run}-{percent}.log",
+    benchmark:
+        "results/{study}/benchmarks/check/{problem}-{observation}-{run}-{percent}.tsv"
+    conda:
+        "../environment.yml"
+    threads: study.threads
+    resources:
+        mem_mb=memory("check"),
+        runtime=duration("check"),
+        gpu=GPU,
+        local_gpu=LOCAL_GPU,
+    message:
+        "{wildcards.problem}, {wildcards.observation}: check {wildcards.run}, {wildcards.percent} %"
+    shell:
+        "logged {log} ddis check --config results/{wildcards.study}/config.yaml --problem {wildcards.problem}"
+        " --observation {wildcards.observation} --run {wildcards.run} --percent {wildcards.percent}"
