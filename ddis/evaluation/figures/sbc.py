@@ -34,7 +34,6 @@ def differences(runs: Sequence[Samples]) -> Figure:
             ax.set_axis_off()
         if judged:
             figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(QUANTITIES), fontsize=8)
-            figure.supxlabel("share of the samples below the truth", fontsize=9)
             figure.supylabel("share of the fields - uniform", fontsize=9)
         grey = f"grey: {100 * (1 - LEVEL):g} % of exact posteriors, all lines at once"
         title = f"Simulation-based calibration, {setting(runs[0])}\n{grey}"
@@ -52,4 +51,4 @@ def _panel(ax: Axes, found: Verdict) -> None:
             heights = [0.0, *(shares - test.uniform), 0.0]
             ax.plot(places, heights, color=colour, lw=1.6 if colour == TRUTH else 1.0, label=label if number == 0 else None)
     ax.axhline(0, color=TRUTH, lw=0.6)
-    ax.set(xlim=(0, 1), xticks=[0, 0.5, 1])
+    ax.set(xlim=(0, 1), xticks=[0, 0.5, 1], xlabel="share of samples below")
