@@ -70,6 +70,16 @@ def test_without_noise_there_is_no_misfit():
     assert found is not None and set(found.test.p_values) == set(sbc.QUANTITIES) - {"misfit"}
 
 
+def test_rounding_of_what_is_fixed_is_no_fault():
+    """The mean over the nodes is 0 but for float32 in all samples, and 0 in the truth: only chance decides its ranks."""
+    samples = posterior_samples(4)
+    samples.coefficient -= samples.coefficient.mean(axis=(2, 3), keepdims=True)
+    samples.coefficient_true[:] = (samples.coefficient_true - samples.coefficient_true.mean(axis=(1, 2), keepdims=True)).round(3)
+    samples.coefficient_true[:, 0, 0] -= samples.coefficient_true.sum(axis=(1, 2))
+    found = sbc.verdict(samples)
+    assert found is not None and 0 < found.test.ranks["mean"].mean() < 8 and found.test.p_values["mean"] > 0.01
+
+
 def test_few_fields_decide_nothing():
     found = sbc.verdict(posterior_samples(5, fields=6))
     assert found is not None and found.word == sbc.FEW and found.power < 0.5
