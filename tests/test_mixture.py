@@ -58,6 +58,12 @@ def test_a_single_value_is_the_gaussian_field_as_before():
     assert torch.equal(known.spectra[0], single.prior_spectrum(SIZE))
 
 
+def test_ranges_are_written_as_they_are_given(recwarn):
+    parameters = make_problem("poisson", {"alpha": [1.5, 3.0]}, SIZE).parameters
+    assert parameters.model_dump(mode="json") | {"alpha": [1.5, 3.0], "tau": 3.0} == parameters.model_dump(mode="json")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("alpha", [[3.0, 1.5], [0.5, 2.0], [1.5, 2.0, 3.0], "1.5-3"])
 def test_a_range_that_is_none_is_refused(alpha):
     with pytest.raises(InputError, match="alpha"):

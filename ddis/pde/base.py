@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ddis.errors import InputError
 from ddis.fields.gaussian import sample_neumann
@@ -40,7 +40,7 @@ class RandomFieldParameters(ProblemParameters):
     tau: float = Field(3.0, gt=0)
 
 
-def number_or_range(above: float) -> PlainValidator:
+def number_or_range(above: float) -> BeforeValidator:
     """Accepts a finite number above `above`, or the two ends [low, high] of a range of such."""
 
     def check(value: Any) -> Drawn:
@@ -50,7 +50,7 @@ def number_or_range(above: float) -> PlainValidator:
             raise ValueError(f"{value!r}; accepted: a number above {above:g}, or [low, high] of two")
         return float(ends[0]) if len(ends) == 1 else (float(ends[0]), float(ends[1]))
 
-    return PlainValidator(check, json_schema_input_type=float | tuple[float, float])
+    return BeforeValidator(check, json_schema_input_type=float | tuple[float, float])
 
 
 class MixtureParameters(ProblemParameters):
