@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 # (x_t [B, 1, *shape], sigma) -> Σ [*shape], or [B, *shape] of each chain
 Covariance = Callable[["Tensor", float], "Tensor"]
 
-NOT_GAUSSIAN = 0.97  # of the best linear denoiser's error; see docs/samplers.md for what trained ones reach
+LOCAL, LINEAR = 0.3, 0.97  # of the best linear denoiser's error; what trained ones reach is in docs/samplers.md
 
 
 def suited(batch: Batch) -> tuple[Literal["spectrum", "denoiser"], str]:
-    """Which Σ goes with the prior, and why: the denoiser's own where the prior is known not to be Gaussian.
+    """Which Σ goes with the prior, and why: the denoiser's own where the prior is known not to be Gaussian, and that helps.
 
     No denoiser of a Gaussian field is better than the best linear one. A trained one that is, at any level, knows more than a
-    spectrum does. Where the problem says that its coefficient is Gaussian, the spectrum serves whatever was trained: relaxed
-    fields (see `Problem.relax`) have a boundary that no spectrum knows, and a network does.
+    spectrum does. Where it is better by far, as for two-valued fields, what is uncertain is local in space: the average over a
+    ring was measured to be no better there than the spectrum, which costs less. Where the problem says that its coefficient is
+    Gaussian, the spectrum serves whatever was trained: relaxed fields (see `Problem.relax`) have a boundary that no spectrum
+    knows, and a network does.
     """
     if batch.problem.is_gaussian:
         return "spectrum", "the coefficient is Gaussian"
@@ -47,8 +49,9 @@ def suited(batch: Batch) -> tuple[Literal["spectrum", "denoiser"], str]:
         return "spectrum", "nothing says that the prior is not Gaussian"
     sigma, excess = min(batch.excess.items(), key=lambda level: level[1])
     share = 1 + excess
-    why = f"the denoiser's error is {share:.1%} of the best linear one's at σ = {sigma:g}, its best (limit: {NOT_GAUSSIAN:.0%})"
-    return "denoiser" if share < NOT_GAUSSIAN else "spectrum", why
+    limits = f"denoiser: {LOCAL:.0%} to {LINEAR:.0%}"
+    why = f"the denoiser's error is {share:.1%} of the best linear one's at σ = {sigma:g}, its best ({limits})"
+    return "denoiser" if LOCAL <= share < LINEAR else "spectrum", why
 
 
 def conditional_spectrum(spectrum: Tensor, noise_spectrum: Tensor, sigma: float) -> Tensor:

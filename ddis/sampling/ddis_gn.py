@@ -40,8 +40,8 @@ class DDISGNSettings(RunSettings):
     iterations   Gauss-Newton iterations per level
     tolerance    of the matrix-free solver, and of calls of the solver, in standard deviations of R
     covariance   of x0 given x_t: spectrum, one for all fields, which is right for a Gaussian prior only; denoiser, each chain's
-                 own, from `probes` products with the denoiser's Jacobian per level; auto: denoiser where the prior is known not
-                 to be Gaussian (`ddis.sampling.covariance.suited`), and the log says why
+                 own, from `probes` products with the denoiser's Jacobian per level; auto: what suits the prior
+                 (`ddis.sampling.covariance.suited`), and the log says why
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     solver_calls calls of the solver per sample, on the second half of the levels, where it corrects the operator
     """
