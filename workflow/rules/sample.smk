@@ -99,8 +99,6 @@ rule check_run:
         "results/{study}/logs/check/{problem}-{observation}-{run}-{percent}.log",
     benchmark:
         "results/{study}/benchmarks/check/{problem}-{observation}-{run}-{percent}.tsv"
-    conda:
-        "../environment.yml"
     threads: study.threads
     resources:
         mem_mb=memory("check"),
