@@ -16,7 +16,7 @@ __all__ = ["distance", "quick_imports", "special", "torch"]
 
 if TYPE_CHECKING:
     import torch
-    from scipy import special
+    from scipy import special, stats
     from scipy.spatial import distance
 else:
 
@@ -31,7 +31,9 @@ else:
             setattr(self, attribute, found)
             return found
 
-    torch, special, distance = (_Later(name) for name in ("torch", "scipy.special", "scipy.spatial.distance"))
+    torch, special, stats, distance = (
+        _Later(name) for name in ("torch", "scipy.special", "scipy.stats", "scipy.spatial.distance")
+    )
 
 
 class _StandIn(ModuleType):

@@ -76,6 +76,16 @@ def spectral_error(estimate: ArrayLike, truth: ArrayLike, space: Space | None = 
     return np.asarray(np.exp(np.log(ratio + _EPSILON).mean(axis=axes)), np.float64)
 
 
+def fine_power(estimate: ArrayLike, truth: ArrayLike, space: Space | None = None) -> Array:
+    """ln (P_estimate / P), mean over the rings with |k| of at least a quarter of a cycle per node, and channels; [...].
+
+    0: as rough as the truth; below: too smooth. Shapes broadcast, [..., *shape] -> [...].
+    """
+    ratio = np.log(ring_power(estimate, space) + _EPSILON) - np.log(ring_power(truth, space) + _EPSILON)
+    axes = -1 if space is None or space.channels == 1 else (-2, -1)
+    return np.asarray(ratio[..., ratio.shape[-1] // 2 :].mean(axis=axes), np.float64)
+
+
 def misfit(solution: ArrayLike, observation: ArrayLike, mask: ArrayLike, scale: float) -> Array:
     """Root mean square of M u - y over the observed nodes, in units of `scale`.
 

@@ -29,6 +29,7 @@ class Scores:
     l2_mean       [n, K], of the mean of the first 1, 2 ... K samples, in percent
     l2_stored     [n], of the mean in the file, in closed form where the method has it, in percent
     spectral      [n, K], E_s of each sample
+    fine          [n, K], log of each sample's power over that of the truth, mean over the rings of the upper half of the spectrum
     error_rate    [n, K], share of wrong nodes of each sample, in percent; None but for coefficients of two values
     misfit        [n, K], of the solution of each sample, in standard deviations of solutions; None without solutions
     calibration   of the fields that did not fail; None below 4 samples
@@ -43,6 +44,7 @@ class Scores:
     l2_mean: Array
     l2_stored: Array
     spectral: Array
+    fine: Array
     error_rate: Array | None
     misfit: Array | None
     calibration: Calibration | None
@@ -75,6 +77,7 @@ def field_scores(samples: Samples) -> Scores:
         l2_mean=filled(100 * metrics.relative_l2(members.cumsum(axis=1) / counts, target, space)),
         l2_stored=100 * metrics.relative_l2(samples.mean, samples.coefficient_true, space),
         spectral=filled(metrics.spectral_error(members, target, space)),
+        fine=filled(metrics.fine_power(members, target, space)),
         error_rate=None if values is None else filled(100 * metrics.error_rate(members, target, values)),
         misfit=None if samples.solution is None else filled(misfits(samples)[finite]),
         calibration=calibration(members, truth) if finite.any() else None,
