@@ -1,5 +1,7 @@
 """Puts every table and figure of a study under docs/: `python docs/reproduce.py results/STUDY TARGET`, at the repository root.
 
+With --paper the page of the paper's tables and figures instead, as `snakemake paper` makes it: a study of experiments.
+
 Everything is computed anew from the study's sample files, models and tuning curves, so the study must be finished: `snakemake
 --cores all --configfile FILE`, and `tune` for the curves. The folder TARGET gets the resolved configuration, the tables, a table
 of the networks, the tuning curves, the figures, and a README.md that shows them all.
@@ -19,10 +21,11 @@ from refresh import networks, prior, tuning
 from ddis.config import Case, Study
 from ddis.errors import InputError
 from ddis.evaluation.figures import fields
-from ddis.evaluation.figures.style import to_png
+from ddis.evaluation.figures.style import small_png
 from ddis.files import write_csv, write_text, write_together
-from ddis.stages import figures
+from ddis.stages import figures, paper
 from ddis.stages import tuning as tuning_stage
+from ddis.stages.experiments import PAGE
 from ddis.stages.layout import groups, model_folder, models, tuning_path
 from ddis.stages.records import digests, inputs_of
 from ddis.stages.report import TITLES
@@ -91,27 +94,35 @@ def origin(study: Study) -> str:
     return f"Samples drawn by ddis {'; '.join(sorted(codes)) or 'of an unknown version'}."
 
 
-def page(study: Study, target: Path, pictures: list[str]) -> str:
-    """README.md of the folder: what was made from what, all tables, all figures."""
-    parts = [
-        f"# The study `{study.study}`, in numbers",
-        f"Tables and figures of `config.yaml`, made from `{study.folder}/` by the last of three commands:",
+def commands(study: Study, target: Path, options: str = "") -> str:
+    """How the folder was made."""
+    made = (
         f"    snakemake --cores all --configfile config/{study.study}.yaml\n"
         f"    snakemake --cores all tune --configfile config/{study.study}.yaml\n"
-        f"    python docs/reproduce.py {study.folder} {target}",
-        origin(study),
-    ]
-    for title, name in (("Errors", "errors.md"), ("Distance to the limit", "limit.md"), ("Claims", "claims.md")):
-        parts += [f"## {title}", (target / name).read_text(encoding="utf-8").strip()]
+        f"    python docs/reproduce.py {options}{study.folder} {target}"
+    )
+    words = f"Tables and figures of `config.yaml`, made from `{study.folder}/` by the last of three commands:"
+    return "\n\n".join([words, made, origin(study)])
+
+
+def learnt(study: Study) -> list[str]:
+    """Sections on networks, priors and weights."""
+    parts = []
     for problem in study.problems:
         folder = model_folder(study, problem, "prior").parent
         parts += [f"## Networks, {problem}", networks(folder)]
         if (folder / "prior" / "denoising.csv").exists():
             reference = "optimal" if study.make_problem(problem).is_gaussian else "best linear"
             parts += [f"## The prior against the {reference} denoiser, {problem}", prior(folder, reference)]
-    if study.tuning.candidates:
-        parts += ["## Weights, chosen on validation fields", tuning(study)]
-    parts.append("## Figures")
+    return [*parts, "## Weights, chosen on validation fields", tuning(study)] if study.tuning.candidates else parts
+
+
+def page(study: Study, target: Path, pictures: list[str]) -> str:
+    """README.md of the folder: what was made from what, all tables, all figures."""
+    parts = [f"# The study `{study.study}`, in numbers", commands(study, target)]
+    for title, name in (("Errors", "errors.md"), ("Distance to the limit", "limit.md"), ("Claims", "claims.md")):
+        parts += [f"## {title}", (target / name).read_text(encoding="utf-8").strip()]
+    parts += [*learnt(study), "## Figures"]
     for name in pictures:
         kind, _, rest = name.partition("-")
         title, caption = (TITLES | OWN_TITLES)[kind]
@@ -119,8 +130,16 @@ def page(study: Study, target: Path, pictures: list[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def reproduce(folder: Path, target: Path) -> None:
-    """Writes all files of the target folder."""
+def paper_page(study: Study, target: Path) -> None:
+    """The page of the paper's tables and figures, with the networks and weights below."""
+    files = paper.files(study, target)
+    made = ["## How this was made", commands(study, target, "--paper "), *learnt(study)]
+    files[PAGE] = "\n\n".join([str(files[PAGE]).rstrip(), *made]) + "\n"
+    write_together({target / name: content for name, content in files.items()})
+
+
+def reproduce(folder: Path, target: Path, experiments: bool = False) -> None:
+    """Writes all files of the target folder; experiments: those of the paper's page."""
     study = load(folder)
     cases = tuned_cases(study)
     target.mkdir(parents=True, exist_ok=True)
@@ -132,7 +151,10 @@ def reproduce(folder: Path, target: Path) -> None:
     for case in cases:
         name = f"tuning-{case.problem}-{case.observation}-{case.run}-{case.percent}.csv"
         shutil.copy(tuning_path(study, **vars(case)), target / name)
-    pictures = {name: to_png(figure) for name, figure in draw(study, target)}
+    if experiments:
+        paper_page(study, target)
+        return
+    pictures = {name: small_png(figure) for name, figure in draw(study, target)}
     write_together({target / f"{name}.png": picture for name, picture in pictures.items()})
     write_text(target / "README.md", page(study, target, list(pictures)))
 
@@ -140,10 +162,11 @@ def reproduce(folder: Path, target: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of the finished study, results/<study>")
-    parser.add_argument("target", type=Path, help="folder to write, for example docs/reproduction/poisson-64")
+    parser.add_argument("target", type=Path, help="folder to write, for example docs/paper/poisson-64")
+    parser.add_argument("--paper", action="store_true", help="the page of the paper's tables and figures instead")
     arguments = parser.parse_args()
     try:
-        reproduce(arguments.study, arguments.target)
+        reproduce(arguments.study, arguments.target, arguments.paper)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

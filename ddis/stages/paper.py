@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddis.config import Case, Study
@@ -28,14 +29,19 @@ if TYPE_CHECKING:
 def run(study: Study) -> None:
     """Writes paper/ (see `experiments.paper_files`)."""
     with stage(study, "paper") as (tracker, _):
-        table, shown = from_csv(study.folder / "tables" / "errors.csv"), sections(study)
-        files: dict[str, str | bytes] = {f"{name}.png": small_png(figure) for name, figure in draw(study, shown, table)}
-        files |= page.texts(shown, table)
-        files[PAGE] = page.page(study.study, shown, table, read_table(study.folder / "tables" / "claims.csv", claims.TYPES))
-        paths = {study.folder / "paper" / name: content for name, content in files.items()}
+        paths = {study.folder / "paper" / name: content for name, content in files(study, study.folder / "tables").items()}
         write_together(paths)
         for path in paths:
             tracker.artifact(path)
+
+
+def files(study: Study, tables: Path) -> dict[str, str | bytes]:
+    """The page and its files, by name; `tables` is the folder of the study's tables."""
+    table, shown = from_csv(tables / "errors.csv"), sections(study)
+    made: dict[str, str | bytes] = {f"{name}.png": small_png(figure) for name, figure in draw(study, shown, table)}
+    made[PAGE] = page.page(study.study, shown, table, read_table(tables / "claims.csv", claims.TYPES))
+    made.update(page.texts(shown, table))
+    return made
 
 
 def draw(study: Study, shown: Sequence[tuple[Section, list[Entry]]], table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
+from PIL import Image
 
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
@@ -89,8 +90,16 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def small_png(figure: Figure, most: int = 300_000) -> bytes:
-    """The figure as PNG of at most so many bytes: as fine as that allows, down to 60 dots per inch."""
-    return next((png for dpi in (150, 120, 100, 80) if len(png := to_png(figure, dpi)) <= most), None) or to_png(figure, 60)
+    """The figure as PNG of at most so many bytes: with 256 colours where need be, and as fine as that allows."""
+    png = to_png(figure)
+    for dpi in (150, 120, 100, 80, 60):
+        if len(png) <= most:
+            break
+        with Image.open(BytesIO(to_png(figure, dpi))) as picture, BytesIO() as buffer:
+            few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few.save(buffer, "PNG", optimize=True)
+            png = buffer.getvalue()
+    return png
 
 
 def setting(samples: Samples) -> str:
