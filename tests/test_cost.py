@@ -9,7 +9,8 @@ from torch import Tensor
 from ddis.cli import main
 from ddis.config import Study
 from ddis.models.ids import OPERATOR, ModelId
-from ddis.stages import cost, layout, measure
+from ddis.stages import cost, layout, measure, records
+from ddis.stages.remaining import LONG, stored
 from ddis.trained import untrained
 from ddis.training import physics
 
@@ -90,7 +91,7 @@ def test_what_does_not_fit_is_not_run(study, monkeypatch, capsys):
     assert "| in all | not known |" in page
 
 
-def test_the_command_prints_tables_and_writes_no_file(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_tables_and_keeps_the_seconds_of_every_job(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "PATIENCE", 0.01)
     assert main(["cost", "--config", str(TINY)]) == 0
@@ -99,7 +100,13 @@ def test_the_command_prints_tables_and_writes_no_file(tmp_path, monkeypatch, cap
     parts = {row[0].strip("| "): float(row[1].strip("| ")) for row in rows[1:5]}
     # printed to two digits
     assert parts["in all"] == pytest.approx(parts["data"] + parts["training"] + parts["sampling"], rel=0.1)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["cost.json"]
+    tiny = Study.load(TINY)
+    jobs = stored(tiny)[1]
+    steps = [*records.steps(tiny), *records.tuning_steps(tiny)]
+    assert set(jobs) == {step.label for step in steps if step.stage in LONG}
+    in_all = sum(seconds for label, (_, seconds) in jobs.items() if not label.startswith("tune"))
+    assert parts["in all"] == pytest.approx(in_all / 3600, rel=0.1)
 
 
 def test_the_operator_of_the_paper_has_its_published_size():

@@ -185,6 +185,15 @@ def test_the_reason_of_a_job_names_what_changed(clone: Clone) -> None:
     assert "settings.weight was 0.5, is 0.7" in done.stdout, done.stdout
 
 
+def test_a_dry_run_tells_the_hours_that_are_left(clone: Clone) -> None:
+    """Records of the stand-ins tell no times."""
+    done = clone.snakemake("-n", "--config", 'runs={"ddis": {"weight": 0.7}}')
+    assert (
+        "Hours left: not known, 2 of 2 jobs have no estimate, which `ddis cost --config config/config.yaml` makes." in done.stdout
+    )
+    assert "Hours left" not in clone.snakemake("-n").stdout
+
+
 def test_a_study_is_as_finished_where_it_was_copied_to(clone: Clone, tmp_path: Path) -> None:
     """Without .snakemake, and with all files of one age, in the order of the copy."""
     copy = Clone(tmp_path)

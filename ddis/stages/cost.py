@@ -1,16 +1,20 @@
-"""Stage `cost`: what a study takes before it is made, as an estimate with its parts. Writes no file."""
+"""Stage `cost`: what a study takes before it is made, as an estimate with its parts, printed and kept for the workflow."""
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ddis.config import Case, Study
+from ddis.data.subsets import fraction_of, subset_count
+from ddis.files import write_json
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.provenance import device_name
 from ddis.settings import SPLITS
 from ddis.stages import layout
 from ddis.stages.common import resolve_device, settle
 from ddis.stages.measure import Example, NetworkCost, SamplerCost, Timed, example, network_cost, sampler_cost
+from ddis.stages.remaining import COST
+from ddis.steps import Step
 from ddis.text import pipe_table
 
 RUN_COLUMNS = (
@@ -49,9 +53,34 @@ class SamplingRow:
 
 
 def run(study: Study) -> None:
-    """Prints the estimate as Markdown."""
+    """Prints the estimate as Markdown, and writes cost.json (see `remaining`)."""
     with settle(study):
-        print(page(study, *measured(study)))
+        found = measured(study)
+    print(page(study, *found))
+    jobs = {step.label: (step.digest(study), seconds) for step, seconds in job_seconds(study, *found) if seconds is not None}
+    write_json(study.folder / COST, {"device": device_name(str(resolve_device(study.device))), "jobs": jobs})
+
+
+def job_seconds(
+    study: Study, units: dict[str, Example], trainings: list[TrainingRow], samplings: list[SamplingRow]
+) -> Iterator[tuple[Step, float | None]]:
+    """The jobs of a study with their seconds; a candidate of `tune` takes what one sample of its validation fields does."""
+    for problem in units:
+        if problem not in study.data.files:
+            for split in SPLITS:
+                seconds = units[problem].solve * getattr(study.data, split) / study.data.workers
+                yield Step("generate", {"problem": problem, "split": split}), seconds
+    for training in trainings:
+        yield Step("train", {"problem": training.problem, "model": str(training.model)}), training.seconds
+    for row in samplings:
+        for percent in row.percents:
+            case = replace(row.case, percent=percent)
+            each = None if row.seconds is None else row.seconds / len(row.percents)
+            yield Step("sample", dict(vars(case))), each
+            fields = min(study.tuning.fields, subset_count(fraction_of(percent), study.data.validation))
+            if row.cost.seconds is not None and case.run in study.tuning.candidates:
+                one = row.cost.seconds / (study.data.test * study.run_for(case).samples)
+                yield Step("tune", dict(vars(case))), one * fields * len(study.tuning.candidates[case.run])
 
 
 def measured(study: Study) -> tuple[dict[str, Example], list[TrainingRow], list[SamplingRow]]:

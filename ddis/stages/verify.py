@@ -31,12 +31,13 @@ from ddis.models.checkpoint import check_header
 from ddis.provenance import file_digest
 from ddis.reading import REPAIR, cannot_read, system_reason
 from ddis.stages.records import asked_steps, check_steps, inputs_of, name_of, outputs_of, paper_steps, steps, tuning_steps
+from ddis.stages.remaining import COST
 from ddis.stages.stale import stale
 from ddis.steps import RECORDS, read_record, record_name
 from ddis.yaml_text import read_yaml
 
-# Written by Snakemake and by tracking; nothing is made from them.
-BESIDE = ("logs", "benchmarks", "tracking", RECORDS)
+# Written by Snakemake, by tracking and by `ddis cost`; nothing is made from them.
+BESIDE = ("logs", "benchmarks", "tracking", RECORDS, COST)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -6,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from ddis.stages.owner import own
+from ddis.stages.remaining import hours_left
 from ddis.stages.records import check_folders, check_links
 from ddis.steps import Step
 
@@ -20,8 +22,22 @@ def begin():
     Input functions call it, while the graph is built. Only then is it known whether the call works or looks (`--dry-run`,
     `--unlock`, `--summary`); what only looks changes nothing.
     """
-    if workflow.is_main_process and workflow.executor_plugin and not workflow.dryrun:
-        prepare()
+    if workflow.is_main_process and workflow.executor_plugin:
+        tell_hours()
+        if not workflow.dryrun:
+            prepare()
+
+
+@cache
+def tell_hours():
+    """Says how long the jobs take, those of seconds aside."""
+    files = workflow.overwrite_configfiles or ["config/config.yaml"]
+    targets = workflow.dag_settings.targets or ["all"]
+    told = hours_left(
+        study, WORK, targets, f"ddis cost --config {shlex.join(map(str, files))}"
+    )
+    if told:
+        logger.info(told)
 
 
 @cache
