@@ -52,6 +52,8 @@ SHOWN: dict[str, tuple[str, dict[str, Any]]] = {
     "poisson-rectangle": ("poisson", {"aspect": 3.0}),
     "poisson-l-shape": ("poisson-l-shape", {}),
     "darcy-source": ("darcy-source", {}),
+    "darcy-facies": ("darcy-facies", {}),
+    "poisson-squared": ("poisson-squared", {}),
     "burgers": ("burgers", {}),
 }
 TITLES = {
@@ -64,6 +66,8 @@ TITLES = {
     "poisson-rectangle": "poisson on [0, 3] x [0, 1]: ∇²u = a",
     "poisson-l-shape": "poisson on an L-shaped domain: ∇²u = a",
     "darcy-source": "darcy with unknown sources: -∇·(k ∇u) = f, a = (k, f)",
+    "darcy-facies": "darcy-facies, sand of median 10 in shale of 1: -∇·(a ∇u) = 1",
+    "poisson-squared": "poisson-squared: ∇²u = a, v = u²",
     "burgers": "burgers, ν = 0.01: a = u(x, 0), u(x, t)",
 }
 
@@ -259,6 +263,8 @@ def other_spaces() -> list[Curve]:
     short = SIZES[:3]  # the solver keeps a matrix of about S x S, whose making takes S solutions
     curves.append(curve("poisson-l-shape", "random fields", h[:3], random_fields("poisson-l-shape", {}, 257, short), None))
     curves.append(curve("darcy-source", "random fields", h, random_fields("darcy-source", {}), None))
+    curves.append(curve("darcy-facies", "random fields", h, random_fields("darcy-facies", {}), None))
+    curves.append(curve("poisson-squared", "random fields", h, random_fields("poisson-squared", {}), None))
     steps = [1 / size for size in periodic]
     curves.append(curve("burgers", "two modes, Cole-Hopf", steps, [burgers_against_cole_hopf(size) for size in periodic], 2))
     curves.append(curve("burgers", "random fields", steps[:3], random_fields("burgers", {}, 512, periodic[:3]), None))

@@ -25,7 +25,7 @@ ERRORS_CSV = (
     "problem,pde,run,method,operator,percent,pairs,observation,observations,noise,resolution,n_fields,n_samples,n_failed,"
     "l2_sample,l2_sample_se,l2_mean,l2_mean_se,l2_limit,spectral,spectral_se,error_rate,coverage50,coverage90,crps,"
     "spread_skill,misfit,prior_evaluations,operator_evaluations,seconds_per_field,seconds_per_sample,peak_memory_mb,device,"
-    "l2_paper,spectral_paper,solver_calls"
+    "l2_paper,spectral_paper,solver_calls,mode_share,mode_share_low,mode_share_high,mode_pairs,mode_pairs_low,mode_pairs_high"
 )
 
 

@@ -79,7 +79,8 @@ class Compared:
         row: dict[str, Any] = {"problem": self.problem, "observation": self.observation, "run": run, "percent": percent}
         row |= {"n_fields": len(parts), "n_samples": drawn.shape[1], "minutes": None}
         for name in METRICS:
-            known = bool(parts) and (name != "std" or drawn.shape[1] > 1)  # one sample has no spread
+            # One sample has no spread, and the error of a mean of 0 is no share of it.
+            known = bool(parts) and (name != "std" or drawn.shape[1] > 1) and (name != "mean" or self.references.mean.any())
             found = estimate(lambda x: x, [getattr(part, name) for part in parts]) if known else (None,) * 3
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
         return row

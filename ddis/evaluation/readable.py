@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ddis.data.subsets import percent_name
+from ddis.evaluation.bootstrap import HOW
 from ddis.evaluation.published import PUBLISHED_SETTING
 from ddis.evaluation.table import KEY
-from ddis.text import latex_table, pipe_table, tex
+from ddis.text import latex_table, pipe_table, tex, with_interval
 
 
 def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = ()) -> str:
@@ -25,6 +26,11 @@ def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = (
         sentences.append("Limit: l2 of the closed-form posterior mean, which no estimate beats on average.")
     if table["coverage90"].notna().any():
         sentences.append("Coverage: share of nodes inside the 50 and 90 % intervals (K of 4 or more).")
+    if table["mode_share"].notna().any():
+        sentences.append(
+            "At the truth's sign: share of samples nearer to a than to -a, which explain the data equally; pairs of both signs: "
+            f"share of pairs of a field's samples that have different ones; both 0.5 in the posterior. In brackets: {HOW}."
+        )
     sentences.append(
         "Bold: smallest of the methods at the same percent of pairs, exact posterior and runs through the solver aside."
     )
@@ -95,6 +101,15 @@ def _with_error(name: str, digits: int) -> Callable[[Any], str]:
     return cell
 
 
+def _with_ends(name: str) -> Callable[[Any], str]:
+    def cell(row: Any) -> str:
+        low, high = f"{name}_low", f"{name}_high"
+        known = {key: None if pd.isna(row[key]) else float(row[key]) for key in (name, low, high)}
+        return with_interval(known, name, low, high, digits=2)
+
+    return cell
+
+
 def _plain(name: str) -> Callable[[Any], str]:
     return lambda row: "" if pd.isna(row[name]) else str(row[name])
 
@@ -119,6 +134,8 @@ _READABLE = (
     _Column("cover 90", _number("coverage90", 2)),
     _Column("CRPS", _significant("crps"), page=False),
     _Column("spread / skill", _number("spread_skill", 2), page=False),
+    _Column("at the truth's sign", _with_ends("mode_share")),
+    _Column("pairs of both signs", _with_ends("mode_pairs")),
     _Column("s / field", _significant("seconds_per_field")),
     _Column("published l2, %", _number("l2_paper", 2), page=False),
     _Column("published E_s", _number("spectral_paper", 3), page=False),

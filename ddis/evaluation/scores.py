@@ -32,6 +32,7 @@ class Scores:
     fine          [n, K], log of each sample's power over that of the truth, mean over the rings of the upper half of the spectrum
     error_rate    [n, K], share of wrong nodes of each sample, in percent; None but for coefficients of two values
     misfit        [n, K], of the solution of each sample, in standard deviations of solutions; None without solutions
+    same_sign     [n, K], whether ⟨sample, truth⟩ > 0, 1 or 0; None but where a posterior has a and -a alike
     calibration   of the fields that did not fail; None below 4 samples
     verdict       simulation-based calibration of the same fields; None below 4 samples or 2 fields
     """
@@ -49,6 +50,7 @@ class Scores:
     misfit: Array | None
     calibration: Calibration | None
     verdict: Verdict | None
+    same_sign: Array | None = None
 
     @property
     def finite(self) -> NDArray[np.bool_]:
@@ -56,11 +58,12 @@ class Scores:
         return np.asarray(np.isfinite(self.l2_sample).all(axis=1))
 
 
-def field_scores(samples: Samples) -> Scores:
-    """Scores of one file of samples."""
+def field_scores(samples: Samples, even: bool = False) -> Scores:
+    """Scores of one file of samples; even: whether the posterior has a and -a alike."""
     finite, space = ~samples.failed, samples.spaces[0]
     members, truth = samples.coefficient[finite].astype(np.float64), samples.coefficient_true[finite].astype(np.float64)
     target, values = truth[:, None], metrics.two_values(samples.coefficient_true)
+    product = (members * target).sum(axis=tuple(range(2, members.ndim)))
     counts = np.arange(1, members.shape[1] + 1).reshape(-1, *(1,) * (members.ndim - 2))
 
     def filled(values: Array) -> Array:
@@ -82,6 +85,7 @@ def field_scores(samples: Samples) -> Scores:
         misfit=None if samples.solution is None else filled(misfits(samples)[finite]),
         calibration=calibration(members, truth) if finite.any() else None,
         verdict=verdict(samples),
+        same_sign=filled((product > 0).astype(np.float64)) if even else None,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ddis.data.subsets import percent_name
+from ddis.evaluation import modes
 from ddis.evaluation.metrics import standard_error
 from ddis.evaluation.published import PUBLISHED
 from ddis.evaluation.scores import Scores
@@ -56,6 +57,7 @@ COLUMNS: dict[str, str] = {
     "l2_paper": "Float64",
     "spectral_paper": "Float64",
     "solver_calls": "Float64",
+    **dict.fromkeys(modes.COLUMNS, "Float64"),
 }
 """Columns of the table in their order, with their pandas types."""
 
@@ -90,6 +92,8 @@ def error_row(scores: Scores, limits: np.ndarray | None) -> dict[str, Any]:
             row |= {name: float(values.mean()), f"{name}_se": standard_error(values)}
         for name, found in (("l2_limit", limits), ("error_rate", scores.error_rate), ("misfit", scores.misfit)):
             row[name] = None if found is None else float(found[kept].mean())
+        if scores.same_sign is not None:
+            row |= modes.mode_columns(scores.same_sign[kept])
     if scores.calibration is not None:
         row |= {name: getattr(scores.calibration, name) for name in ("coverage50", "coverage90", "crps", "spread_skill")}
     return row | _published(row)

@@ -18,6 +18,8 @@ PROBLEMS = Registry(
         "navier-stokes": "ddis.pde.navier_stokes:NavierStokes",
         "burgers": "ddis.pde.burgers:Burgers",
         "darcy-source": "ddis.pde.darcy_source:DarcySource",
+        "darcy-facies": "ddis.pde.darcy_facies:DarcyFacies",
+        "poisson-squared": "ddis.pde.poisson_squared:PoissonSquared",
         "poisson-l-shape": "ddis.pde.poisson_l_shape:PoissonLShape",
     },
 )

@@ -100,6 +100,7 @@ class Problem(ABC):
     solution_label: ClassVar[str] = "u"
     basis: ClassVar[Literal["cosine", "fourier"]] = "cosine"
     linear: ClassVar[bool] = False
+    even: ClassVar[bool] = False  # G(-a) = G(a), and -a is distributed as a: the posterior given G(a) has p(a | y) = p(-a | y)
     local_residual: ClassVar[bool] = True  # of a node and its neighbours; if not, `residual` solves the equation
     units: ClassVar[str] = "dimensionless"
     minimum_resolution: ClassVar[int] = 4

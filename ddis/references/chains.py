@@ -11,6 +11,10 @@ chains end when they have converged (`ddis.references.diagnostics`), or with the
 
 All chains of all fields move together, in batches through the problem's solver. A field's random numbers depend on (seed, its
 number, step) alone. A state holds all that the next step needs, as tensors.
+
+Where z and -z explain the observations equally (`Latent.even`), chains would have to cross between modes that may be far apart,
+and one Gaussian would have to propose for both. They need not: a change of sign leaves the posterior invariant. In the burn-in
+the chains are turned to the side of the first; of the draws that are kept every other is turned back, and the mean is 0.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,7 +149,7 @@ class Chains:
         """Prior draws."""
         n, chains, budget = len(self.numbers), self.budget.chains, self.budget
         modes, m = len(self.latent.modes), self.latent.values.shape[1]
-        r, shape = min(LEADING_MODES, modes), self.latent.spectrum.shape
+        r, shape = min(LEADING_MODES, modes), self.latent.problem.coefficient_space(self.latent.resolution).shape
         watched = min(WATCHED_MODES, modes) + self._points.shape[1] + 1
         z = self._random(range(n), 0)[0]
         predicted = self.latent.predict(z)
@@ -209,7 +213,10 @@ class Chains:
     def reference(self, state: State, i: int, diagnosis: Diagnosis) -> Reference:
         """What was found of the field at place i of the state."""
         spread = np.linspace(0, state.filled - 1, self.budget.kept).round().astype(int)
-        draws = self.latent.coefficient(state.draws[i, spread].double()).transpose(0, 1).flatten(0, 1)
+        z = state.draws[i, spread].double()
+        if self.latent.even:
+            z[(torch.arange(z.shape[0])[:, None] + torch.arange(z.shape[1])) % 2 == 1] *= -1
+        draws = self.latent.coefficient(z).transpose(0, 1).flatten(0, 1)
         count, steps = state.recorded * self.budget.chains, state.step - self.budget.burn_in
         mean = state.total[i] / count
         std = (state.squares[i] / count - mean**2).clamp_min(0).sqrt()
@@ -239,9 +246,17 @@ class Chains:
         if known:
             latent = self._latent(state)
             z, predicted = (past[:, :known].flatten(1, 2) for past in (state.past_z, state.past_predicted))
+            if latent.even:
+                state.z, z = (self._facing(part, state.z[:, :1]) for part in (state.z, z))
             variance = latent.error_variance / state.power[:, None]
             proposal = fitted(Proposal(state.mean, state.root), z, predicted, latent.values, variance)
             state.mean, state.root = proposal.mean, proposal.root
+
+    def _facing(self, z: Tensor, first: Tensor) -> Tensor:
+        """White coefficients [n, M, r] with the sign that puts each field g on the side of the first [n, 1, P]."""
+        modes = self.latent.modes[: z.shape[-1]]
+        product = (z * first[..., : z.shape[-1]] * self.latent.spectrum.flatten()[modes]).sum(dim=-1, keepdim=True)
+        return torch.where(product < 0, -z, z)
 
     def _remember(self, state: State) -> None:
         slot = (state.step // RECORD_EVERY - 1) % HISTORY
@@ -251,7 +266,8 @@ class Chains:
     def _record(self, state: State) -> None:
         """Adds a state to what is watched, summed and kept; of the draws every other is dropped when their place is full."""
         coefficient = self.latent.coefficient(state.z)
-        state.total += coefficient.sum(dim=1)
+        if not self.latent.even:  # else the coefficients of z and -z cancel
+            state.total += coefficient.sum(dim=1)
         state.squares += (coefficient**2).sum(dim=1)
         leading = state.z[..., :WATCHED_MODES]
         parts = [leading, state.z @ self._points, state.misfit[..., None]]
@@ -266,10 +282,11 @@ class Chains:
 
     @cached_property
     def _points(self) -> Tensor:
-        """g at some nodes, [P, WATCHED_POINTS] for white coefficients."""
+        """g at some nodes, of every channel, [P, WATCHED_POINTS x channels] for white coefficients."""
         latent = self.latent
         grid = latent.problem.coefficient_space(latent.resolution).grid
         inside = np.flatnonzero(grid.interior)
         chosen = generator(0, "watched points").choice(inside, min(WATCHED_POINTS, len(inside)), replace=False)
         functions = node_functions(grid.basis, torch.from_numpy(chosen)[None])[0].flatten(1)
-        return (functions * latent.spectrum.flatten().sqrt())[:, latent.modes].T
+        channels = torch.eye(latent.spectrum.numel() // functions.shape[1], dtype=functions.dtype)
+        return (torch.kron(channels, functions) * latent.spectrum.flatten().sqrt())[:, latent.modes].T

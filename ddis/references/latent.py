@@ -60,6 +60,11 @@ class Latent:
         return order[flat[order] > 0]
 
     @property
+    def even(self) -> bool:
+        """Whether z and -z explain the observations equally, with coefficients a and -a."""
+        return self.problem.even and not self.functionals.seen[1]
+
+    @property
     def error_variance(self) -> Tensor:
         """Of independent Gaussian errors [n, m] that say about as much."""
         return self.variance * worth(self.likelihood, self.variance.shape[1])

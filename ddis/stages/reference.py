@@ -200,9 +200,10 @@ def gathered(label: str, work: Path, n: int, budget: Budget, seconds: float) -> 
 
 
 def mean_errors(references: References) -> np.ndarray:
-    """Monte Carlo errors [n] of the means, in percent of them, from the smallest number of effective draws."""
+    """Monte Carlo errors [n] of the means, in percent of them, from the smallest number of effective draws; 0 of a mean of 0."""
     mean, std = (np.linalg.norm(part.reshape(len(part), -1), axis=1) for part in (references.mean, references.std))
-    return np.asarray(100 * std / mean / np.sqrt(np.maximum(references.attributes["ess"], 1)))
+    relative = np.divide(100 * std, mean, out=np.zeros_like(std), where=mean > 0)
+    return np.asarray(relative / np.sqrt(np.maximum(references.attributes["ess"], 1)))
 
 
 def equal_weights(n: int, count: int) -> np.ndarray:

@@ -69,7 +69,7 @@ def read_all(
     of_references: dict[tuple[str, str], np.ndarray | None] = {}
     for case in cases:
         samples, place = read_case(study, case), (case.problem, case.observation)
-        scores.append(field_scores(samples))
+        scores.append(field_scores(samples, even=has_both_signs(study, *place)))
         reference = compared.get(place)
         if reference is None:
             continue
@@ -85,6 +85,13 @@ def read_all(
     order = list(dict.fromkeys((case.problem, case.observation) for case in cases))
     distances = sorted([*distances, *floors.values()], key=lambda row: order.index((row["problem"], row["observation"])))
     return rows, scores, distances
+
+
+def has_both_signs(study: Study, problem: str, observation: str) -> bool:
+    """Whether the posterior has a and -a alike: an even problem of which the solution alone is observed."""
+    return study.make_problem(problem).even and all(
+        part.of == "solution" for part in study.placed(problem, observation).sensors.parts
+    )
 
 
 def distance_tables(study: Study, distances: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, str]:
