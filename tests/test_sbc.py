@@ -89,6 +89,17 @@ def test_few_fields_decide_nothing():
     assert (left := sbc.verdict(failed)) is not None and left.fields == 5
 
 
+def test_a_field_that_failed_says_nothing_of_the_others():
+    """Put at the end, where only the last field takes its reference point from the next, it changes nothing."""
+    whole = posterior_samples(5, width=0.6)
+    failed = replace(whole, coefficient=whole.coefficient.copy())
+    failed.coefficient[-1, 1, 0, 0] = np.nan
+    assert not np.isnan(list(sbc.quantities(failed)["mean"])).any()
+    for name in set(sbc.QUANTITIES) - {"distance"}:
+        ranks = [np.argsort(sbc.quantities(samples)[name], axis=1)[:47] for samples in (whole, failed)]
+        assert np.array_equal(*ranks), name
+
+
 def test_power_is_the_share_of_narrow_samples_that_are_found_out():
     """Four independent Gaussian quantities of half the spread; 200 studies: a standard error of at most 0.035."""
     rng, found = RNG(6), []

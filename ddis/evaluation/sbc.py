@@ -70,21 +70,23 @@ class Verdict:
 
 def verdict(samples: Samples) -> Verdict | None:
     """Of the fields that did not fail; None below 4 samples or 2 fields."""
-    kept = ~samples.failed
-    fields, size = int(kept.sum()), samples.coefficient.shape[1]
+    fields, size = int((~samples.failed).sum()), samples.coefficient.shape[1]
     if fields < 2 or size < MIN_SAMPLES:
         return None
-    pools = {name: pool[kept] for name, pool in quantities(samples).items()}
+    pools = quantities(samples)
     test = uniformity(pools)
     other = uniformity({name: pool for name, pool in pools.items() if name != "misfit"}) if "misfit" in pools else test
     return Verdict(fields, size, test, other.p_value, power(fields, size))
 
 
 def quantities(samples: Samples) -> dict[str, Array]:
-    """By name: of each truth and its samples [n, K + 1, C], the truth first; C is the number of channels, or 1."""
-    grid = samples.spaces[0].grid
-    pool = np.concatenate([samples.coefficient_true[:, None], samples.coefficient], axis=1).astype(np.float64)
-    flat = pool.reshape(*pool.shape[:2], -1, int(np.prod(grid.shape)))
+    """By name: of each truth and its samples [n, K + 1, C], the truth first; C is the number of channels, or 1.
+
+    Of the n fields that did not fail: units and reference points are of several fields.
+    """
+    grid, kept = samples.spaces[0].grid, ~samples.failed
+    pool = np.concatenate([samples.coefficient_true[:, None], samples.coefficient], axis=1)
+    flat = pool[kept].reshape(kept.sum(), pool.shape[1], -1, int(np.prod(grid.shape))).astype(np.float64)
     unit = flat.std(axis=(0, 1, 3)) + np.finfo(float).tiny
     found = {"mean": flat[..., grid.nodes.ravel()].mean(axis=3)}
     found |= {f"mode {number}": flat @ weights for number, weights in enumerate(_modes(grid), 1)}
@@ -93,7 +95,7 @@ def quantities(samples: Samples) -> dict[str, Array]:
     found = {name: np.round(values / unit, 6) for name, values in found.items()} | {"energy": np.square(flat).sum(axis=3)}
     if samples.solution is not None and samples.attributes["noise"] > 0:
         solutions = np.concatenate([samples.solution_true[:, None], samples.solution], axis=1)
-        found["misfit"] = misfits(replace(samples, coefficient=pool, solution=solutions))[..., None]
+        found["misfit"] = misfits(replace(samples, coefficient=pool, solution=solutions))[kept, :, None]
     return found | {"distance": tarp.distances(flat)[..., None]}
 
 
