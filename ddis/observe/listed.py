@@ -26,6 +26,12 @@ class ListedSettings(SensorSettings):
     file: Text
     digest: str | None = Field(None, validate_default=True)
 
+    @field_validator("file")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        input_digest(Path(value))
+        return value
+
     @field_validator("digest", mode="after")
     @classmethod
     def _of_the_file(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -67,16 +73,20 @@ def read_places(path: Path) -> NDArray[np.int64]:
         raise InputError(
             f"{path}: columns {', '.join(header) or 'none'}; accepted: {FIELD}, {', '.join(PLACE)}, and a row for each node"
         )
-    try:
-        table = np.array(rows, dtype=np.int64)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; accepted: three whole numbers in each row") from error
+    wrong = next((number for number, row in enumerate(rows, 2) if not _are_places(row)), None)
+    if wrong is not None:
+        raise InputError(f"{path}: {','.join(rows[wrong - 2])!r:.60} in row {wrong}; accepted: three whole numbers from 0")
+    table = np.array(rows, dtype=np.int64)
     fields, counts = np.unique(table[:, 0], return_counts=True)
     if len(set(counts)) > 1 or (fields != np.arange(len(fields))).any():
         raise InputError(
             f"{path}: fields {fields.tolist()!s:.60} with {sorted(set(counts.tolist()))} nodes; accepted: 0, 1, ..., as many each"
         )
     return table[np.argsort(table[:, 0], kind="stable"), 1:].reshape(len(fields), -1, 2)
+
+
+def _are_places(row: list[str]) -> bool:
+    return len(row) == 1 + len(PLACE) and all(cell.isdecimal() and len(cell) < 10 for cell in row)
 
 
 def listing(places: ArrayLike) -> str:
