@@ -132,6 +132,13 @@ def test_a_part_of_the_cases_and_the_same_import_again(cases, tmp_path, caplog):
     for _ in range(2):
         assert imported(path.parent, tmp_path / "part.h5", "--start", "1", "--count", "1") == 0
     assert caplog.text.count("is kept") == 2
+    listed = (tmp_path / "part-sensors.csv").read_text()
+    (tmp_path / "part-sensors.csv").unlink()
+    assert imported(path.parent, tmp_path / "part.h5", "--start", "1", "--count", "1") == 0
+    assert (tmp_path / "part-sensors.csv").read_text() == listed
+    for wrong in (["--start", "3"], ["--start", "-1"], ["--start", "2", "--count", "2"], ["--count", "0"]):
+        assert imported(path.parent, tmp_path / "none.h5", *wrong) == 2
+    assert not list(tmp_path.glob("none*"))
     assert np.array_equal(read_pairs(tmp_path / "part.h5").coefficient[0], np.float32(rows[1]["a_ref"][0]))
     assert read_references(tmp_path / "part-references.h5").coefficient.shape == (1, DRAWS, SIZE, SIZE)
 
@@ -191,6 +198,19 @@ def no_sensors(rows):
         row["metadata"] = {"name": "x"}
 
 
+def sensor_outside(rows):
+    rows[1]["metadata"]["sensor_coords"][0] = [SIZE, 0]
+
+
+def words_for_weights(rows):
+    for row in rows:
+        row["posterior_weights"] = ["one"] * DRAWS
+
+
+def text_in_one_file(rows):
+    rows[2]["posterior_weights"] = ["one"] * DRAWS
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -199,6 +219,9 @@ def no_sensors(rows):
         (negative_weight, r"weights that cannot be; accepted: finite draws, weights of 0 or more"),
         (fewer_sensors, r"sensor_coords of shape .*; accepted: \[m, 2\], the same m in all cases"),
         (no_sensors, r"no array in sensor_coords"),
+        (sensor_outside, r"sensor_coords that are no nodes; accepted: rows and columns from 0, of \(16, 16\) nodes"),
+        (words_for_weights, r"case 0: no array in posterior_weights; accepted: lists of numbers"),
+        (text_in_one_file, r"files of different versions"),
     ],
 )
 def test_cases_of_another_version_are_one_error(change, message, tmp_path, capsys):
@@ -208,7 +231,7 @@ def test_cases_of_another_version_are_one_error(change, message, tmp_path, capsy
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: ")
     assert re.search(message, told), told
-    assert not (tmp_path / "out-references.h5").exists()
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_cases_of_another_task_are_one_error(tmp_path, capsys):

@@ -67,7 +67,10 @@ class Cases:
             names = _listed(index, "splits")
             folders = [self.folder / name for name in sorted(names, key=lambda name: (name not in SPLITS, name != SPLITS[0]))]
         self.files = tuple(f / name for f in folders for name in _listed(f / "state.json", "_data_files"))
-        self.table = pa.concat_tables([_table(file) for file in self.files])
+        try:
+            self.table = pa.concat_tables([_table(file) for file in self.files])
+        except pa.ArrowException as error:
+            raise InputError(f"{self}: files of different versions: {error}") from error
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -110,7 +113,11 @@ class Cases:
 
     def sensors(self, rows: range) -> np.ndarray:
         """Observed nodes [n, m, 2]."""
-        return self._stacked(rows, METADATA, SENSORS, "[m, 2], the same m in all cases", lambda array: array.shape[1:] == (2,))
+        found = self._stacked(rows, METADATA, SENSORS, "[m, 2], the same m in all cases", lambda array: array.shape[1:] == (2,))
+        nodes = self._plane("a_ref", 0).shape
+        if not ((found >= 0) & (found < nodes) & (found == np.floor(found))).all():
+            raise InputError(f"{self}: {SENSORS} that are no nodes; accepted: rows and columns from 0, of {nodes} nodes")
+        return found.astype(np.int64)
 
     def posterior(self, rows: range) -> tuple[np.ndarray, np.ndarray]:
         """Draws [n, K, S, S], float32, and their weights [n, K], of sum 1."""
@@ -142,7 +149,10 @@ class Cases:
             while pa.types.is_nested(values.type):
                 values = values.flatten()
                 shape.append(len(values) // math.prod(shape))
-            return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+            found = np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+            if found.dtype.kind not in "iuf":
+                raise TypeError(found.dtype)
+            return found
         except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError, pa.ArrowException) as error:
             raise InputError(
                 f"{self}: case {row}: no array in {key or name}; accepted: lists of numbers, as in {self.task.folder}"

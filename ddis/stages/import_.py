@@ -55,13 +55,15 @@ def run_cases(
         raise InputError(f"{len(paths)} inputs; accepted: one folder of cases")
     cases = Cases(pde, paths[0])
     sensors, references = (output.with_name(f"{output.stem}-{name}") for name in ("sensors.csv", "references.h5"))
+    rows = range(len(cases))[max(start, 0) : None if count is None else max(start + count, 0)]
+    if not rows:
+        raise InputError(f"start {start}, count {count}; accepted: some of the {len(cases)} cases of {cases}")
+    places, (draws, weights) = cases.sensors(rows), cases.posterior(rows)
     write_pairs(pde, parameters, [cases], output, start, count)
     pairs = read_attributes(output, PAIRS)["digest"]
-    if references.exists() and read_attributes(references, REFERENCES).get("pairs") == pairs:
+    if sensors.exists() and references.exists() and read_attributes(references, REFERENCES).get("pairs") == pairs:
         _log.info("%s is there already, and is kept", references)
         return
-    rows = range(start, len(cases) if count is None else start + count)
-    places, (draws, weights) = cases.sensors(rows), cases.posterior(rows)
     write_text(sensors, listing(places))
     ess = 1 / (weights**2).sum(axis=1)
     mean = np.einsum("nk,nk...->n...", weights, draws)
