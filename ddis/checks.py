@@ -200,10 +200,10 @@ def check_augmentation(study: "Study", label: str, run: RunSettings, model: Mode
     if not isinstance(section, PriorSettings) or not section.augmentation:
         return
     for name in run.problems or study.problems:
-        known = not study.data.files.get(name) and symmetries_of(study.make_problem(name), pairs=bool(model.percent))
-        if not known:
-            fields = "pairs" if model.percent else "coefficients"
-            why = "come from files" if name in study.data.files else "have no known symmetry"
+        file, pairs = study.data_file(name, "train"), bool(model.percent)
+        if file is not None or not symmetries_of(study.make_problem(name), pairs):
+            fields = "pairs" if pairs else "coefficients"
+            why = "have no known symmetry" if file is None else f"come from {file}"
             raise InputError(
                 f"{study.section_name(model)}.augmentation {section.augmentation:g}: the {fields} of problem {name!r} {why}; "
                 f"accepted: 0, or runs.{label}.problems without it"

@@ -103,9 +103,9 @@ def test_the_command_prints_tables_and_keeps_the_seconds_of_every_job(tmp_path, 
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["cost.json"]
     tiny = Study.load(TINY)
     jobs = stored(tiny)[1]
-    steps = [*records.steps(tiny), *records.tuning_steps(tiny)]
+    steps = [*records.steps(tiny), *records.asked_steps(tiny)]
     assert set(jobs) == {step.label for step in steps if step.stage in LONG}
-    in_all = sum(seconds for label, (_, seconds) in jobs.items() if not label.startswith("tune"))
+    in_all = sum(seconds for label, (_, seconds) in jobs.items() if not label.startswith(("tune", "check")))
     assert parts["in all"] == pytest.approx(in_all / 3600, rel=0.1)
 
 

@@ -22,6 +22,7 @@ from ddis.evaluation.distances import distances
 from ddis.evaluation.posteriors import METRICS
 from ddis.pde import make_problem
 from ddis.stages import export, generate, reference, sample, tables
+from ddis.stages.cost import generated
 from ddis.stages.layout import reference_path, samples_path
 
 SIZE, COUNT, DRAWS, SENSORS = 16, 3, 6, 12
@@ -292,6 +293,16 @@ def test_references_of_other_fields_and_files_that_list_no_nodes_are_refused(stu
         given["observations"] = {"theirs": {"kind": "listed", "file": str(tmp_path / "nodes.csv")}}
         with pytest.raises(InputError, match=f"observations.theirs: .*{message}"):
             Study.load(given)
+
+
+def test_training_fields_that_are_generated_may_be_augmented_beside_cases_from_a_file(study, cases):
+    given = {**study.resolved(), "runs": {"ddis-gn": {}}, "prior": {"augmentation": 0.5}}
+    Study.load(given)
+    assert generated(study, "poisson") == ["train", "validation"]
+    given["data"]["files"]["poisson"] = {"train": str(cases[1])}
+    given["data"]["train"] = COUNT
+    with pytest.raises(InputError, match=r"prior.augmentation 0.5: the coefficients of problem 'poisson' come from .*cases.h5"):
+        Study.load(given)
 
 
 def test_the_content_of_a_list_is_an_input(study, cases, tmp_path):

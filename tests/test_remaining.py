@@ -24,7 +24,7 @@ def study(tmp_path, monkeypatch) -> Study:
 
 def estimate(study: Study, **hours: float) -> None:
     """cost.json with the hours of every job by its stage."""
-    wanted = [*records.steps(study), *records.tuning_steps(study)]
+    wanted = [*records.steps(study), *records.asked_steps(study)]
     jobs = {s.label: (s.digest(study), 3600 * hours[s.stage]) for s in wanted if s.stage in hours}
     write_json(study.folder / COST, {"device": "a machine", "jobs": jobs})
 
@@ -43,9 +43,17 @@ def test_without_an_estimate_it_is_said_how_to_get_one(study):
 
 
 def test_hours_are_those_of_the_targets(study):
-    estimate(study, generate=1, train=0.5, sample=0.25, tune=2)
-    # 3 splits, 5 networks, 7 cases, 4 curves
-    for targets, hours in (["all"], 7.2), (["tune"], 14), (["all", "tune"], 15), (["paper"], 7.2):
+    estimate(study, generate=1, train=0.5, sample=0.25, tune=2, check=3)
+    # 3 splits, 5 networks, 7 cases, 4 curves, 3 checks
+    targets_and_hours = (
+        (["all"], 7.2),
+        (["tune"], 14),
+        (["all", "tune"], 15),
+        (["paper"], 7.2),
+        (["check"], 14),
+        (["check", "all"], 16),
+    )
+    for targets, hours in targets_and_hours:
         told = hours_left(study, everything(study), targets, COMMAND)
         assert told == f"Hours left, one job after another: {hours}; estimates are of a machine."
 

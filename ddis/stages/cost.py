@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from ddis.config import Case, Study
 from ddis.data.subsets import fraction_of, subset_count
 from ddis.files import write_json
+from ddis.inputs import CHECKED
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.provenance import device_name
 from ddis.settings import SPLITS
 from ddis.stages import layout
 from ddis.stages.common import resolve_device, settle
 from ddis.stages.measure import Example, NetworkCost, SamplerCost, Timed, example, network_cost, sampler_cost
+from ddis.stages.records import why_unchecked
 from ddis.stages.remaining import COST
 from ddis.steps import Step
 from ddis.text import pipe_table
@@ -64,12 +66,12 @@ def run(study: Study) -> None:
 def job_seconds(
     study: Study, units: dict[str, Example], trainings: list[TrainingRow], samplings: list[SamplingRow]
 ) -> Iterator[tuple[Step, float | None]]:
-    """The jobs of a study with their seconds; a candidate of `tune` takes what one sample of its validation fields does."""
+    """The jobs of a study with their seconds; a candidate of `tune` takes what one sample of its validation fields does, and
+    `check` what all samples of its own do."""
     for problem in units:
-        if problem not in study.data.files:
-            for split in SPLITS:
-                seconds = units[problem].solve * getattr(study.data, split) / study.data.workers
-                yield Step("generate", {"problem": problem, "split": split}), seconds
+        for split in generated(study, problem):
+            seconds = units[problem].solve * getattr(study.data, split) / study.data.workers
+            yield Step("generate", {"problem": problem, "split": split}), seconds
     for training in trainings:
         yield Step("train", {"problem": training.problem, "model": str(training.model)}), training.seconds
     for row in samplings:
@@ -77,10 +79,18 @@ def job_seconds(
             case = replace(row.case, percent=percent)
             each = None if row.seconds is None else row.seconds / len(row.percents)
             yield Step("sample", dict(vars(case))), each
-            fields = min(study.tuning.fields, subset_count(fraction_of(percent), study.data.validation))
+            held_out = subset_count(fraction_of(percent), study.data.validation)
+            fields = min(study.tuning.fields, held_out)
+            if each is not None and why_unchecked(study, case) is None:
+                yield Step("check", dict(vars(case))), each * min(CHECKED, held_out) / study.data.test
             if row.cost.seconds is not None and case.run in study.tuning.candidates:
                 one = row.cost.seconds / (study.data.test * study.run_for(case).samples)
                 yield Step("tune", dict(vars(case))), one * fields * len(study.tuning.candidates[case.run])
+
+
+def generated(study: Study, problem: str) -> list[str]:
+    """The splits that come from no file."""
+    return [split for split in SPLITS if study.data_file(problem, split) is None]
 
 
 def measured(study: Study) -> tuple[dict[str, Example], list[TrainingRow], list[SamplingRow]]:
@@ -122,10 +132,9 @@ def sampling_rows(study: Study, problem: str, networks: dict[str, NetworkCost], 
 def page(study: Study, units: dict[str, Example], trainings: list[TrainingRow], samplings: list[SamplingRow]) -> str:
     """The estimate in Markdown."""
     device = device_name(str(resolve_device(study.device)))
-    data = sum(getattr(study.data, split) for split in SPLITS) / study.data.workers
-    made = [problem for problem in units if problem not in study.data.files]
+    made = {p: sum(getattr(study.data, split) for split in generated(study, p)) / study.data.workers for p in units}
     parts = {
-        "data": sum(units[problem].solve * data for problem in made),
+        "data": sum(units[problem].solve * fields for problem, fields in made.items()),
         "training": total([row.seconds for row in trainings]),
         "sampling": total([row.seconds for row in samplings]),
     }

@@ -10,11 +10,11 @@ from typing import Any
 from ddis.config import Study
 from ddis.errors import InputError
 from ddis.files import read_json
-from ddis.stages.records import steps, tuning_steps
+from ddis.stages.records import check_steps, steps, tuning_steps
 from ddis.steps import Step, read_record, record_name
 
 COST = "cost.json"  # in a study's folder: device, and for each job by label the digest of its settings and its seconds
-LONG = ("generate", "train", "sample", "reference", "tune")  # the stages that take more than seconds
+LONG = ("generate", "train", "sample", "reference", "tune", "check")  # the stages that take more than seconds
 
 
 def hours_left(study: Study, work: Mapping[str, str], targets: Collection[str], command: str) -> str | None:
@@ -23,8 +23,8 @@ def hours_left(study: Study, work: Mapping[str, str], targets: Collection[str], 
     command: how to get an estimate where there is none.
     """
     device, estimates = stored(study)
-    wanted = [step for step in steps(study) if set(targets) != {"tune"} or step.stage in ("generate", "train")]
-    wanted += tuning_steps(study) if "tune" in targets else []
+    wanted = [step for step in steps(study) if set(targets) - {"tune", "check"} or step.stage in ("generate", "train")]
+    wanted += tuning_steps(study) * ("tune" in targets) + check_steps(study) * ("check" in targets)
     jobs = [step for step in wanted if step.label in work and step.stage in LONG]
     found = [seconds for step in jobs if (seconds := seconds_of(study, step, estimates)) is not None]
     missing = f"{len(jobs) - len(found)} of {len(jobs)} jobs have no estimate, which `{command}` makes"
