@@ -12,7 +12,7 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["distance", "quick_imports", "special", "torch"]
+__all__ = ["distance", "quick_imports", "special", "stats", "torch"]
 
 if TYPE_CHECKING:
     import torch

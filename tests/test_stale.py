@@ -68,6 +68,18 @@ def test_a_setting_that_is_new_at_its_default_makes_nothing_stale(study, monkeyp
     assert work(later) == {} and later.digest("sample", **GUIDED.arguments) == study.digest("sample", **GUIDED.arguments)
 
 
+def test_the_errors_of_a_denoiser_are_an_input_of_runs_that_choose_by_them(study):
+    name, path = "models/poisson/prior/denoising.csv", study.folder / records.record_name(PRIOR)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"outputs": record["outputs"] | {name: "another"}}))
+    reasons = work(study)
+    assert {label for label in reasons if label.startswith("sample")} == {
+        "sample/poisson/sparse/ddis-gn/10",
+        "sample/poisson/sparse/ddis-gn/100",
+    }
+    assert reasons[GUIDED.label] == reasons[GUIDED.label.replace("sample", "check")] == f"made from another {name}"
+
+
 def test_a_new_setting_that_is_chosen_makes_stale_what_depends_on_it_and_says_so(study, monkeypatch):
     monkeypatch.setitem(METHODS.builtin, "ddis-gn", f"{__name__}:Later")
     reasons = work(changed(runs={"ddis-gn": {**read_yaml(TINY)["runs"]["ddis-gn"], "damping": 0.7}}))

@@ -303,6 +303,7 @@ class Method(ABC, Generic[S]):
     corrects       whether it can use a solver beside the operator (`operator: corrected`)
     closed_form    whether it exists for linear Gaussian problems only
     sets_values    whether it sets observed values, so that they must be linear in solution and free field
+    uses_excess    whether it asks how good a trained denoiser is, `Batch.excess`
     ensemble       whether the samples of a field are drawn together, whatever their number
     tuned          name of the setting that `ddis tune` varies, or None
     """
@@ -315,6 +316,7 @@ class Method(ABC, Generic[S]):
     corrects: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
     sets_values: ClassVar[bool] = False
+    uses_excess: ClassVar[bool] = False
     ensemble: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None
 

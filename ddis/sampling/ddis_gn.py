@@ -74,6 +74,7 @@ class DDISGN(Method[DDISGNSettings]):
     Settings = DDISGNSettings
     prior = "coefficient"
     uses_operator = True
+    uses_excess = True
     corrects = True
 
     @property

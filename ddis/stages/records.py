@@ -19,6 +19,7 @@ from ddis.evaluation.calibration import MIN_SAMPLES
 from ddis.files import write_error, write_json
 from ddis.models.ids import ModelId
 from ddis.provenance import input_digest
+from ddis.sampling.methods import load_method
 from ddis.settings import SPLITS
 from ddis.stages.experiments import paper_files, pictured
 from ddis.stages.layout import (
@@ -137,8 +138,10 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             splits = ("train", "validation" if step.stage in ("tune", "check") else "test")
             data = [data_path(study, arguments["problem"], split) for split in splits]
             models = study.models_of(arguments["run"], arguments["percent"])
-            folders = [model_folder(study, arguments["problem"], name) for name in models]
-            return data + [folder / name for folder in folders for name in ("weights.safetensors", "model.json")]
+            made = [outputs_of(study, Step("train", {"problem": arguments["problem"], "model": name})) for name in models]
+            graded = load_method(study.runs[arguments["run"]].method).uses_excess
+            names = ["weights.safetensors", "model.json"] + ["denoising.csv"] * graded
+            return data + [path for paths in made for path in paths if path.name in names]
         case "reference":
             source = study.reference_file(**arguments)
             data = [data_path(study, arguments["problem"], split) for split in ("train", "test")]
