@@ -76,6 +76,16 @@ def test_solve_says_what_belongs_to_its_answer(study):
     assert line.endswith("exact-100.json is of other settings; run `ddis check` again")
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"configuration": 3, "factor": "x"', "\0"])
+def test_a_damaged_check_is_one_error(study, content):
+    path = check_path(study, **CASE)
+    whole = path.read_text()
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"exact-100\.json is not .*; restore it|exact-100\.json is not JSON"):
+        check.lines_of(study, "poisson", "exact", "100")
+    path.write_text(whole)
+
+
 def test_what_cannot_be_checked_is_refused_before_any_work(study):
     with pytest.raises(InputError, match=r"runs\.few\.samples 2; accepted for `ddis check`: 4 or more"):
         check.run(study, **{**CASE, "run": "few"})

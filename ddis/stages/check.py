@@ -1,13 +1,13 @@
 """Stage `check`: what held-out fields say of a run's intervals. Validation fields only; test fields are never touched."""
 
 import shutil
-from typing import Any
 
 from ddis.config import Case, Study
-from ddis.errors import InputError
+from ddis.errors import DamagedError, InputError
 from ddis.evaluation.certificate import certificate, line, to_markdown
 from ddis.files import read_json, write_json
 from ddis.inputs import CHECKED
+from ddis.reading import REPAIR
 from ddis.stages.common import stage, validation_share
 from ddis.stages.layout import check_path
 from ddis.stages.records import why_unchecked
@@ -43,7 +43,10 @@ def lines_of(study: Study, problem: str, run: str, percent: str) -> list[str]:
         case = Case(problem, observation, run, percent)
         path = check_path(study, **vars(case))
         if case in study.cases() and path.is_file():
-            found: dict[str, Any] = read_json(path)
-            old = found["configuration"] != Step("check", dict(vars(case))).digest(study)
-            lines.append(f"{path} is of other settings; run `ddis check` again" if old else line(found))
+            found = read_json(path)
+            try:
+                old = found["configuration"] != Step("check", dict(vars(case))).digest(study)
+                lines.append(f"{path} is of other settings; run `ddis check` again" if old else line(found))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DamagedError(f"{path} is not of `ddis check` ({error!r}); {REPAIR}") from error
     return lines
