@@ -16,7 +16,7 @@ Exit status: 0 done, 1 `verify` found something (or a bug), 2 input that cannot 
 SIGTERM. After the last two the same command goes on. A training ends after the step that is under way and writes its checkpoint
 first; a second Ctrl-C or SIGTERM, more than two seconds later, ends it at once."""
 
-TRAIN_HELP = """Train a prior, a joint prior or an operator. On several GPUs of one machine, one process each:
+TRAIN_HELP = """Train a prior, a joint prior, a flow or an operator. On several GPUs of one machine, one process each:
   torchrun --standalone --nproc-per-node 4 -m ddis train --config C --problem P --model M
 Each batch is divided among the processes; any number of them goes on from a checkpoint."""
 
@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_solve(commands)
     command("card", "write the card of a dataset", "problem")
     command("pairs", "choose the paired fields at a percent", "problem", "percent")
-    train = command("train", "train a prior, a joint prior or an operator", "problem", "model")
+    train = command("train", "train a prior, a joint prior, a flow or an operator", "problem", "model")
     train.description, train.formatter_class = TRAIN_HELP, argparse.RawDescriptionHelpFormatter
     command("sample", "draw the posterior samples of a run", "problem", "observation", "run", "percent")
     command("draw", "draw one shard of a run, for `sample` to gather", "problem", "observation", "run", "percent", "shard")
