@@ -77,13 +77,12 @@ def test_solve_says_what_belongs_to_its_answer(study):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"configuration": 3, "factor": "x"', "\0"])
-def test_a_damaged_check_is_one_error(study, content):
-    path = check_path(study, **CASE)
-    whole = path.read_text()
+def test_a_damaged_check_is_one_error(study, content, monkeypatch, tmp_path):
+    path = tmp_path / "exact-100.json"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"exact-100\.json is not .*; restore it|exact-100\.json is not JSON"):
+    monkeypatch.setattr(check, "check_path", lambda *_, **case: path if case == CASE else tmp_path / "none")
+    with pytest.raises(InputError, match=r"exact-100\.json is (not of `ddis check` .*; restore it|not JSON|no text file)"):
         check.lines_of(study, "poisson", "exact", "100")
-    path.write_text(whole)
 
 
 def test_what_cannot_be_checked_is_refused_before_any_work(study):
