@@ -141,7 +141,6 @@ def change(files: dict[str, str], split: str, **attributes) -> None:
         (lambda f: f.update(train=f["test"]), "data.files.mine.train: own/test.h5 holds 4 fields, 30 are needed"),
         (lambda f: change(f, "test", pde="helmholtz"), "own/test.h5 holds helmholtz with"),
         (lambda f: change(f, "test", parameters={"alpha": 3.0, "tau": 3.0}), "and problem 'mine' is poisson with"),
-        (lambda f: f.pop("test"), "data.files.mine.test: missing"),
         (lambda f: f.update(extra="x"), "data.files.mine.extra: unknown key (got 'x'); accepted here: train, validation, test"),
     ],
 )

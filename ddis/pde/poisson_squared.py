@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ddis.pde.base import Symmetry
 from ddis.pde.poisson import Poisson
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class PoissonSquared(Poisson):
     @property
     def equation(self) -> str:  # type: ignore[override]
         return super().equation + ", v = u²"
+
+    def symmetries(self, pairs: bool) -> frozenset[Symmetry]:
+        return super().symmetries(pairs)  # the square of a moved solution is the moved square
 
     def solve(self, coefficient: Tensor) -> Tensor:
         return super().solve(coefficient).square()
