@@ -96,12 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.description, train.formatter_class = TRAIN_HELP, argparse.RawDescriptionHelpFormatter
     command("sample", "draw the posterior samples of a run", "problem", "observation", "run", "percent")
     command("draw", "draw one shard of a run, for `sample` to gather", "problem", "observation", "run", "percent", "shard")
-    export = command("export", "write a run's samples for a benchmark", "problem", "observation", "run", "percent")
+    export = command("export", "write a run's samples for a benchmark's evaluation", "problem", "observation", "run", "percent")
     export.add_argument("--format", required=True, choices=["posteriorbench"], help="whose evaluation is to read them")
     export.add_argument("--output", required=True, type=Path, metavar="DIR", help="a folder for each test field is made in it")
     command("reference", "reference posteriors of test fields, in closed form or by Markov chains", "problem", "observation")
     command("tune", "validation error of a run against its weight", "problem", "observation", "run", "percent")
-    command("check", "what held-out fields say of a run's intervals", "problem", "observation", "run", "percent")
+    command("check", "calibration and coverage of a run on held-out fields", "problem", "observation", "run", "percent")
     command("tables", "write the tables of errors from the sample files")
     command("figures", "draw the figures from the sample files")
     command("tuning", "draw the curves of `tune`")
@@ -134,7 +134,9 @@ def _add_import(commands: Commands) -> None:
     _add_problem(sub, required=True)
     sub.add_argument("--start", type=int, default=0, help="leave out so many fields at the beginning (0)")
     sub.add_argument("--count", type=int, help="number of fields (all)")
-    sub.add_argument("--format", choices=["posteriorbench"], help="cases of a benchmark, a folder, with sensors and references")
+    sub.add_argument(
+        "--format", choices=["posteriorbench"], help="INPUT is the folder of its cases; writes their sensors and references too"
+    )
     sub.add_argument("inputs", nargs="+", metavar="INPUT", help="files, one after the other; .npy: coefficient, then solution")
 
 
