@@ -12,7 +12,7 @@ from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
 from ddis.inputs import chosen
 from ddis.models.ids import PARTS, ModelId
-from ddis.observe import KINDS
+from ddis.observe import KINDS, sensors_of
 from ddis.pde.base import Problem, symmetries_of
 from ddis.refusals import SettingError, below, told
 from ddis.sampling.base import RunSettings
@@ -71,7 +71,7 @@ def check_problem(study: "Study", name: str) -> None:
             check_method(label, run, name, problem, size)
             for observation in run.observations or study.observations if load_method(run.method).sets_values else ():
                 with told(f"runs.{label}, observations.{observation}: "):
-                    check_set(run.method, problem, study.placed(name, observation).functionals)
+                    check_set(run.method, problem, sensors_of(study.observations[observation]))
 
 
 def check_method(label: str, run: RunSettings, name: str, problem: Problem, size: int) -> None:

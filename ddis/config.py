@@ -259,7 +259,8 @@ class Study(Settings):
 
     def likelihood(self, observation: str) -> Likelihood:
         """What the values of an observation are taken to say."""
-        return sensors_of(self.observations[observation]).parts[0].likelihood
+        parts = self.observations[observation]
+        return (parts[0] if isinstance(parts, tuple) else parts).likelihood
 
     def has_reference(self, problem: str, observation: str) -> bool:
         """Whether there is a way to draw from the posterior."""

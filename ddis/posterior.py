@@ -189,7 +189,7 @@ class Posterior:
             raise InputError(f"method {name}: needs a prior in closed form, ddis.prior.gaussian or mixture")
         method.check(self.problem, self.resolution)
         if method.sets_values:
-            check_set(name, self.problem, self.functionals)
+            check_set(name, self.problem, self.placed.sensors)
 
     def batch(self, method: Method[Any], fields: slice, generators: Generators, cost: Cost | None = None) -> Batch:
         """Chains of some of the fields, len(generators) / n of each; what they evaluate is counted in `cost`."""

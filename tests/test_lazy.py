@@ -29,7 +29,7 @@ def test_a_name_is_found_where_the_module_has_it():
         _ = lazy_torch.no_such_name
 
 
-@pytest.mark.parametrize("name", ["config/config.yaml", "config/paper.yaml", "tests/tiny.yaml"])
+@pytest.mark.parametrize("name", ["config/config.yaml", "config/paper.yaml", "config/eci-32.yaml", "tests/tiny.yaml"])
 def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
     program = f"from ddis.config import Study; Study.load({str(ROOT / name)!r})"
     assert not HEAVY & imported("-c", program, folder=tmp_path)

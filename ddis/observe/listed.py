@@ -52,17 +52,21 @@ class Listed(Sensors):
         return cls(read_places(Path(settings.file)), settings.noise, settings.assumed_noise)
 
     def functionals(self, grid: Grid) -> Functionals:
+        self._flat(grid)
         nodes = int(np.prod(grid.shape))
-        if len(grid.shape) != 2 or (self.places < 0).any() or (self.places >= grid.shape).any():
-            raise InputError(f"listed nodes: some are not on the grid; accepted: i and j from 0, of {grid} nodes")
-        flat = np.ravel_multi_index(tuple(np.moveaxis(self.places, -1, 0)), grid.shape)
-        if not grid.nodes.flatten()[flat].all() or any(len(set(row)) < len(row) for row in flat.tolist()):
-            raise InputError("listed nodes: some are outside the domain, or twice in a field; accepted: different ones inside it")
         return Functionals(torch.arange(nodes)[:, None], None, nodes)
 
     def draw(self, grid: Grid, seed: int, *field: int) -> NDArray[np.int64]:
-        self.functionals(grid)
-        return np.asarray(np.ravel_multi_index(tuple(self.places[field[0] % len(self.places)].T), grid.shape))
+        return self._flat(grid)[field[0] % len(self.places)]
+
+    def _flat(self, grid: Grid) -> NDArray[np.int64]:
+        """The nodes [n, m]. Raises InputError for what is not on the grid."""
+        if len(grid.shape) != 2 or (self.places < 0).any() or (self.places >= grid.shape).any():
+            raise InputError(f"listed nodes: some are not on the grid; accepted: i and j from 0, of {grid} nodes")
+        flat = np.asarray(np.ravel_multi_index(tuple(np.moveaxis(self.places, -1, 0)), grid.shape))
+        if not grid.nodes.flatten()[flat].all() or (np.diff(np.sort(flat, axis=1), axis=1) == 0).any():
+            raise InputError("listed nodes: some are outside the domain, or twice in a field; accepted: different ones inside it")
+        return flat
 
 
 def read_places(path: Path) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ddis.errors import InputError
-from ddis.observe.base import Functionals
+from ddis.observe.base import Joined, Sensors
 from ddis.pde.base import Problem
 from ddis.refusals import SettingError
 from ddis.registry import Registry
@@ -55,9 +55,9 @@ def with_operator(settings: RunSettings, name: str) -> RunSettings:
     return settings if given else settings.model_copy(update={"operator": name})
 
 
-def check_set(name: str, problem: Problem, observed: Functionals) -> None:
+def check_set(name: str, problem: Problem, sensors: Sensors | Joined) -> None:
     """Raises InputError if a method that sets observed values cannot set these."""
-    if problem.constrained and observed.seen[1]:
+    if problem.constrained and any(part.of == "coefficient" for part in sensors.parts):
         raise InputError(
             f"method {name}: sets observed values, and those of a constrained coefficient are not linear in its free field; "
             "accepted: observations of the solution"
