@@ -174,6 +174,8 @@ def test_exported_files_are_what_the_benchmark_reads(study, tmp_path):
         **{"target_field": "f", "observed_field": "phi", "seed": 0},
     }
     assert {"checkpoint", "profile"} <= set(told)
+    with pytest.raises(InputError, match=r"poisson/theirs/exact-7 is not in the study; accepted: poisson/theirs/exact-100"):
+        export.run(study, *RUN[:3], "7", "posteriorbench", tmp_path)
 
 
 def other_column(rows):

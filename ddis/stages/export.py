@@ -19,10 +19,11 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str, fo
     """Writes CASE/generated.h5 in `output` for every test field; fields that failed are left out, with a warning.
 
     Cases have the numbers of the release that the test split was imported from, or are counted from 1. Raises InputError for a
-    problem that is no task of the benchmark.
+    case that is not in the study, and for a problem that is no task of the benchmark.
     """
     case = Case(problem, observation, run, percent)
-    pde = study.problems[problem].pde if problem in study.problems else problem
+    study.run_for(case)
+    pde = study.problems[problem].pde
     task, samples = task_of(pde), read_case(study, case)
     first = (read_attributes(data_path(study, problem, "test"), PAIRS).get("source") or {}).get("start", 0)
     told = {
