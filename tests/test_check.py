@@ -12,7 +12,7 @@ from ddis.config import Study
 from ddis.errors import InputError
 from ddis.evaluation import certificate, sbc
 from ddis.inputs import CHECKED
-from ddis.stages import check, generate
+from ddis.stages import check, generate, solve
 from ddis.stages.layout import check_path
 from ddis.stages.records import why_unchecked
 from ddis.stages.study import run as write_configuration
@@ -77,12 +77,13 @@ def test_solve_says_what_belongs_to_its_answer(study):
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"configuration": 3, "factor": "x"', "\0"])
-def test_a_damaged_check_is_one_error(study, content, monkeypatch, tmp_path):
+def test_a_damaged_check_is_one_error_before_any_work(study, content, monkeypatch, tmp_path):
     path = tmp_path / "exact-100.json"
     path.write_text(content)
+    monkeypatch.setattr(solve, "parts_of", None)
     monkeypatch.setattr(check, "check_path", lambda *_, **case: path if case == CASE else tmp_path / "none")
     with pytest.raises(InputError, match=r"exact-100\.json is (not of `ddis check` .*; restore it|not JSON|no text file)"):
-        check.lines_of(study, "poisson", "exact", "100")
+        ddis.solve(study.folder / "models" / "poisson", np.array([[0.3, 0.4, 1e-4]]), percent=100, method="exact", samples=4)
 
 
 def test_what_cannot_be_checked_is_refused_before_any_work(study):

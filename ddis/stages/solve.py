@@ -127,6 +127,7 @@ def solve(
 def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observations, seed: int) -> Solution:
     """The posterior of checked observations, by a run with these settings."""
     settings = settings.for_case(case.problem, case.percent)
+    checks = lines_of(study, case.problem, case.run, case.percent)
     parts = parts_of(study, case.problem, settings, case.percent)
     prior = parts.prior
     if prior.joint:
@@ -154,7 +155,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "prior_evaluations": result.cost.prior_evaluations,
         "operator_evaluations": result.cost.operator_evaluations,
         **({"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}),
-        **({"checks": checks} if (checks := lines_of(study, case.problem, case.run, case.percent)) else {}),
+        **({"checks": checks} if checks else {}),
         "seconds": time.perf_counter() - begin,
         "device": record["device"],
         "provenance": record,
