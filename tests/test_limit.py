@@ -88,6 +88,7 @@ def test_few_fields_or_others_have_the_intervals_of_all_tables():
         ((1.0, 0.8, 1.4), {"at_least": 0.9, "at_most": 1.4}, 64),
         ((1.0, 0.8, 1.4), {"at_most": 1.0}, None),
         ((1.0, None, None), {"at_most": 1.2}, None),
+        ((1.0, 0.8, np.inf), {"at_most": 1.2}, None),
     ],
 )
 def test_fields_to_decide_follow_the_root_of_their_number(found, bounds, expected):

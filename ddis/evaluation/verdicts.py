@@ -45,7 +45,7 @@ def verdict(found: Found, at_least: float = -np.inf, at_most: float = np.inf) ->
 def fields_to_decide(found: Found, fields: int, at_least: float = -np.inf, at_most: float = np.inf) -> int | None:
     """Fields with which the interval would lie on one side of the bounds, if the figure stayed; None: no number would do."""
     value, low, high = found
-    if value is None or low is None or high is None:
+    if value is None or low is None or high is None or not all(map(math.isfinite, (value, low, high))):
         return None
     inside = at_least <= value <= at_most
     widths = [(value - low, value - at_least), (high - value, at_most - value)]
