@@ -77,7 +77,8 @@ def read_all(
         if reference.fits:
             distances.append(reference.run_row(samples))
             count = samples.coefficient.shape[1]
-            floors.setdefault((*place, count), reference.floor_row(count))
+            if (*place, count) not in floors:
+                floors[*place, count] = reference.floor_row(count)
     closed = [load_method(study.runs[case.run].method).closed_form for case in cases]
     exact = {(c.problem, c.observation): s.l2_stored for c, s, known in zip(cases, scores, closed, strict=True) if known}
     limits = of_references | exact
