@@ -10,6 +10,7 @@ from test_evaluation import make_samples
 
 from ddis.config import Case, Study
 from ddis.data.store import Samples, write_samples
+from ddis.errors import InputError
 from ddis.evaluation.paper.sections import SECTIONS
 from ddis.sampling.methods import operator_of
 from ddis.stages import paper, tables
@@ -136,6 +137,17 @@ def test_columns_follow_the_axis_and_settings_are_told(study):
     assert row(study, "The operator's error against guidance", "ddis-gn-trusting")[-1] == "error_model none"
     table = pd.read_csv(study.folder / "paper" / "efficiency.csv")
     assert set(zip(table["run"], table["percent"], strict=True)) >= {("ddis", 1), ("ddis", 100), ("fundps", 1), ("fundps", 100)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(1, r"errors\.csv lacks [a-z-]+/sparse/[a-z-]+/100; restore it"), (0, r"errors\.csv cannot be read as a table")],
+)
+def test_tables_that_are_not_whole_are_one_error(study, tmp_path, rows, message):
+    lines = (study.folder / "tables" / "errors.csv").read_text().splitlines()
+    (tmp_path / "errors.csv").write_text("\n".join([lines[0][: None if rows else 20], *lines[1 : 1 + rows], ""]))
+    with pytest.raises(InputError, match=message):
+        paper.files(study, tmp_path)
 
 
 def test_a_section_without_its_runs_says_which_it_takes(study, monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddis.config import Case, Study
+from ddis.errors import DamagedError
 from ddis.evaluation import claims
 from ddis.evaluation.figures import errors, fields
 from ddis.evaluation.figures.style import run_colours, small_png
@@ -17,6 +18,7 @@ from ddis.evaluation.paper.tables import rows_of
 from ddis.evaluation.table import from_csv
 from ddis.evaluation.text import read_table
 from ddis.files import write_together
+from ddis.reading import REPAIR
 from ddis.stages.common import stage
 from ddis.stages.experiments import PAGE, sections
 from ddis.stages.tables import read_case
@@ -37,7 +39,11 @@ def run(study: Study) -> None:
 
 def files(study: Study, tables: Path) -> dict[str, str | bytes]:
     """The page and its files, by name; `tables` is the folder of the study's tables."""
-    table, shown = from_csv(tables / "errors.csv"), sections(study)
+    path, shown = tables / "errors.csv", sections(study)
+    table = from_csv(path)
+    wanted = {entry.key for _, entries in shown for entry in entries}
+    if lacking := sorted(wanted - rows_of(table).keys()):
+        raise DamagedError(f"{path} lacks {'/'.join(lacking[0])}; {REPAIR}")
     made: dict[str, str | bytes] = {f"{name}.png": small_png(figure) for name, figure in draw(study, shown, table)}
     made[PAGE] = page.page(study.study, shown, table, read_table(tables / "claims.csv", claims.TYPES))
     made.update(page.texts(shown, table))
