@@ -37,10 +37,11 @@ def hours_left(study: Study, work: Mapping[str, str], targets: Collection[str], 
 def seconds_of(study: Study, step: Step, estimates: Mapping[str, tuple[str, float]]) -> float | None:
     """What a job takes."""
     record = read_record(study.folder / record_name(step)) or {}
-    if isinstance(record.get("started"), str) and isinstance(record.get("ended"), str):
+    try:
         return (datetime.fromisoformat(record["ended"]) - datetime.fromisoformat(record["started"])).total_seconds()
-    digest, seconds = estimates.get(step.label, ("", 0.0))
-    return seconds if digest and digest == step.digest(study) else None
+    except (KeyError, TypeError, ValueError):  # not made yet, or a record without its times
+        digest, seconds = estimates.get(step.label, ("", 0.0))
+        return seconds if digest and digest == step.digest(study) else None
 
 
 def stored(study: Study) -> tuple[str, dict[str, tuple[str, float]]]:
