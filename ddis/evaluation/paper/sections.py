@@ -172,7 +172,7 @@ SECTIONS = (
         "Runs at the smallest share of the pairs, with operators whose loss has the equation in it, and without.",
         "a run at the smallest of the `fractions` whose operator is one of `operators` with `physics`",
         runs=(Runs(operator="physics", differs=None, percents="few"),),
-        optional=(Runs(methods=("ddis", "ddis-gn"), percents="few"), Runs(methods=("exact", "tikhonov"))),
+        optional=(Runs(methods=("ddis", "ddis-gn", "tikhonov", "exact"), percents="few"),),
     ),
     Section(
         "samplers",
