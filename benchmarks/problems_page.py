@@ -289,7 +289,7 @@ def convergence_plot(problem: str, curves: Sequence[Curve]) -> Figure:
             slope_below(ax, drawn, order)
         steps = drawn[0]["steps"]
         ax.set_xticks(steps, [f"1/{round(1 / step)}" for step in steps])
-        ax.minorticks_off()
+        ax.xaxis.minorticks_off()
         ax.set(xlabel="node spacing $h$" if kind == "h" else "time step $dt$", ylabel="relative $l^2$ error")
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
