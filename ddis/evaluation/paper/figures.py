@@ -55,10 +55,11 @@ def _measure() -> str:
 
 
 def _curves(ax: Axes, section: Section, own: Mapping[str, list[Entry]], rows: Rows, colours: Mapping[str, str]) -> None:
-    """What has one place for want of pairs, such as the exact posterior, is a horizontal line."""
+    """What has one place for want of pairs (the exact posterior) is a horizontal line. Only the table has the prior's mean."""
     places = set[float]()
     for label, entries in own.items():
-        known = [(_place(section, e, rows), e) for e in entries if rows[e.key]["l2_sample"] is not None]
+        shown = [e for e in entries if e.method != "prior-mean" and rows[e.key]["l2_sample"] is not None]
+        known = [(_place(section, e, rows), e) for e in shown]
         known.sort(key=lambda pair: pair[0])
         if not known:
             continue
