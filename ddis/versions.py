@@ -17,7 +17,7 @@ STAGES = {
 }
 PROBLEMS = {
     **{"poisson": 1, "helmholtz": 1, "darcy": 1, "navier-stokes": 1},
-    **{"burgers": 1, "darcy-source": 1, "darcy-facies": 1, "poisson-squared": 1, "poisson-l-shape": 1},
+    **{"burgers": 1, "darcy-source": 1, "darcy-facies": 1, "poisson-squared": 2, "poisson-l-shape": 1},
 }
 NETWORKS = {"denoiser": 1, "backbone-uno": 1, "flow": 1, "fno": 1, "unet": 1, "uno": 1, "physics": 1}
 METHODS = {

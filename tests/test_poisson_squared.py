@@ -1,17 +1,23 @@
 """Poisson with the square of its solution observed: a and -a alike, in the problem, in chains and in tables."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from ddis.config import Study
 from ddis.evaluation.modes import mode_columns
 from ddis.observe.base import Functionals
 from ddis.pde import make_problem
 from ddis.randomness import generator
 from ddis.references.chains import Budget, Chains
 from ddis.references.latent import Latent
+from ddis.stages import generate, train, tune
+from ddis.stages.layout import tuning_path
+from ddis.stages.sampler import Sampler
 
 SEED = 5
 
@@ -64,3 +70,34 @@ def test_pairs_of_samples_are_one_half_on_average_for_fair_coins_however_many_sa
     assert mode_columns(outcomes)["mode_pairs"] == pytest.approx(0.5)
     one_mode = outcomes[:, :1].repeat(size, axis=1)
     assert mode_columns(one_mode)["mode_pairs"] == 0 and mode_columns(one_mode)["mode_share"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind, error", [("nodes", 0.0), ("coefficient", 200.0)])
+def test_a_weight_is_not_blamed_for_the_sign_unless_the_coefficient_is_observed(tmp_path, monkeypatch, kind, error):
+    """A sampler that draws -a for every truth a."""
+
+    class Opposite(Sampler):
+        def draw(self, *_):
+            pass
+
+        def collect(self, observed, _):
+            return SimpleNamespace(coefficient=-observed.coefficient[:, None])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "Sampler", Opposite)
+    network = {"backbone": {"channels": [8, 8], "blocks": [1, 1]}, "training": {"steps": 1, "batch": 8}}
+    study = Study.load(
+        {
+            **{"study": "signs", "device": "cpu", "problems": {"squared": {"pde": "poisson-squared"}}, "fractions": [1.0]},
+            **{"data": {"resolution": 8, "train": 8, "validation": 4, "test": 1}, "prior": network},
+            "observations": {"sparse": {"kind": kind, "count": 4, "noise": 0.1}},
+            "runs": {"ddis": {"operator": "solver", "weight": 1}},
+            "tuning": {"candidates": {"ddis": [1, 2]}},
+        }
+    )
+    for split in ("train", "validation"):
+        generate.run(study, "squared", split)
+    train.run(study, "squared", "prior")
+    [case] = study.cases()
+    tune.run(study, **vars(case))
+    assert pd.read_csv(tuning_path(study, **vars(case)))["l2_validation"].tolist() == pytest.approx([error] * 2, abs=1e-9)

@@ -139,3 +139,10 @@ def training_share(study: Study, percent: str) -> np.ndarray:
 def validation_share(study: Study, percent: str) -> np.ndarray:
     """Indices of the validation pairs that a method may use at a percent, for stopping, tuning and R."""
     return paired_subset(fraction_of(percent), study.data.validation, study.seed, "validation-pairs")
+
+
+def has_both_signs(study: Study, problem: str, observation: str) -> bool:
+    """Whether the posterior has a and -a alike: an even problem of which the solution alone is observed."""
+    return study.make_problem(problem).even and all(
+        part.of == "solution" for part in study.placed(problem, observation).sensors.parts
+    )

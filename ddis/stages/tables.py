@@ -17,7 +17,7 @@ from ddis.evaluation.published import PARAMETERS, POSTERIORS_SETTING
 from ddis.evaluation.scores import Scores, field_scores
 from ddis.files import write_together
 from ddis.sampling.methods import load_method
-from ddis.stages.common import stage
+from ddis.stages.common import has_both_signs, stage
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
 from ddis.steps import Step, check_settings
 from ddis.text import csv_text
@@ -86,13 +86,6 @@ def read_all(
     order = list(dict.fromkeys((case.problem, case.observation) for case in cases))
     distances = sorted([*distances, *floors.values()], key=lambda row: order.index((row["problem"], row["observation"])))
     return rows, scores, distances
-
-
-def has_both_signs(study: Study, problem: str, observation: str) -> bool:
-    """Whether the posterior has a and -a alike: an even problem of which the solution alone is observed."""
-    return study.make_problem(problem).even and all(
-        part.of == "solution" for part in study.placed(problem, observation).sensors.parts
-    )
 
 
 def distance_tables(study: Study, distances: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, str]:

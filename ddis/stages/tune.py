@@ -1,4 +1,8 @@
-"""Stage `tune`: the validation error of a run against its weight. Test fields are never touched."""
+"""Stage `tune`: the validation error of a run against its weight. Test fields are never touched.
+
+Where the posterior has a and -a alike, a sample of the other sign is as good: its error is that of the nearer of the two. Else
+the sign, a matter of chance, would decide, and samples of the right posterior would be no better than draws of the prior.
+"""
 
 import shutil
 
@@ -10,7 +14,7 @@ from ddis.evaluation.metrics import relative_l2
 from ddis.files import write_csv
 from ddis.posterior import spaces_of
 from ddis.sampling.methods import load_method
-from ddis.stages.common import stage, validation_share
+from ddis.stages.common import has_both_signs, stage, validation_share
 from ddis.stages.layout import tuning_path
 from ddis.stages.sampler import Sampler, observe
 
@@ -35,8 +39,10 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
             work = folder / str(place)
             sampler.draw(observed, "validation", work, range(len(fields)))
             result = sampler.collect(observed, work)
-            row = summary(100 * relative_l2(result.coefficient[:, 0], observed.coefficient, spaces_of(sampler.parts.problem)[0]))
-            rows.append({"weight": weight, **row})
+            drawn, space = result.coefficient[:, 0], spaces_of(sampler.parts.problem)[0]
+            alike = [drawn, -drawn] if has_both_signs(study, problem, observation) else [drawn]
+            errors = np.min([100 * relative_l2(sample, observed.coefficient, space) for sample in alike], axis=0)
+            rows.append({"weight": weight, **summary(errors)})
             tracker.metrics({column: value for column, value in rows[-1].items() if value is not None}, step=place)
         path = tuning_path(study, **vars(case))
         write_csv(path, rows, COLUMNS)
