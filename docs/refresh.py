@@ -77,7 +77,7 @@ def networks(models: Path) -> str:
 
 def tuning(study: Study) -> str:
     """Validation error against the weight, for every tuned run."""
-    rows = []
+    rows, several = [], len(study.problems) > 1
     for case in study.cases():
         if case.run not in study.tuning.candidates:
             continue
@@ -85,8 +85,10 @@ def tuning(study: Study) -> str:
         for row in pd.read_csv(tuning_path(study, **vars(case))).itertuples():
             error = "" if pd.isna(row.l2_validation) else f"{row.l2_validation:.1f} ± {row.l2_validation_se:.1f}"
             weight = f"**{row.weight:g}**" if row.weight == chosen else f"{row.weight:g}"
-            rows.append([f"`{case.run}`", case.percent, weight, error, f"{row.n_diverged} of {row.n_fields}"])
-    return pipe_table(["run", "% pairs", "weight", "l2 on validation fields, %", "diverged"], rows)
+            rows.append(
+                [*[case.problem] * several, f"`{case.run}`", case.percent, weight, error, f"{row.n_diverged} of {row.n_fields}"]
+            )
+    return pipe_table([*["problem"] * several, "run", "% pairs", "weight", "l2 on validation fields, %", "diverged"], rows)
 
 
 def solve(page: Path) -> dict[str, str]:

@@ -19,25 +19,34 @@ from matplotlib.figure import Figure
 from refresh import networks, prior, tuning
 
 from ddis.config import Case, Study
+from ddis.data.references import read_references
 from ddis.errors import InputError
-from ddis.evaluation.figures import fields
+from ddis.evaluation.figures import fields, moments
 from ddis.evaluation.figures.style import small_png
+from ddis.evaluation.posteriors import FLOOR
 from ddis.files import write_csv, write_text, write_together
 from ddis.stages import figures, paper
 from ddis.stages import tuning as tuning_stage
 from ddis.stages.experiments import PAGE
-from ddis.stages.layout import groups, model_folder, models, tuning_path
+from ddis.stages.layout import groups, model_folder, models, reference_path, tuning_path
 from ddis.stages.records import digests, inputs_of
 from ddis.stages.report import TITLES
 from ddis.stages.stale import stale
 from ddis.stages.tables import all_tables
 from ddis.steps import Step, read_record, record_name
+from ddis.text import pipe_table
 
 NETWORK_COLUMNS = ["problem", "network", "parameters", "training_fields", "validation_fields", "validation_loss", "seconds"]
 
+COMPARED = {
+    **{"n_samples": "K", "mean": "mean", "std": "std", "mmd": "MMD", "swd": "SWD", "spectrum": "spectrum"},
+    **{"l2_sample": "l2 of a sample, %", "l2_mean": "l2 of the mean, %", "spectral": "E_s", "coverage90": "coverage of 90 %"},
+    **{"mode_share": "share at the truth's sign", "mode_pairs": "pairs in two modes"},
+}
 
 OWN_TITLES = {
     "tuning": ("Weights", "Validation error against the weight; the dashed line is what the study uses."),
+    "moments": ("Mean and standard deviation", "Of the reference posterior, where it has converged, and of each run's samples."),
     "run": ("One field", "Truth, mean, one sample, the standard deviation of the samples, and the error of their mean."),
 }
 
@@ -85,6 +94,10 @@ def draw(study: Study, target: Path) -> Iterator[tuple[str, Figure]]:
         largest = {samples.attributes["run"]: samples for samples in figures.shown_runs(study, problem, observation)}
         for run, samples in largest.items():
             yield f"run-{problem}-{observation}-{run}", fields.portrait(samples, field=0)
+    for problem, observation in study.reference_cases():
+        references = read_references(reference_path(study, problem, observation))
+        runs = figures.shown_runs(study, problem, observation)
+        yield f"moments-{problem}-{observation}", moments.moments(runs, references, field=int(references.converged.argmax()))
 
 
 def origin(study: Study) -> str:
@@ -117,10 +130,27 @@ def learnt(study: Study) -> list[str]:
     return [*parts, "## Weights, chosen on validation fields", tuning(study)] if study.tuning.candidates else parts
 
 
+def compared(target: Path, problem: str, observation: str) -> str:
+    """The runs of a problem with references at a glance: distances and errors, and shares of modes where there are two."""
+    found = (pd.read_csv(target / name) for name in ("posterior.csv", "errors.csv"))
+    distances, errors = (t[(t["problem"] == problem) & (t["observation"] == observation)] for t in found)
+    both = errors.merge(distances.drop(columns="n_samples"), how="left", on=["run", "percent"], suffixes=("", "_of_distances"))
+    table = pd.concat([both, distances[distances["run"] == FLOOR]]).dropna(axis=1, how="all")
+    columns = {name: title for name, title in COMPARED.items() if name in table}
+    rows = [
+        [f"{row['run']}", *("" if pd.isna(row[name]) else f"{row[name]:.3g}" for name in columns)] for _, row in table.iterrows()
+    ]
+    return pipe_table(["run", *columns.values()], rows)
+
+
 def page(study: Study, target: Path, pictures: list[str]) -> str:
     """README.md of the folder: what was made from what, all tables, all figures."""
     parts = [f"# The study `{study.study}`, in numbers", commands(study, target)]
-    for title, name in (("Errors", "errors.md"), ("Distance to the limit", "limit.md"), ("Claims", "claims.md")):
+    for problem, observation in study.reference_cases():
+        parts += [f"## Every run at a glance: {problem}, {observation}", compared(target, problem, observation)]
+    distances = [("Distances to the reference posteriors", "posterior.md")] if study.reference_cases() else []
+    tables = [("Errors", "errors.md"), *distances, ("Distance to the limit", "limit.md"), ("Claims", "claims.md")]
+    for title, name in tables:
         parts += [f"## {title}", (target / name).read_text(encoding="utf-8").strip()]
     parts += [*learnt(study), "## Figures"]
     for name in pictures:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ddis.data.references import References
 from ddis.data.store import Samples
 from ddis.data.subsets import percent_name
 from ddis.evaluation import limit as limits
 from ddis.evaluation import readable, table
-from ddis.evaluation.figures import calibration, fields, limit, sbc, training
+from ddis.evaluation.figures import calibration, fields, limit, moments, sbc, training
 from ddis.evaluation.figures import errors as error_figures
 from ddis.evaluation.figures.style import run_colours, run_label, to_png
 from ddis.evaluation.report import Model, Picture, render_report
@@ -293,6 +294,7 @@ def every_figure(study: list[Samples], errors: pd.DataFrame) -> dict[str, Any]:
         ),
         "history": training.training_history(dict.fromkeys(("prior", "operator-1", "operator-100", "joint-100"), history())),
         "prior": training.prior_quality({"prior": quality()}, gaussian=True),
+        "moments": moments.moments(study, make_references(study[0]), 0),
         "pairs": fields.pairs(
             study[0].coefficient_true[:4], study[0].solution_true[:4], "poisson, training split", study[0].spaces
         ),
@@ -352,6 +354,24 @@ def test_figure_of_the_limit_stacks_its_parts(study):
     total = splits[(splits["run"] == "ddis-gn") & (splits["percent"] == "100") & (splits["part"] == "total")]["l2_squared"].item()
     assert sum(bar.get_width() for bar in first) == pytest.approx(total)
     assert f"{np.sqrt(total):.1f} %" in [text.get_text() for text in bars.texts]
+
+
+def make_references(samples: Samples, converged: bool = True) -> References:
+    draws = samples.coefficient.shape[:2]
+    attributes = {"converged": [converged] * draws[0]}
+    return References(samples.coefficient, np.full(draws, 1 / draws[1]), samples.mean, samples.std, attributes)
+
+
+def test_moments_are_those_of_reference_and_samples_and_show_no_reference_that_has_not_converged(study):
+    figure = moments.moments([study[1], study[3]], make_references(study[0]), 2)
+    reference, several, single = (study[place] for place in (0, 1, 3))
+    drawn = [np.asarray(axes.images[0].get_array()).T for axes in figure.axes if axes.images]
+    members = several.coefficient[2].astype(float)
+    means = [reference.coefficient_true[2], reference.mean[2], members.mean(axis=0), single.coefficient[2, 0]]
+    for shown, expected in zip(drawn, [*means, reference.std[2], members.std(axis=0, ddof=1)], strict=True):
+        assert shown == pytest.approx(expected, rel=1e-6)
+    titles = [axes.get_title() for axes in moments.moments([several], make_references(reference, False), 2).axes]
+    assert "truth $a$" in titles and "reference" not in titles
 
 
 def test_gallery_refuses_runs_on_other_fields_and_shows_failures():
