@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddis.errors import InputError, whole_number
 from ddis.grid import Space, split
+from ddis.importance import log_likelihood, weights
 from ddis.interpolation import functionals_error
 from ddis.models.denoiser import SIGMA_DATA, GaussianDenoiser
 from ddis.models.normalisation import Normalisation
@@ -28,7 +29,7 @@ from ddis.observe.observation import NOISELESS_VARIANCE, Observation
 from ddis.operators.base import Operator
 from ddis.operators.corrected import Corrected
 from ddis.operators.error import OperatorError
-from ddis.operators.solver import Solver, or_nan, solution_unit
+from ddis.operators.solver import Solver, or_nan, solution_unit, solved
 from ddis.pde.base import Problem
 from ddis.priors.base import Prior
 from ddis.randomness import Generators, generator
@@ -285,6 +286,7 @@ class Posterior:
             raise InputError(f"{failed} of {len(a)} samples are not finite; try another method, or a smaller weight")
         if failed:
             _log.warning("%d of %d samples are not finite and are left out", failed, len(a))
+        weighted = self._weights(method, batch, drawn.x0[kept], predicted[kept])
         fields, predicted = a.double()[kept].cpu().numpy(), predicted[kept]
         mean, std = fields.mean(axis=0), fields.std(axis=0, ddof=1) if len(fields) > 1 else np.full(fields.shape[1:], np.nan)
         closed = self.closed_form(drawn.mean, drawn.std)
@@ -300,7 +302,23 @@ class Posterior:
             misfit=misfit_of(observation, predicted),
             cost=Spent(drawn.cost.prior / len(a), drawn.cost.operator / len(a), seconds, drawn.cost.solver / len(a)),
             failed=failed,
+            weights=None if weighted is None else weighted.cpu().numpy(),
         )
+
+    def _weights(self, method: Method[Any], batch: Batch, x: Tensor, predicted: Tensor) -> Tensor | None:
+        """Importance weights [K] of samples x [K, *shape] against the problem's own solver (see `Result.weights`)."""
+        if not method.weighable or self.operator.error is None or batch.solver is not None:
+            return None
+        through = replace(
+            batch,
+            operator=lambda x: self.solution.normalise(solved(self.problem, self.physical(x))),
+            observation=replace(batch.observation, error=None),
+        )
+        with torch.no_grad():
+            found = through.predict(x).double()
+        pairs = (through.observation, found), (batch.observation, predicted)
+        solver, network = (log_likelihood(seen.values[0], u, seen.covariance[0]) for seen, u in pairs)
+        return weights(solver - network)
 
     def closed_form(self, mean: Tensor | None, std: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation [n, *shape] in physical units, of a method that has them in closed form."""

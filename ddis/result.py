@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ddis.importance import whitened
 from ddis.lazy import special
 from ddis.observe.observation import Observation
 from ddis.sampling.base import Cost
@@ -57,6 +57,8 @@ class Result:
     predicted [K, m]: what the operator predicts of each sample at the observed places, with its gains where R holds its error;
     where a solver corrects it, what the solver says, against R of the noise alone
     failed: samples that were not finite and are left out
+    weights [K], of sum 1: with them the samples are of the posterior through the problem's own solver (`ddis.importance`), as far
+    as they are of that through the network; None where no network takes part, or samples do not follow its likelihood
     """
 
     samples: Array
@@ -66,6 +68,12 @@ class Result:
     misfit: Misfit
     cost: Spent
     failed: int = 0
+    weights: NDArray[np.float64] | None = None
+
+    @property
+    def effective(self) -> float | None:
+        """Effective number of samples under the weights, from 1 to K."""
+        return None if self.weights is None else float(1 / np.square(self.weights).sum())
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def misfit_of(observation: Observation, predicted: Tensor) -> Misfit:
     """The misfit of predictions [K, m]. If R holds, R^(-1/2) (y - M G(a)) of a posterior sample is standard normal."""
     covariance = observation.covariance[0].double()
     residual = observation.values.double() - predicted
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), residual.T, upper=False)
+    white = whitened(observation.values[0], predicted, covariance)
     chi_square = float(white.square().sum(dim=0).mean())
     count = residual.shape[1]
     deviations = residual.square().mean(dim=0).sqrt() / covariance.diagonal().sqrt()

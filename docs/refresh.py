@@ -111,7 +111,7 @@ def solve(page: Path) -> dict[str, str]:
 
         found, compared = said(commands[0]), said(commands[1])
         shutil.copy(output.with_suffix(".png"), "docs/solve/solution.png")
-        parts = {"solve": found[-2:], "compare": compared[-1:], "warning": said(commands[0], observations=wrong)[-1:]}
+        parts = {"solve": found[-3:], "compare": compared[-1:], "warning": said(commands[0], observations=wrong)[-1:]}
     return {name: "\n".join(f"    {line}" for line in lines) for name, lines in parts.items()}
 
 

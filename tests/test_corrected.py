@@ -22,6 +22,7 @@ from ddis.operators.error import OperatorError, operator_error_model
 from ddis.operators.solver import Solver
 from ddis.posterior import Posterior
 from ddis.randomness import generator
+from ddis.sampling.base import Size
 from ddis.sampling.corrected import calls_per_level
 from ddis.stages import generate, pairs, sample, tables, train
 from ddis.stages.layout import samples_path
@@ -152,6 +153,22 @@ def test_methods_without_a_use_for_it_refuse_it_and_name_those_that_have():
     for parts in ((black_box, network), (network, lambda a: a), (corrected, network)):
         with pytest.raises(InputError, match=r"corrected: .*accepted"):
             ddis.operator.corrected(*parts)
+
+
+@pytest.mark.parametrize("pde", ["poisson", "darcy"])
+def test_the_cost_of_a_corrected_run_is_told_beforehand(pde: str):
+    """Where no chain stops before its last call: calls of the solver as counted; of the network too where rows are shared."""
+    problem, prior, network, sensors, values = setting(pde, 1e-5, tilt=0.3)
+    corrected = ddis.operator.corrected(network, Solver(problem))
+    spent = Posterior(problem, prior, corrected, sensors, values).sample(samples=2).cost
+    method = method_of("ddis-gn", operator="corrected", samples=2)
+    told = method.cost(Size(OBSERVED, SIZE**2, 1, problem.linear, problem.is_gaussian))
+    assert told.solver == spent.solver_calls == 12 and told.prior == spent.prior_evaluations
+    if problem.linear:  # the gradient of a row counts as two evaluations, and is one product
+        assert told.operator + told.shared * 2 / 3 / 2 == spent.operator_evaluations
+    else:
+        assert spent.operator_evaluations <= told.operator + told.shared / 2
+    assert method_of("ddis-gn", samples=2).cost(Size(OBSERVED, SIZE**2, 1, True, True)).solver == 0
 
 
 def test_a_study_counts_the_calls_of_a_corrected_run(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """`ddis cost` on the tiny study: a row for every network and run, parts that add up, nothing run that does not fit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,19 @@ def test_an_operator_with_a_physics_loss_is_timed_with_it(study, monkeypatch):
     other = Study.load({**study.resolved(), "operators": {"physics": {"physics": {"pde": 0.3}}}, "runs": runs, "tuning": {}})
     row = next(row for row in cost.measured(other)[1] if row.model.part == OPERATOR)
     assert str(row.model) == "operator-physics-100" and max(fields) == 2 * row.cost.step.fields
+
+
+def test_calls_of_the_solver_that_corrects_a_run_take_their_time(study):
+    """3 fields, 2 samples, 5 calls: 30 solves, besides those that samples are scored by."""
+    runs = {"ddis-gn": {"operator": "corrected", "samples": 2, "steps": 3, "solver_calls": 5, "fractions": [1.0]}}
+    other = Study.load({**study.resolved(), "runs": runs, "tuning": {}})
+    (case,), units = other.cases(), measure.example(other, "poisson")
+    networks = {
+        name: measure.network_cost(other, "poisson", ModelId.parse(name), units) for name in other.models_of("ddis-gn", "100")
+    }
+    prior, operator = networks["prior"], networks["operator-100"]
+    slow = measure.sampler_cost(other, case, prior, operator, replace(units, solve=1000.0))
+    assert slow.evaluations.solver == 5 and slow.seconds == pytest.approx(30 * 1000, rel=0.01)
 
 
 def test_what_does_not_fit_is_not_run(study, monkeypatch, capsys):

@@ -4,6 +4,7 @@ Networks are those of the tiny study, which learn nothing in 12 steps; what must
 closed form (`exact`) and with the solver as operator. Seeds are stated where used.
 """
 
+import logging
 import re
 import shlex
 import shutil
@@ -373,6 +374,22 @@ def test_methods_with_an_operator_or_a_joint_prior(folder, example, method):
         and set(known["models"])
         == set({"fundps": ["joint-100"], "tikhonov": ["operator-100"]}.get(method, ["prior", "operator-100"]))
     )
+
+
+def test_an_answer_through_a_network_says_how_many_samples_the_solver_leaves(folder, example, tmp_path, caplog):
+    """The network of the tiny study has learnt nothing; `exact` has no network, and `ddis` does not follow R."""
+    _, rows = observed(example, 10, 0.01)
+    pd.DataFrame(rows, columns=["x", "y", "value", "noise"]).to_csv(tmp_path / "points.csv", index=False)
+    caplog.set_level(logging.INFO)
+    assert main(solve_command(folder, tmp_path / "points.csv", tmp_path / "out.h5", "--method", "tikhonov")) == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        weights, effective = file["weights"][:], file.attrs["effective_samples"]
+    assert len(weights) == 4 and weights.sum() == pytest.approx(1) and effective == pytest.approx(1 / np.square(weights).sum())
+    assert effective < 2 and f"against the solver's likelihood: effective {effective:.2g} of 4 samples; " in caplog.text
+    assert "the samples do not represent the solver's posterior: use a run with operator: corrected or solver" in caplog.text
+    for method in ("exact", "ddis"):
+        found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method=method, samples=2)
+        assert found.weights is None and "effective_samples" not in found.attributes
 
 
 def test_samples_that_are_not_finite_are_left_out(folder, caplog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -112,17 +112,16 @@ class Size:
 class Evaluations:
     """Estimated cost: forward evaluations of prior and operator per sample, one with its gradient counted as three.
 
+    solver  calls per sample of the solver that corrects the operator
     shared  evaluations of the operator before the first sample
     memory  bytes of what is kept beside networks and fields, such as the rows of a Jacobian
     """
 
     prior: float = 0
     operator: float = 0
+    solver: float = 0
     shared: float = 0
     memory: float = 0
-
-    def with_prior(self, evaluations: float) -> Evaluations:
-        return replace(self, prior=evaluations)
 
 
 @dataclass
@@ -304,6 +303,7 @@ class Method(ABC, Generic[S]):
     closed_form    whether it exists for linear Gaussian problems only
     sets_values    whether it sets observed values, so that they must be linear in solution and free field
     uses_excess    whether it asks how good a trained denoiser is, `Batch.excess`
+    weighable      whether its samples follow prior x N(y; M G(a), R), R with the operator's error as in `error_model`
     ensemble       whether the samples of a field are drawn together, whatever their number
     tuned          name of the setting that `ddis tune` varies, or None
     """
@@ -317,6 +317,7 @@ class Method(ABC, Generic[S]):
     closed_form: ClassVar[bool] = False
     sets_values: ClassVar[bool] = False
     uses_excess: ClassVar[bool] = False
+    weighable: ClassVar[bool] = False
     ensemble: ClassVar[bool] = False
     tuned: ClassVar[str | None] = None
 

@@ -30,7 +30,7 @@ from ddis.lazy import torch
 from ddis.sampling.base import Batch
 from ddis.sampling.covariance import AverageSpectrum, Covariance
 from ddis.sampling.gauss_newton import DenseGain, DenseUpdate, GaussNewtonStep
-from ddis.sampling.matrix_free import MatrixFreeGain, MatrixFreeUpdate
+from ddis.sampling.matrix_free import TYPICAL_ITERATIONS, MatrixFreeGain, MatrixFreeUpdate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +48,12 @@ def calls_per_level(calls: int, levels: int) -> list[int]:
     last = (levels + 1) // 2
     each, more = divmod(calls, last)
     return [0] * (levels - last) + [each + (number < more) for number in range(last)]
+
+
+def correction_cost(calls: int, levels: int, dense: bool) -> float:
+    """Evaluations of the network, at most: one on each level with calls, and the products of each call's residual."""
+    products = 0 if dense else 2 * TYPICAL_ITERATIONS + 1
+    return sum(number > 0 for number in calls_per_level(calls, levels)) + products * calls
 
 
 class CorrectedStep(GaussNewtonStep):

@@ -17,12 +17,13 @@ be 28 % above, the spread 2.3 times too large (tests/test_truth.py).
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
-from ddis.sampling.corrected import CorrectedStep, calls_per_level
+from ddis.sampling.corrected import CorrectedStep, calls_per_level, correction_cost
 from ddis.sampling.covariance import AverageSpectrum, RingCovariance, suited
 from ddis.sampling.daps import anneal
 from ddis.sampling.gauss_newton import GaussNewtonStep, Prepared, SharedJacobian, gauss_newton_cost, make_update
@@ -76,6 +77,7 @@ class DDISGN(Method[DDISGNSettings]):
     uses_operator = True
     uses_excess = True
     corrects = True
+    weighable = True
 
     @property
     def error_model(self) -> ErrorChoice:
@@ -90,8 +92,13 @@ class DDISGN(Method[DDISGNSettings]):
         s = self.settings
         levels = (s.steps + 1) * s.iterations
         own = s.covariance == "denoiser" or (s.covariance == "auto" and not size.gaussian)
-        return gauss_newton_cost(size, levels, self.dense(size.linear, size.observed), s).with_prior(
-            s.steps * (2 * s.ode_steps - 1 + (1 + 2 * s.probes) * own)
+        dense, calls = self.dense(size.linear, size.observed), s.solver_calls * (s.operator == "corrected")
+        cost = gauss_newton_cost(size, levels, dense, s)
+        return replace(
+            cost,
+            prior=s.steps * (2 * s.ode_steps - 1 + (1 + 2 * s.probes) * own),
+            operator=cost.operator + correction_cost(calls, s.steps + 1, dense),
+            solver=calls,
         )
 
     def asks_denoiser(self, batch: Batch) -> bool:

@@ -50,6 +50,7 @@ class Tikhonov(Method[TikhonovSettings]):
     Settings = TikhonovSettings
     prior = None
     uses_operator = True
+    weighable = True
 
     @property
     def error_model(self) -> ErrorChoice:

@@ -20,7 +20,7 @@ from ddis.steps import Step
 from ddis.text import pipe_table
 
 RUN_COLUMNS = (
-    *("problem", "observation", "run", "percent", "prior evaluations", "operator evaluations", "shared"),
+    *("problem", "observation", "run", "percent", "prior evaluations", "operator evaluations", "solver calls", "shared"),
     *("memory, GB", "chains timed", "s a step", "steps", "hours"),
 )
 _log = logging.getLogger(__name__)
@@ -154,11 +154,12 @@ def page(study: Study, units: dict[str, Example], trainings: list[TrainingRow], 
             ),
             "## Runs",
             "Evaluations are per sample of one field, one with its gradient counted as three; shared ones are made once for all "
-            "fields. Memory is at most that. Where no step could be timed, hours come from the evaluations.",
+            "fields; calls of the solver are those that correct the operator. Memory is at most that. Where no step could be "
+            "timed, hours come from the evaluations.",
             pipe_table(
                 RUN_COLUMNS,
                 (sampling_cells(row) for row in samplings),
-                [*[False] * 4, *[True] * 8],
+                [*[False] * 4, *[True] * 9],
             ),
         ]
     )
@@ -197,6 +198,6 @@ def training_cells(row: TrainingRow) -> list[str]:
 def sampling_cells(row: SamplingRow) -> list[str]:
     cost, case = row.cost.evaluations, row.case
     percents = ", ".join(row.percents)
-    numbers = [f"{number:,g}" for number in (cost.prior, cost.operator, cost.shared)]
+    numbers = [f"{number:,g}" for number in (cost.prior, cost.operator, cost.solver, cost.shared)]
     steps = "" if row.cost.steps is None else str(row.cost.steps)
     return [case.problem, case.observation, case.run, percents, *numbers, *timed_cells(row.cost.step), steps, hours(row.seconds)]

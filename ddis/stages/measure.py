@@ -165,7 +165,10 @@ class SamplerCost:
 def sampler_cost(
     study: Study, case: Case, prior: NetworkCost | None, operator: NetworkCost | None, units: Example
 ) -> SamplerCost:
-    """What a run costs at a percent, without solving the equation for its samples; prior: of the coefficient, or joint."""
+    """What a run costs at a percent, without solving the equation for its samples; prior: of the coefficient, or joint.
+
+    Steps are timed without calls of a solver that corrects the operator, which the first steps of a sampler do not make.
+    """
     device, settings = resolve_device(study.device), study.run_for(case)
     method, samples, test = load_method(settings.method)(settings), settings.samples, study.data.test
     whole, batch = run_cost(study, case, method, test), min(settings.fields_per_batch, test) * samples
@@ -183,7 +186,8 @@ def sampler_cost(
         return SamplerCost(whole, Timed(memory(test, batch), batch=batch), None, None)
     one = run_cost(study, case, method, 1)
     chain, shared = one.prior * of_prior + one.operator * of_operator, one.shared * of_operator
-    guess = test * samples * chain + whole.shared * of_operator
+    solved = test * samples * whole.solver * units.solve
+    guess = test * samples * chain + whole.shared * of_operator + solved
     fewest = samples if method.ensemble else 1
     free = SHARE * free_memory(device)
     if shared > LONGEST or chain * fewest > FEWEST_STEPS * LONGEST or memory(1, fewest) > free:
@@ -196,7 +200,7 @@ def sampler_cost(
         fields, chains = more
         before, step, steps = sampler_step(study, case, method, (prior, operator), units, fields, chains)
     before *= whole.shared / run_cost(study, case, method, fields).shared if whole.shared else 1
-    seconds = before + steps * step * test * samples / chains
+    seconds = before + steps * step * test * samples / chains + solved
     return SamplerCost(whole, Timed(memory(test, batch), step * batch / chains, chains, batch), steps, seconds)
 
 

@@ -83,7 +83,7 @@ def _network_seconds(study: Study, calls: float, flops: float) -> float:
     return calls * CALL_SECONDS + flops / speed
 
 
-def _solve_seconds(study: Study, fields: int) -> float:
+def _solve_seconds(study: Study, fields: float) -> float:
     """Of the problem's solver, with one thread; the number of its steps grows with the resolution."""
     return fields * SOLVE_SECONDS * (study.data.resolution / 128) ** 3
 
@@ -108,7 +108,8 @@ def _chain_seconds(study: Study, case: Case, fields: int, samples: int) -> float
     flops = cost.operator * once + cost.prior * priors
     batches = math.ceil(fields * samples / settings.batch)
     calls = batches * (cost.prior + cost.operator) + cost.shared / JACOBIAN_FIELDS
-    return _read_seconds(study) + _network_seconds(study, calls, fields * samples * flops + cost.shared * once)
+    solved = _solve_seconds(study, fields * samples * cost.solver)
+    return _read_seconds(study) + solved + _network_seconds(study, calls, fields * samples * flops + cost.shared * once)
 
 
 def _draw_seconds(study: Study, problem: str, observation: str, run: str, percent: str, shard: str) -> float:

@@ -60,7 +60,8 @@ class Solution:
 
     mean, std [*shape]; samples [K, *shape]; axes: places of the nodes along each axis, by name; predicted [K, m]: the
     operator's solution of each sample at the observed points, with its gains where the error model has them, or where the
-    coefficient is observed the sample. std is that of the samples (n - 1). attributes: how it was made.
+    coefficient is observed the sample. std is that of the samples (n - 1). weights [K]: see `ddis.result.Result`. attributes: how
+    it was made.
     """
 
     mean: Array
@@ -72,12 +73,14 @@ class Solution:
     misfit: Misfit
     attributes: dict[str, Any]
     problem: Problem
+    weights: NDArray[np.float64] | None = None
 
     def save(self, path: Path | str) -> None:
         """Writes `path` (HDF5) and a picture beside it (PNG), both or none; what is there is written over."""
         picture = to_png(self.picture())
         arrays = {name: getattr(self, name) for name in ("mean", "std", "samples", "predicted")} | self.axes
         arrays |= {"observations": self.observations.table()}
+        arrays |= {} if self.weights is None else {"weights": self.weights}
         arrays |= {name: kind for name in ("of", "channel") if (kind := getattr(self.observations, name)).any()}
         with atomic_path(picture_path(path)) as temporary:
             temporary.write_bytes(picture)
@@ -155,6 +158,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "prior_evaluations": result.cost.prior_evaluations,
         "operator_evaluations": result.cost.operator_evaluations,
         **({"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}),
+        **({} if result.effective is None else {"effective_samples": result.effective}),
         **({"checks": checks} if checks else {}),
         "seconds": time.perf_counter() - begin,
         "device": record["device"],
@@ -172,6 +176,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         misfit=misfit,
         attributes=attributes,
         problem=parts.problem,
+        weights=result.weights,
     )
 
 
@@ -269,6 +274,7 @@ def run_file(
     solution.save(output)
     _log.info("%s, %s: mean, standard deviation and %d samples", output, picture_path(output), len(solution.samples))
     report_misfit(solution)
+    report_weights(solution)
     for text in solution.attributes.get("checks", ()):
         _log.info("%s", text)
 
@@ -290,3 +296,14 @@ def report_misfit(solution: Solution) -> None:
         "coefficient is like those of the training data",
         *(fit, numbers, data.where(misfit.worst), misfit.worst_deviations),
     )
+
+
+def report_weights(solution: Solution) -> None:
+    """Logs how many samples are effective against the solver's likelihood, and what to do if fewer than half are."""
+    if solution.weights is None:
+        return
+    effective, count = solution.attributes["effective_samples"], len(solution.weights)
+    text = "importance weights against the solver's likelihood: effective %.2g of %d samples"
+    if effective < count / 2:
+        text += "; the samples do not represent the solver's posterior: use a run with operator: corrected or solver"
+    _log.info(text, effective, count)
