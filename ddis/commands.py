@@ -105,6 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     command("tables", "write the tables of errors from the sample files")
     command("figures", "draw the figures from the sample files")
     command("tuning", "draw the curves of `tune`")
+    command("guidance", "norms of the guidance of joint and decoupled models, by share of the pairs", "problem")
     command("report", "write the report, one page")
     command("paper", "write the paper's tables and figures, one page, from the tables and sample files")
     command("cost", "estimate parameters, memory and hours of a study on this device")

@@ -289,6 +289,16 @@ class Study(Settings):
             found.append(ModelId(OPERATOR, percent, variant="" if own else operator))
         return [str(model) for model in found]
 
+    def guided(self) -> dict[str, list[str]]:
+        """By problem, the percents at which the guidance of joint and decoupled models can be compared; there are two or more."""
+        found = {}
+        for problem in self.problems:
+            models = {m for c in self.cases() if c.problem == problem for m in self.models_of(c.run, c.percent)}
+            paired = {m.percent for m in map(ModelId.parse, models) if {f"joint-{m.percent}", f"operator-{m.percent}"} <= models}
+            if "prior" in models and len(paired) > 1:
+                found[problem] = sorted(paired, key=float)
+        return found
+
     def shards_of(self, case: Case) -> list[range]:
         """Test fields of each of a run's sampling jobs: whole batches, so that samples do not depend on `shards`."""
         size = self.run_for(case).fields_per_batch

@@ -145,6 +145,18 @@ class Inputs:
     def card(self, problem: str) -> dict[str, Any]:
         return {"data": {split: self.study.digest("generate", problem=problem, split=split) for split in SPLITS}}
 
+    def guidance(self, problem: str) -> dict[str, Any]:
+        study, first = self.study, next(iter(self.study.observations))
+        percents = study.guided().get(problem, [])
+        names = ["prior", *(f"{part}-{percent}" for part in ("joint", OPERATOR) for percent in percents)]
+        return {
+            "data": self.data(problem, "train", "test"),
+            "models": {name: study.digest("train", problem=problem, model=name) for name in names},
+            "observe": self.observed(study.observations[first]),
+            "noise": self.plain(study.noise),
+            "seed": study.seed,
+        }
+
     def tables(self) -> dict[str, Any]:
         study = self.study
         samples = {"/".join(vars(c).values()): study.digest("sample", **vars(c)) for c in study.cases()}
@@ -158,7 +170,8 @@ class Inputs:
         return {**self.tables(), "configuration": self.plain(self.study)}
 
     def paper(self) -> dict[str, Any]:
-        return self.report()
+        guided = {problem: self.study.digest("guidance", problem=problem) for problem in self.study.guided()}
+        return {**self.report(), **({"guidance": guided} if guided else {})}
 
     def tuning(self) -> dict[str, Any]:
         cases = [case for case in self.study.cases() if case.run in self.study.tuning.candidates]

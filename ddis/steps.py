@@ -16,7 +16,14 @@ from ddis.files import read_json
 from ddis.versions import ALWAYS
 
 RECORDS = "provenance"
-OF_OTHERS = ("data", "models", "samples", "references", "curves")  # parts of `Study.inputs` that other steps have made
+OF_OTHERS = (
+    "data",
+    "models",
+    "samples",
+    "references",
+    "curves",
+    "guidance",
+)  # parts of `Study.inputs` that other steps have made
 _SHOWN = 60  # characters of a value
 _REMEDY = "run snakemake, which makes it again, or restore the configuration"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from test_attenuation import made_up
 from test_evaluation import make_samples
 
 from ddis.config import Case, Study
@@ -15,7 +16,7 @@ from ddis.evaluation.paper.sections import SECTIONS
 from ddis.sampling.methods import operator_of
 from ddis.stages import paper, tables
 from ddis.stages.experiments import paper_files, sections
-from ddis.stages.layout import samples_path
+from ddis.stages.layout import guidance_path, samples_path
 from ddis.stages.records import outputs_of
 from ddis.steps import Step
 
@@ -88,6 +89,10 @@ def study(tmp_path_factory) -> Study:
         study = Study.load(STUDY)
         for case in study.cases():
             write_case(study, case)
+        for problem in study.guided():
+            path = guidance_path(study, problem)
+            path.parent.mkdir(parents=True)
+            made_up(0.2, 1.0).to_csv(path, index=False)
         tables.run(study)
         paper.run(study)
         study._folder = study.folder.absolute()
@@ -118,6 +123,11 @@ def test_a_cell_is_the_error_that_the_samples_have_beside_the_published_one(stud
     assert row(study, "Main table", "ddis")[2] == f"{expected} (15.78)"
     assert row(study, "Time budgets", "ddis")[4] == f"{expected} (15.78)"
     assert row(study, "A coarser grid first", "ddis")[2] == f"{expected} (15.78)"
+
+
+def test_guidance_has_its_section_with_the_verdicts(study):
+    section = (study.folder / "paper" / "README.md").read_text().split("## Guidance attenuation")[1].split("\n## ")[0]
+    assert re.search(r"guidance of the joint model is attenuated with 1 % of the pairs \|.*\| yes \|", section)
 
 
 def test_published_figures_stand_beside_the_experiment_they_are_of_alone(study):

@@ -154,9 +154,9 @@ def test_nothing_is_done_twice(clone: Clone) -> None:
 
 
 def test_the_page_of_the_paper_is_made_when_it_is_asked_for(clone: Clone) -> None:
-    assert clone.jobs("--", "paper") == {"paper_page": 1, "paper": 1}
+    assert clone.jobs("--", "paper") == {"guidance": 1, "paper_page": 1, "paper": 1}
     changed = clone.jobs("--config", 'runs={"ddis": {"weight": 0.7}}', "--", "paper")
-    assert changed == {"sample": 2, "tables": 1, "paper_page": 1, "paper": 1}
+    assert changed == {"sample": 2, "tables": 1, "guidance": 1, "paper_page": 1, "paper": 1}
 
 
 def test_a_changed_weight_makes_again_what_depends_on_it(clone: Clone) -> None:

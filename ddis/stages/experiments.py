@@ -21,7 +21,8 @@ def sections(study: Study) -> list[tuple[Section, list[Entry]]]:
 
 def paper_files(study: Study) -> list[str]:
     """File names of the page."""
-    return [PAGE, *(name for section, entries in sections(study) if entries for name in section.files(entries))]
+    guided = [f"attenuation-{problem}.png" for problem in study.guided()]
+    return [PAGE, *(name for section, entries in sections(study) if entries for name in section.files(entries)), *guided]
 
 
 def pictured(study: Study) -> list[Case]:

@@ -41,6 +41,10 @@ def check_path(study: Study, problem: str, observation: str, run: str, percent: 
     return study.folder / "models" / problem / "checks" / observation / f"{run}-{percent}.json"
 
 
+def guidance_path(study: Study, problem: str) -> Path:
+    return study.folder / "guidance" / problem / "gradients.csv"
+
+
 def figure_names(study: Study) -> list[str]:
     """File names of the figures of a study."""
     kinds = ("gallery", "spectra", "fractions", "calibration", "ranks", "sbc")

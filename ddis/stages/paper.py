@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ddis.config import Case, Study
 from ddis.errors import DamagedError
-from ddis.evaluation import claims
+from ddis.evaluation import attenuation, claims
 from ddis.evaluation.figures import errors, fields
 from ddis.evaluation.figures.style import run_colours, small_png
 from ddis.evaluation.paper import page
@@ -21,6 +21,7 @@ from ddis.files import write_together
 from ddis.reading import REPAIR
 from ddis.stages.common import stage
 from ddis.stages.experiments import PAGE, sections
+from ddis.stages.layout import guidance_path
 from ddis.stages.tables import read_case
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ def files(study: Study, tables: Path) -> dict[str, str | bytes]:
     wanted = {entry.key for _, entries in shown for entry in entries}
     if lacking := sorted(wanted - rows_of(table).keys()):
         raise DamagedError(f"{path} lacks {'/'.join(lacking[0])}; {REPAIR}")
+    guided = {problem: read_table(guidance_path(study, problem), attenuation.TYPES) for problem in study.guided()}
     made: dict[str, str | bytes] = {f"{name}.png": small_png(figure) for name, figure in draw(study, shown, table)}
-    made[PAGE] = page.page(study.study, shown, table, read_table(tables / "claims.csv", claims.TYPES))
+    made |= {f"attenuation-{problem}.png": small_png(attenuation.chart(rows)) for problem, rows in guided.items()}
+    made[PAGE] = page.page(study.study, shown, table, read_table(tables / "claims.csv", claims.TYPES), guided)
     made.update(page.texts(shown, table))
     return made
 

@@ -26,6 +26,7 @@ from ddis.stages.layout import (
     check_path,
     data_path,
     figure_names,
+    guidance_path,
     model_folder,
     models,
     reference_path,
@@ -76,7 +77,7 @@ def why_unchecked(study: Study, case: Case) -> str | None:
 
 def paper_steps(study: Study) -> list[Step]:
     """What `snakemake paper` makes."""
-    return [Step("paper")]
+    return [*(Step("guidance", {"problem": problem}) for problem in study.guided()), Step("paper")]
 
 
 def asked_steps(study: Study) -> list[Step]:
@@ -107,6 +108,8 @@ def outputs_of(study: Study, step: Step) -> list[Path]:
             return [tuning_path(study, **arguments)]
         case "check":
             return [check_path(study, **arguments)]
+        case "guidance":
+            return [guidance_path(study, **arguments).with_name(n) for n in ("gradients.csv", "README.md", "attenuation.png")]
         case "tables":
             return [folder / "tables" / name for name in table_names(study)]
         case "figures":
@@ -142,6 +145,12 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             graded = load_method(study.runs[arguments["run"]].method).uses_excess
             names = ["weights.safetensors", "model.json"] + ["denoising.csv"] * graded
             return data + [path for paths in made for path in paths if path.name in names]
+        case "guidance":
+            problem = arguments["problem"]
+            names = ["prior", *(f"{part}-{p}" for part in ("joint", "operator") for p in study.guided().get(problem, []))]
+            folders = [model_folder(study, problem, name) for name in names]
+            networks = [folder / name for folder in folders for name in ("weights.safetensors", "model.json")]
+            return [data_path(study, problem, split) for split in ("train", "test")] + networks
         case "reference":
             source = study.reference_file(**arguments)
             data = [data_path(study, arguments["problem"], split) for split in ("train", "test")]
@@ -159,7 +168,8 @@ def inputs_of(study: Study, step: Step) -> list[Path]:
             return _tables(study) + shown + _of_models(study, "model.json", "denoising.csv")
         case "paper":
             tables = [folder / "tables" / name for name in ("errors.csv", "claims.csv")]
-            return tables + [samples_path(study, **vars(case)) for case in pictured(study)]
+            guided = [guidance_path(study, problem) for problem in study.guided()]
+            return tables + [samples_path(study, **vars(case)) for case in pictured(study)] + guided
     return []
 
 

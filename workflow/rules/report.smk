@@ -34,3 +34,28 @@ rule paper_page:
         "{wildcards.study}: the paper's tables and figures"
     shell:
         "logged {log} ddis paper --config results/{wildcards.study}/config.yaml"
+
+
+rule guidance:
+    input:
+        reads("guidance"),
+    output:
+        [
+            f"results/{{study}}/guidance/{{problem}}/{name}"
+            for name in ("gradients.csv", "README.md", "attenuation.png")
+        ],
+    log:
+        "results/{study}/logs/guidance/{problem}.log",
+    benchmark:
+        "results/{study}/benchmarks/guidance/{problem}.tsv"
+    threads: study.threads
+    resources:
+        mem_mb=memory("guidance"),
+        runtime=duration("guidance"),
+        gpu=GPU,
+        local_gpu=LOCAL_GPU,
+    message:
+        "{wildcards.study}: guidance by share of the pairs, {wildcards.problem}"
+    shell:
+        "logged {log} ddis guidance --config results/{wildcards.study}/config.yaml"
+        " --problem {wildcards.problem}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ddis.evaluation import claims
+from ddis.evaluation import attenuation, claims
 from ddis.evaluation.paper import tables
 from ddis.evaluation.paper.sections import Entry, Section
 from ddis.evaluation.readable import sizes
@@ -30,8 +30,17 @@ def caption(section: Section, entries: Sequence[Entry], table: pd.DataFrame) -> 
     return " ".join(part for part in parts if part)
 
 
-def page(study: str, sections: Sequence[tuple[Section, Sequence[Entry]]], table: pd.DataFrame, claimed: pd.DataFrame) -> str:
-    """Markdown of all sections; of those without runs a line that says what they need. claimed: the table of claims."""
+def page(
+    study: str,
+    sections: Sequence[tuple[Section, Sequence[Entry]]],
+    table: pd.DataFrame,
+    claimed: pd.DataFrame,
+    guided: Mapping[str, pd.DataFrame],
+) -> str:
+    """Markdown of all sections; of those without runs a line that says what they need.
+
+    claimed: the table of claims; guided: the gradients of guidance, by problem.
+    """
     parts = [f"# The paper's tables and figures, study `{study}`", INTRODUCTION]
     rows = tables.rows_of(table)
     for section, entries in sections:
@@ -40,6 +49,9 @@ def page(study: str, sections: Sequence[tuple[Section, Sequence[Entry]]], table:
             parts += _section(section, entries, table, rows)
         else:
             parts.append(f"Not in this study: it takes {section.needs}.")
+    parts.append(f"## {attenuation.TITLE}")
+    parts += [f"{attenuation.page(rows)}\n\n![norms](attenuation-{problem}.png)" for problem, rows in guided.items()]
+    parts += [] if guided else [f"Not in this study: it takes {attenuation.NEEDS}."]
     known = claimed[claimed["ours"].notna()].astype(object)
     found = [{str(key): value for key, value in row.items()} for row in known.where(known.notna(), None).to_dict("records")]
     return "\n\n".join([*parts, "## Claims", claims.to_markdown(found).strip(), ""])
