@@ -1,8 +1,9 @@
 """Trained networks: how they are built from a study's configuration, and loaded from its files."""
 
 import csv
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
+from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.posterior import spaces_of
 from ddis.priors.base import Prior
@@ -73,6 +75,35 @@ class Trained:
         spaces = spaces_of(self.problem)
         error = OperatorError(spaces[1].grid.basis, variance, self.error_gain, self.error_spectrum)
         return Network(self.network, self.solution, error, spaces)
+
+    def on(self, problem: Problem) -> "Trained":
+        """The same network for fields of the problem on another number of nodes. Raises InputError for masked domains.
+
+        Noise keeps its kernel and length, and the modes of fields and of the operator's error their size as functions: with S'
+        instead of S nodes per side a variance is (S'/S)² times as large, and 0 for modes that the network has not seen. How good
+        prior and operator are on these nodes, what was measured on their own does not say.
+        """
+        spaces = spaces_of(problem)
+        if any(space.grid.mask is not None for space in spaces):
+            raise InputError(f"resolution: the network knows its domain on its own nodes only, {spaces_of(self.problem)[0].grid}")
+        return replace(
+            self,
+            problem=problem,
+            spectrum=_resized(self.spectrum, spaces[0].shape, scaled=True),
+            error_gain=_resized(self.error_gain, spaces[1].shape, scaled=False),
+            error_spectrum=_resized(self.error_spectrum, spaces[1].shape, scaled=True),
+            excess=None,
+        )
+
+
+def _resized(values: Tensor | None, shape: tuple[int, ...], scaled: bool) -> Tensor | None:
+    """Variances of modes [*shape] on other axes, 0 where there was no mode; or factors, not scaled, 1 where there was none."""
+    if values is None:
+        return None
+    found = torch.full(shape, 0.0 if scaled else 1.0, dtype=values.dtype)
+    shared = tuple(slice(min(sizes)) for sizes in zip(values.shape, shape, strict=True))
+    found[shared] = values[shared] * (math.prod(shape) / math.prod(values.shape) if scaled else 1.0)
+    return found
 
 
 def noise_of(settings: NoiseSettings, modes: Basis, white: bool) -> Noise:
@@ -136,10 +167,18 @@ def as_tensor(values: list[list[float]] | None) -> Tensor | None:
     return None if values is None else torch.tensor(values, dtype=torch.float64)
 
 
-def of_folder(folder: Path | str) -> Trained:
-    """The network of a folder results/<study>/models/<problem>/<model>, on the CPU. Raises InputError."""
+def of_folder(folder: Path | str, resolution: int | None = None) -> Trained:
+    """The network of a folder results/<study>/models/<problem>/<model>, on the CPU. Raises InputError.
+
+    resolution: nodes per side, if others than those it was trained on (see `Trained.on`).
+    """
     path = Path(folder).absolute()
     home = path.parents[2] if len(path.parts) > 3 else path
     if path.parents[1].name != "models" or not (home / "config.yaml").is_file():
         raise InputError(f"{folder}; accepted: results/<study>/models/<problem>/<model>, with config.yaml in results/<study>")
-    return load_network(Study.in_folder(home), path.parent.name, path.name, torch.device("cpu"))
+    study, name = Study.in_folder(home), path.parent.name
+    trained = load_network(study, name, path.name, torch.device("cpu"))
+    if resolution in (None, study.data.resolution):
+        return trained
+    settings = study.problems[name]
+    return trained.on(make_problem(settings.pde, settings.parameters, resolution))
