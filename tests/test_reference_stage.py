@@ -15,6 +15,7 @@ from ddis.data.store import read_samples
 from ddis.errors import InputError
 from ddis.evaluation.metrics import relative_l2
 from ddis.evaluation.posteriors import FLOOR, METRICS
+from ddis.grid import Space, square
 from ddis.references.chains import Chains
 from ddis.stages import generate, reference, sample, tables
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
@@ -26,12 +27,18 @@ CONFIG = {
     "study": "referenced",
     "seed": 3,
     "device": "cpu",
-    "problems": {"poisson": {"pde": "poisson"}, "rock": {"pde": "darcy", "coefficient": "log-normal"}},
+    "problems": {
+        "poisson": {"pde": "poisson"},
+        "wide": {"pde": "poisson", "aspect": 2},
+        "rock": {"pde": "darcy", "coefficient": "log-normal"},
+    },
     "data": {"resolution": 16, "train": 32, "validation": 4, "test": 2},
     "fractions": [1.0],
     "observations": {"sparse": {"count": 20, "noise": 0.1}},
     "runs": {
         "exact": {"samples": 16, "problems": ["poisson"]},
+        "exact-40": {"method": "exact", "samples": 40, "problems": ["poisson"]},
+        "exact-48": {"method": "exact", "samples": 48, "problems": ["poisson"]},
         "prior-mean": {},
         "tikhonov": {"samples": 8, "operator": "solver"},
     },
@@ -94,8 +101,13 @@ def test_chains_are_certified_and_say_how_much_they_are_worth(study):
 def test_the_table_of_distances_has_every_run_and_the_floor_of_its_number_of_samples(study):
     found = table(study, "posterior.csv")
     assert [*zip(found["problem"], found["run"], found["n_samples"], strict=True)] == [
-        *(("poisson", run, k) for run, k in (("exact", 16), ("prior-mean", 1), ("tikhonov", 8))),
-        *(("poisson", FLOOR, k) for k in (16, 1, 8)),
+        *(
+            ("poisson", run, k)
+            for run, k in (("exact", 16), ("exact-40", 40), ("exact-48", 48), ("prior-mean", 1), ("tikhonov", 8))
+        ),
+        *(("poisson", FLOOR, k) for k in (16, 32, 1, 8)),  # half of the 64 draws at most
+        *(("wide", run, k) for run, k in (("prior-mean", 1), ("tikhonov", 8))),
+        *(("wide", FLOOR, k) for k in (1, 8)),
         *(("rock", run, k) for run, k in (("prior-mean", 1), ("tikhonov", 8))),
         *(("rock", FLOOR, k) for k in (1, 8)),
     ]
@@ -134,7 +146,7 @@ def test_chains_that_cannot_converge_are_marked_left_out_and_named_in_one_line(s
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len([line for line in lines if "2 of 2 test fields have not converged" in line]) == 1
     assert "references.steps more than 100" in lines[-1]
-    row = tables.Compared("rock", "sparse", found).floor_row(8)
+    row = tables.Compared("rock", "sparse", found, Space(square(16))).floor_row(8)
     assert row["n_fields"] == 0 and row["mean"] is None
 
 
@@ -180,7 +192,7 @@ def test_without_references_nothing_of_a_study_knows_of_them():
         ({"chains": 5}, r"references.chains: .*multiple of 2"),
         ({"steps": 10}, r"references.steps: .*greater than or equal to 100"),
         ({"fields": 4}, r"references.fields 4; accepted: at most data.test, 2"),
-        ({"problems": ["stone"]}, r"references.problems: stone; accepted: poisson, rock"),
+        ({"problems": ["stone"]}, r"references.problems: stone; accepted: poisson, wide, rock"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

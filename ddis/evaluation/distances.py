@@ -2,17 +2,25 @@
 
 Samples have equal weights. Source: arXiv 2609.20794; NumPy, float64. Two sets of samples of one posterior are not at distance 0:
 what independent draws of the reference itself reach is the floor that a method is compared with.
+
+The benchmark's fields are of one channel on S x S nodes. On other spaces directions are drawn on the space's own grid, with its
+periodic axes, and rings are those of `ddis.evaluation.metrics.ring_power`, which leave out the mean. Of several channels `mean`
+and `std` are root mean squares over the channels; `mmd` and `swd` are of all channels together, each in its unit. Nodes outside
+a masked domain hold 0, in all samples alike.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ddis.fields.gaussian import sample_neumann
+from ddis.evaluation.metrics import ring_power
+from ddis.fields.gaussian import neumann_spectrum, sample_gaussian, sample_neumann
+from ddis.grid import Space, square
 from ddis.lazy import distance
 
 Array = NDArray[np.float64]
@@ -38,26 +46,46 @@ class Distances:
     spectrum: float
 
 
-def distances(samples: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None, scale: float = 1.0) -> Distances:
-    """Of samples [K, S, S] to a reference [L, S, S].
+def distances(
+    samples: ArrayLike,
+    reference: ArrayLike,
+    weights: ArrayLike | None = None,
+    scale: ArrayLike = 1.0,
+    space: Space | None = None,
+) -> Distances:
+    """Of samples [K, *shape] to a reference [L, *shape].
 
     Args:
         weights: of the reference [L], of any sum; None: equal.
-        scale: standard deviation of the coefficient over the training split, the unit of `swd`. Its mean does not matter.
+        scale: standard deviation of the coefficient over the training split, the unit of `swd`; of each of several channels [C].
+            Its mean does not matter.
+        space: of the fields; None: one channel on S x S nodes.
     """
     x, y = np.asarray(samples, np.float64), np.asarray(reference, np.float64)
-    if x.shape[1:] != y.shape[1:] or not (len(x) and len(y)):
-        raise ValueError(f"samples of shape {x.shape}, reference of shape {y.shape}: expected [K, S, S] and [L, S, S]")
+    space = space or Space(square(x.shape[-1]))
+    if x.shape[1:] != space.shape or y.shape[1:] != space.shape or not (len(x) and len(y)):
+        expected = ", ".join(map(str, space.shape))
+        raise ValueError(
+            f"samples of shape {x.shape}, reference of shape {y.shape}: expected [K, {expected}] and [L, {expected}]"
+        )
+    unit = np.broadcast_to(np.asarray(scale, np.float64), space.channels).reshape(-1, *(1,) * len(space.grid.shape))
+    scored = x / unit, y / unit
+    together = (x, y) if space.channels == 1 else scored
     v = np.full(len(x), 1 / len(x))
     w = np.full(len(y), 1 / len(y)) if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
     (mean, std), (mean_ref, std_ref) = _moments(x, v), _moments(y, w)
     return Distances(
-        mean=_relative(mean, mean_ref),
-        std=_relative(std, std_ref),
-        mmd=maximum_mean_discrepancy(x, y, w),
-        swd=slicedwasserstein(x / scale, y / scale, w),
-        spectrum=_spectrum_error(x, y, w),
+        mean=_relative(mean, mean_ref, space.channels),
+        std=_relative(std, std_ref, space.channels),
+        mmd=maximum_mean_discrepancy(*together, w),
+        swd=slicedwasserstein(*scored, w, space),
+        spectrum=_spectrum_error(*together, w, space),
     )
+
+
+def _of_benchmark(space: Space) -> bool:
+    """One channel on S x S nodes."""
+    return len(space.shape) == 2 and space.channels == 1 and len(set(space.shape)) == 1
 
 
 def maximum_mean_discrepancy(x: Array, y: Array, weights: Array) -> float:
@@ -70,13 +98,20 @@ def maximum_mean_discrepancy(x: Array, y: Array, weights: Array) -> float:
     return float(np.sqrt(max(0.0, signed @ kernel @ signed)))
 
 
-def slicedwasserstein(x: Array, y: Array, weights: Array) -> float:
+def slicedwasserstein(x: Array, y: Array, weights: Array, space: Space) -> float:
     """Mean over directions of the 1-D Wasserstein distance; directions are Gaussian fields (α = 2, τ = 3) of norm 1."""
-    size = x.shape[-1]
-    along = sample_neumann(range(DIRECTIONS), size, DIRECTION_SEED).numpy().reshape(DIRECTIONS, -1)
+    along = directions(space).reshape(DIRECTIONS, -1)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     pairs = zip(x.reshape(len(x), -1).dot(along.T).T, y.reshape(len(y), -1).dot(along.T).T, strict=True)
     return float(np.mean([wasserstein(a, b, weights) for a, b in pairs]))
+
+
+def directions(space: Space) -> Array:
+    """Gaussian fields [DIRECTIONS, *shape] of any norm."""
+    if _of_benchmark(space):
+        return np.asarray(sample_neumann(range(DIRECTIONS), space.shape[-1], DIRECTION_SEED).numpy())
+    spectrum = np.broadcast_to(neumann_spectrum(space.grid), space.shape)
+    return np.asarray(sample_gaussian(range(DIRECTIONS), space.grid, spectrum, DIRECTION_SEED).numpy())
 
 
 def wasserstein(a: Array, b: Array, weights: Array) -> float:
@@ -100,8 +135,9 @@ def radial_power(fields: Array) -> Array:
     return np.stack([np.bincount(ring, weights=row) / counts for row in power])[:, : (size + 1) // 2]
 
 
-def _spectrum_error(x: Array, y: Array, weights: Array) -> float:
-    power, expected = radial_power(x).mean(axis=0), weights @ radial_power(y)
+def _spectrum_error(x: Array, y: Array, weights: Array, space: Space) -> float:
+    found, wanted = (radial_power(f) if _of_benchmark(space) else ring_power(f, space).reshape(len(f), -1) for f in (x, y))
+    power, expected = found.mean(axis=0), weights @ wanted
     relative = np.abs(power - expected) / (expected + TINY)
     return float(np.exp(np.log(relative[expected > TINY] + TINY).mean()))
 
@@ -111,8 +147,11 @@ def _moments(fields: Array, weights: Array) -> tuple[Array, Array]:
     return mean, np.sqrt(np.tensordot(weights, (fields - mean) ** 2, 1))
 
 
-def _relative(estimate: Array, truth: Array) -> float:
-    return float(np.linalg.norm(estimate - truth) / np.linalg.norm(truth))
+def _relative(estimate: Array, truth: Array, channels: int) -> float:
+    """||estimate - truth|| / ||truth||, of channels their root mean square."""
+    if channels == 1:
+        return float(np.linalg.norm(estimate - truth) / np.linalg.norm(truth))
+    return math.sqrt(np.mean([_relative(*pair, 1) ** 2 for pair in zip(estimate, truth, strict=True)]))
 
 
 def average(parts: Sequence[Distances]) -> Distances:

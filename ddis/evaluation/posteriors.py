@@ -3,14 +3,14 @@
 Samples are compared with the second half of the reference's draws; draws of the first half, as many as a run has samples, are at
 the distance that no method can be below but by chance: the floor. References of others are few draws of unequal weights: samples
 are compared with all of them, and the floor, which is of halves, is a bound from above. Fields whose reference has not converged,
-or whose samples failed, are left out. The five distances are those of `ddis.evaluation.distances`, defined on squares of one
-channel.
+or whose samples failed, are left out. The five distances are those of `ddis.evaluation.distances`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ddis.evaluation import metrics
 from ddis.evaluation.bootstrap import HOW, estimate
 from ddis.evaluation.distances import Distances, distances
 from ddis.evaluation.published import POSTERIORS
+from ddis.grid import Space
 from ddis.text import csv_text, latex_table, pipe_table, tex, with_interval
 
 METRICS = tuple(Distances.__dataclass_fields__)
@@ -36,17 +37,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Compared:
-    """The reference of one problem and observation, ready to be compared with."""
+    """The reference of one problem and observation, ready to be compared with; space: of the coefficient."""
 
     problem: str
     observation: str
     references: References
-
-    @property
-    def fits(self) -> bool:
-        """Whether the distances are defined for its fields."""
-        shape = self.references.mean.shape
-        return len(shape) == 3 and shape[1] == shape[2]
+    space: Space
 
     def run_row(self, samples: Samples) -> dict[str, Any]:
         """The row of a file of samples."""
@@ -69,13 +65,21 @@ class Compared:
 
     @property
     def half(self) -> int:
+        """Draws in each half."""
         return self.references.coefficient.shape[1] // 2
 
+    @cached_property
+    def unit(self) -> float | Array:
+        """Standard deviation of the coefficient over the training split; of each of several channels over all draws."""
+        if self.space.channels == 1:
+            return float(self.references.attributes["coefficient_std"])
+        draws = self.references.coefficient
+        return np.asarray(draws.std(axis=(0, 1, *range(3, draws.ndim)), dtype=np.float64))
+
     def _row(self, run: str, percent: str | None, drawn: np.ndarray, kept: NDArray[np.bool_], start: int) -> dict[str, Any]:
-        """Distances of drawn [n, K, S, S] to the reference's draws from number `start` on."""
+        """Distances of drawn [n, K, *shape] to the reference's draws from number `start` on."""
         draws, weights = self.references.coefficient[:, start:], self.references.weight[:, start:]
-        unit = self.references.attributes["coefficient_std"]
-        parts = [distances(drawn[f], draws[f], weights[f], unit) for f in np.flatnonzero(kept)]
+        parts = [distances(drawn[f], draws[f], weights[f], self.unit, self.space) for f in np.flatnonzero(kept)]
         row: dict[str, Any] = {"problem": self.problem, "observation": self.observation, "run": run, "percent": percent}
         row |= {"n_fields": len(parts), "n_samples": drawn.shape[1], "minutes": None}
         for name in METRICS:
@@ -114,7 +118,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def to_markdown(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     """For reading, with intervals; `notes` are sentences on the references."""
     if not rows:
-        return "No reference posterior of this study is of square fields of one channel, on which the distances are defined.\n"
+        return "No run of this study is on an observation with a reference posterior.\n"
     return "\n\n".join([pipe_table(_HEAD, map(_cells, rows)), caption(notes), ""])
 
 

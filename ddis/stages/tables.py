@@ -57,7 +57,8 @@ def read_references_of(study: Study) -> dict[tuple[str, str], Compared]:
         references = read_references(path)
         step = Step("reference", {"problem": problem, "observation": observation})
         check_settings(study, step, path, references.attributes.get("configuration"))
-        found[problem, observation] = Compared(problem, observation, references)
+        space = study.make_problem(problem).spaces(study.data.resolution)[0]
+        found[problem, observation] = Compared(problem, observation, references, space)
     return found
 
 
@@ -74,11 +75,10 @@ def read_all(
         if reference is None:
             continue
         of_references[place] = reference.limit(samples)
-        if reference.fits:
-            distances.append(reference.run_row(samples))
-            count = samples.coefficient.shape[1]
-            if (*place, count) not in floors:
-                floors[*place, count] = reference.floor_row(count)
+        distances.append(reference.run_row(samples))
+        count = min(samples.coefficient.shape[1], reference.half)  # the floor has no more draws
+        if (*place, count) not in floors:
+            floors[*place, count] = reference.floor_row(count)
     closed = [load_method(study.runs[case.run].method).closed_form for case in cases]
     exact = {(c.problem, c.observation): s.l2_stored for c, s, known in zip(cases, scores, closed, strict=True) if known}
     limits = of_references | exact
