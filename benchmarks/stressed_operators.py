@@ -63,7 +63,7 @@ class Stress:
         coefficient, solution, index = self.coefficient[part].numpy(), self.solution[part].numpy(), self.index[part]
         values = np.take_along_axis(solution.reshape(FIELDS, -1), index, axis=1)
         unit, variance = (np.full(index.shape[1], value) for value in (self.scale, self.variance))
-        return Simulated(coefficient, solution, placed, index, values, unit, variance, self.scale)
+        return Simulated(coefficient, solution, placed, index, values, unit, variance, np.zeros_like(unit), self.scale)
 
     @torch.no_grad()
     def predictions(self, operator: Trained, a: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,19 @@ def test_what_a_job_took_counts_more_than_an_estimate(study):
     assert " 2;" in str(hours_left(study, {PRIOR.label: "a reason"}, ["all"], COMMAND))
 
 
+def test_a_resumed_training_counts_with_all_its_sessions(study):
+    """Two hours in its last session, five in all, by its history; of other stages the record is all there is."""
+    make(study, PRIOR)
+    path = study.folder / record_name(PRIOR)
+    times = {"started": "2026-01-01T10:00:00+00:00", "ended": "2026-01-01T12:00:00+00:00"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | times))
+    history = study.folder / "models" / "poisson" / "prior" / "history.csv"
+    for rows, hours in (("6,3600\n12,18000\n", 5), ("6,60\n", 2), ("", 2), ("6,never\n", 2)):
+        history.write_text("step,seconds\n" + rows)
+        told = hours_left(study, {PRIOR.label: "a reason"}, ["all"], COMMAND)
+        assert told == f"Hours left, one job after another: {hours}."
+
+
 def test_an_estimate_for_other_settings_does_not_count(study):
     estimate(study, train=5)
     content = read_yaml(TINY)

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddis.data.store import Samples
+import ddis
+from ddis.data.seen import Seen
+from ddis.data.store import Samples, read_samples, write_samples
 from ddis.evaluation import calibration_table, sbc
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.tarp import distances, expected_coverage
 from ddis.evaluation.uniformity import DRAWS, power, uniformity
+from ddis.observe.base import Placed
+from ddis.observe.simulated import simulated
 
-NOISE = 0.5
+NOISE, SEED = 0.5, 8
 RNG = np.random.default_rng
 
 
@@ -68,6 +72,57 @@ def test_without_noise_there_is_no_misfit():
     exact = replace(samples, attributes=samples.attributes | {"noise": 0.0})
     found = sbc.verdict(exact)
     assert found is not None and set(found.test.p_values) == set(sbc.QUANTITIES) - {"misfit"}
+
+
+def joined_samples(noises: tuple[float, float], off: float = 0.0) -> Samples:
+    """Exact samples of 18 nodes with the first noise and 18 with the second; those of the second further off their values."""
+    rng, fields, size = RNG(SEED), 48, 8
+    noise = np.repeat(np.array(noises), 18)
+    truth = rng.standard_normal((fields, 36))
+    values = truth + noise * rng.standard_normal(truth.shape)
+    mean, std = values / (1 + noise**2), noise / np.sqrt(1 + noise**2)
+    drawn = mean[:, None] + np.hypot(std, off * (np.arange(36) >= 18)) * rng.standard_normal((fields, size, 36))
+    places = np.broadcast_to(np.arange(36)[:, None], (fields, 36, 1))
+    seen = Seen(values, places, np.ones(places.shape), np.ones(36), noise)
+    plain = posterior_samples(0, fields=fields, size=size)
+    truth, drawn = truth.reshape(fields, 6, 6), drawn.reshape(fields, size, 6, 6)
+    names = plain.attributes | {"noise": max(noises)}
+    return replace(
+        plain, coefficient=drawn, solution=drawn, coefficient_true=truth, solution_true=truth, seen=seen, attributes=names
+    )
+
+
+def test_every_value_counts_in_units_of_its_own_noise():
+    """Samples that are three times too wide at the precise nodes: the misfit sees it, not where the large noise hides it."""
+    samples = joined_samples((1.0, 0.05), off=0.15)
+    found, hidden = (sbc.verdict(each) for each in (samples, replace(samples, seen=replace(samples.seen, noise=None))))
+    assert found is not None and hidden is not None
+    assert found.worst == "misfit" and found.test.p_values["misfit"] < 0.01 < hidden.test.p_values["misfit"]
+    exact = sbc.verdict(joined_samples((1.0, 0.05)))
+    assert exact is not None and exact.test.p_values["misfit"] > 0.01
+
+
+def test_a_file_keeps_the_noise_of_every_value(tmp_path):
+    problem, size = ddis.problem("poisson", resolution=8), 8
+    sensors = ddis.observe.nodes([9, 10, 11], noise=0.1) + ddis.observe.coefficient([[0.5, 0.5]], noise=0.02)
+    a = problem.sample_coefficients([0], size, SEED)
+    fields = a.float().numpy(), problem.solve(a).float().numpy()
+    placed = Placed(sensors, problem.solution_space(size), problem.coefficient_space(size))
+    seen = simulated(placed, *fields, {"solution": np.array([2.0]), "coefficient": np.array([3.0])}, 2.0, SEED, [0]).seen()
+    assert seen is not None and seen.noise == pytest.approx([0.1, 0.1, 0.1, 0.02])
+    for noise in (seen.noise, None):  # older files have none
+        write_samples(tmp_path / "samples.h5", replace(joined_samples((1.0, 0.1)), seen=replace(seen, noise=noise)))
+        found = read_samples(tmp_path / "samples.h5").seen
+        assert found is not None and (found.noise is None if noise is None else np.array_equal(found.noise, noise))
+        assert np.array_equal(found.units, [2, 2, 2, 3])
+
+
+def test_values_without_noise_beside_others_do_not_count_in_the_misfit():
+    """The truth fits them exactly, samples within the floor of R; of the noisy values alone there is no fault."""
+    samples = joined_samples((0.02, 0.0), off=0.1)
+    found, before = (sbc.verdict(each) for each in (samples, replace(samples, seen=replace(samples.seen, noise=None))))
+    assert found is not None and before is not None
+    assert before.test.p_values["misfit"] < 0.01 < found.test.p_values["misfit"]
 
 
 def test_rounding_of_what_is_fixed_is_no_fault():

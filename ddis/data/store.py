@@ -258,7 +258,7 @@ def write_samples(path: Path | str, samples: Samples) -> str:
     _check_sample_shapes(path, arrays)
     typed = {name: a if a.dtype == bool else a.astype(np.float32) for name, a in arrays.items()}
     if samples.seen is not None:
-        typed |= {f"seen_{name}": array for name, array in vars(samples.seen).items()}
+        typed |= {f"seen_{name}": array for name, array in vars(samples.seen).items() if array is not None}
     version = format_version(samples.coefficient_true.shape[1:], samples.solution_true.shape[1:])
     return write_arrays(path, SAMPLES, typed, samples.attributes, version)
 
@@ -267,9 +267,11 @@ def read_samples(path: Path | str) -> Samples:
     """Reads posterior samples. Samples themselves may be non-finite: such a field counts as failed."""
     parts = [f"seen_{name}" for name in Seen.__dataclass_fields__]
     arrays, attributes = read_arrays(path, SAMPLES, _SAMPLE_FIELDS, optional=[*_OPTIONAL, *parts], finite=False)
-    seen = {name: arrays.pop(name) for name in parts if name in arrays}
+    seen = {name.removeprefix("seen_"): arrays.pop(name) for name in parts if name in arrays}
     _check_sample_shapes(path, arrays)
-    return Samples(**arrays, seen=Seen(*seen.values()) if len(seen) == len(parts) else None, attributes=attributes)
+    return Samples(
+        **arrays, seen=Seen(**seen) if {"values", "places", "weights", "units"} <= set(seen) else None, attributes=attributes
+    )
 
 
 def _check_sample_shapes(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""The misfit of a file of samples, of any kind of observation."""
+"""The misfit of a file of samples, of any kind of observation: in units of the fields, or of the noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,3 +14,16 @@ def misfits(samples: Samples) -> NDArray[np.float64]:
         return samples.seen.misfit(samples.solution, samples.coefficient)
     scale = samples.attributes.get("solution_std") or float(samples.solution_true.std(dtype=np.float64))
     return metrics.misfit(samples.solution, samples.observation, samples.mask, scale)
+
+
+def in_noise(samples: Samples) -> NDArray[np.float64] | None:
+    """[n, K], of Gaussian noise a function of the likelihood alone: every value counts in units of its own noise.
+
+    Values without noise are left out; None if there are no others. Where all have one noise it is `misfits`, up to a factor.
+    """
+    if samples.solution is None or not samples.attributes["noise"] > 0:
+        return None
+    if samples.seen is None or samples.seen.noise is None:
+        return misfits(samples)
+    seen, noise = samples.seen, np.asarray(samples.seen.noise, np.float64)
+    return seen.misfit(samples.solution, samples.coefficient, np.where(noise > 0, noise * seen.units, np.inf))

@@ -4,11 +4,13 @@
     mode 1, 2   of the first mode along each axis (on a line of the first two): cosine, or Fourier where it is periodic
     point       the value at the node in the middle
     energy      sum of squares over the nodes
-    misfit      root mean square of the solution minus the observations: of Gaussian noise, minus the logarithm of the likelihood
+    misfit      root mean square of predicted minus observed values, each in units of its noise: of Gaussian noise, minus the
+                logarithm of the likelihood
     distance    to a reference point, see `ddis.evaluation.tarp`
 
 The misfit depends on the data, and sees what the others cannot: samples of the prior are calibrated in all of them (Modrák et
-al., arXiv 2211.02383). Where the observations have no noise the truth fits them best by construction, and there is no misfit.
+al., arXiv 2211.02383). Observations without noise the truth fits best by construction: they are left out of the misfit, and if
+there are no others there is none.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ddis.data.store import Samples
 from ddis.evaluation import tarp
 from ddis.evaluation.bootstrap import Estimate
 from ddis.evaluation.calibration import MIN_SAMPLES
-from ddis.evaluation.misfits import misfits
+from ddis.evaluation.misfits import in_noise
 from ddis.evaluation.uniformity import LEVEL, Uniformity, power, uniformity
 from ddis.fields.bases import cosine_matrix, fourier_matrix
 from ddis.grid import Grid
@@ -93,9 +95,10 @@ def quantities(samples: Samples) -> dict[str, Array]:
     found |= {"point": flat[..., _middle(grid)]}
     # What the problem fixes, such as a mean of 0, differs by the rounding of float32 alone: ties, which are broken at random.
     found = {name: np.round(values / unit, 6) for name, values in found.items()} | {"energy": np.square(flat).sum(axis=3)}
-    if samples.solution is not None and samples.attributes["noise"] > 0:
+    if samples.solution is not None:
         solutions = np.concatenate([samples.solution_true[:, None], samples.solution], axis=1)
-        found["misfit"] = misfits(replace(samples, coefficient=pool, solution=solutions))[kept, :, None]
+        misfit = in_noise(replace(samples, coefficient=pool, solution=solutions))
+        found |= {} if misfit is None else {"misfit": misfit[kept, :, None]}
     return found | {"distance": tarp.distances(flat)[..., None]}
 
 

@@ -21,6 +21,7 @@ class Simulated:
     placed          the observation operator; index [n, m]: which of its functionals each field shows
     unit, variance  [m]: standard deviation of the observed field over the training split, and variance of the independent errors
                     that say what the likelihood says (see `ddis.observe.likelihood`), at least the floor of R
+    noise           [m]: standard deviation of the simulated noise
     scale           standard deviation of the solutions
     """
 
@@ -31,6 +32,7 @@ class Simulated:
     values: np.ndarray
     unit: np.ndarray
     variance: np.ndarray
+    noise: np.ndarray
     scale: float
 
     @property
@@ -63,7 +65,8 @@ class Simulated:
         functionals = self.placed.functionals
         weights = torch.ones(functionals.index.shape) if functionals.weights is None else functionals.weights
         places = functionals.index.numpy()[self.index]
-        return Seen(self.values, places, weights.numpy()[self.index].astype(np.float32), self.unit.astype(np.float32))
+        relative = (self.noise / self.unit).astype(np.float32)
+        return Seen(self.values, places, weights.numpy()[self.index].astype(np.float32), self.unit.astype(np.float32), relative)
 
 
 def simulated(
@@ -93,4 +96,4 @@ def simulated(
     for row, stream in zip(values, streams, strict=True):
         row += noise.astype(np.float32) * generator(seed, "observation", stream).standard_normal(len(row), dtype=np.float32)
     unit = np.array([std for *_, std in parts])[owner]
-    return Simulated(coefficient, solution, placed, index, values, unit, variance, scale)
+    return Simulated(coefficient, solution, placed, index, values, unit, variance, noise, scale)

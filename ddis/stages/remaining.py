@@ -2,6 +2,7 @@
 measured for its settings. Imports nothing heavy: the workflow tells it.
 """
 
+import csv
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from ddis.config import Study
 from ddis.errors import InputError
-from ddis.files import read_json
-from ddis.stages.records import check_steps, steps, tuning_steps
+from ddis.files import read_json, read_text
+from ddis.stages.records import check_steps, outputs_of, steps, tuning_steps
 from ddis.steps import Step, read_record, record_name
 
 COST = "cost.json"  # in a study's folder: device, and for each job by label the digest of its settings and its seconds
@@ -35,13 +36,23 @@ def hours_left(study: Study, work: Mapping[str, str], targets: Collection[str], 
 
 
 def seconds_of(study: Study, step: Step, estimates: Mapping[str, tuple[str, float]]) -> float | None:
-    """What a job takes."""
+    """What a job takes; a training that was resumed, with all its sessions."""
     record = read_record(study.folder / record_name(step)) or {}
     try:
-        return (datetime.fromisoformat(record["ended"]) - datetime.fromisoformat(record["started"])).total_seconds()
+        last = (datetime.fromisoformat(record["ended"]) - datetime.fromisoformat(record["started"])).total_seconds()
+        return max(last, trained_seconds(study, step))
     except (KeyError, TypeError, ValueError):  # not made yet, or a record without its times
         digest, seconds = estimates.get(step.label, ("", 0.0))
         return seconds if digest and digest == step.digest(study) else None
+
+
+def trained_seconds(study: Study, step: Step) -> float:
+    """Of the steps of a training in all its sessions, which its history adds up; 0 of other stages, or if it cannot be read."""
+    paths = [path for path in outputs_of(study, step) if path.name == "history.csv"] if step.stage == "train" else []
+    try:
+        return max(float(row["seconds"]) for path in paths for row in csv.DictReader(read_text(path).splitlines()))
+    except (InputError, KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def stored(study: Study) -> tuple[str, dict[str, tuple[str, float]]]:
