@@ -21,6 +21,7 @@ from ddis.models.denoiser import GaussianDenoiser, MixtureDenoiser
 from ddis.pde import make_problem
 from ddis.posterior import Posterior
 from ddis.randomness import generator
+from ddis.sampling.base import Size
 from ddis.sampling.covariance import AverageSpectrum, RingCovariance
 
 SIZE, OBSERVED, FIELDS = 16, 20, 4
@@ -159,6 +160,23 @@ def test_chains_with_a_covariance_of_their_own_are_drawn_alike_by_rows_and_by_pr
         *_, last = made.sample(batch, made.prepare(batch))
         finals.append(last.x0)
     assert torch.allclose(*finals, atol=1e-4)
+
+
+def test_one_evaluation_serves_the_mean_and_its_covariance(posterior, monkeypatch):
+    """4 levels with 2 products: 4 (1 + 2) evaluations, and what 4 more would give, bit for bit; 4 (3 + 3) with an ODE."""
+
+    def drawn(ode_steps: int):
+        made = method_of("ddis-gn", covariance="denoiser", steps=4, samples=3, ode_steps=ode_steps)
+        batch = posterior.batch(made, slice(None), chains(3))
+        *_, last = made.sample(batch, made.prepare(batch))
+        told = made.cost(Size(OBSERVED, SIZE**2, FIELDS, True, False)).prior
+        return last.x0, batch.cost.prior / len(batch.generators), told - 4 * 2  # a product is told as two evaluations
+
+    ours, ode = drawn(1), drawn(2)
+    monkeypatch.setattr(RingCovariance, "denoise", lambda self, x_t, sigma: self.batch.prior(x_t, sigma))
+    apart = drawn(1)
+    assert torch.equal(ours[0], apart[0]) and apart[1] == 16
+    assert ours[1:] == (12, 12) and ode[1:] == (24, 24)
 
 
 def test_distances_know_what_they_measure():

@@ -82,7 +82,8 @@ class RingCovariance:
     For σ = ∞, where there is nothing to denoise, it is the average spectrum.
 
     Args:
-        probes: products p per level, each of which counts as one evaluation of the prior.
+        probes: products p per level, each of which counts as one evaluation of the prior. A prior that is asked through `denoise`
+            is not evaluated again for them.
     """
 
     def __init__(self, batch: Batch, probes: int):
@@ -91,6 +92,20 @@ class RingCovariance:
         channels = batch.spaces[0].channels  # each has rings of its own
         self.ring = torch.cat([ring + channel * len(members) for channel in range(channels)])
         self.members = members.repeat(channels)
+        self.kept: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def denoise(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        """The prior's denoiser; what it computed is kept for products at the same x_t."""
+        x, x0_hat = self._evaluated(x_t, sigma)
+        self.kept = x_t, x, x0_hat
+        return x0_hat.detach()
+
+    def _evaluated(self, x_t: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t and D(x_t; σ), ready to be differentiated."""
+        assert self.batch.prior is not None
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            return x, self.batch.prior(x, sigma)
 
     def __call__(self, x_t: Tensor, sigma: float) -> Tensor:
         if math.isinf(sigma):
@@ -102,10 +117,11 @@ class RingCovariance:
 
     def _products(self, x_t: Tensor, sigma: float) -> Iterator[Tensor]:
         """Sums over the rings [B, rings] of v ⊙ (∂D/∂x)ᵀ v, for each of the probes."""
-        assert self.batch.prior is not None
-        with torch.enable_grad():
-            x = x_t.detach().requires_grad_()
-            x0_hat = self.batch.prior(x, torch.full((len(x),), sigma, device=x.device))
+        kept, self.kept = self.kept, None
+        if kept is not None and kept[0] is x_t:
+            _, x, x0_hat = kept
+        else:
+            x, x0_hat = self._evaluated(x_t, torch.full((len(x_t),), sigma, device=x_t.device))
         for _ in range(self.probes):
             white = white_noise(self.batch.shape, self.batch.generators)
             v = torch.from_numpy(np.where(white < 0, -1.0, 1.0)).to(x.device)

@@ -96,7 +96,7 @@ class DDISGN(Method[DDISGNSettings]):
         cost = gauss_newton_cost(size, levels, dense, s)
         return replace(
             cost,
-            prior=s.steps * (2 * s.ode_steps - 1 + (1 + 2 * s.probes) * own),
+            prior=s.steps * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
             operator=cost.operator + correction_cost(calls, s.steps + 1, dense),
             solver=calls,
         )
@@ -124,4 +124,6 @@ class DDISGN(Method[DDISGNSettings]):
         mean = batch.prior_mean.float().expand(len(batch.generators), *batch.shape)
         channelled = batch.spaces[0].channelled
         start = channelled(likelihood(mean, channelled(mean), math.inf, 0.0))
+        if isinstance(covariance, RingCovariance) and s.ode_steps == 1:  # one evaluation serves mean and covariance
+            batch = replace(batch, prior=covariance.denoise)
         yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, x0=start)
