@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
@@ -85,7 +87,10 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
     """The figure as PNG; the same figure always gives the same bytes, on whatever desktop."""
     buffer = BytesIO()
     with drawing():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # `savefig` draws all twice, once for the layout
+        imsave(buffer, canvas.buffer_rgba(), format="png", dpi=dpi, metadata={"Software": None})  # type: ignore[dict-item]
     return buffer.getvalue()
 
 
