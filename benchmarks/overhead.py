@@ -1,7 +1,10 @@
-"""What a job costs beside its work: `python benchmarks/overhead.py [FILE]`, at the repository root.
+"""What a job costs beside its work: `python benchmarks/overhead.py [FILE | FOLDER]`, at the repository root.
 
 CPU time of every stage's command on a study of 16 x 16 nodes, where there is next to no work, as a multiple of `python -c "import
 torch"` in the same run: the lesser of two calls each. CPU time and ratios hardly depend on what else the machine does.
+
+Of a finished study, given its FOLDER (results/quickstart): CPU time of its jobs, as they recorded it, and how much of that is not
+in the loops of training and sampling.
 """
 
 import os
@@ -19,6 +22,7 @@ from ddis.config import Study
 from ddis.provenance import device_name
 from ddis.stages.common import READING
 from ddis.stages.records import steps
+from ddis.tracking.record import attempt_of, read_record
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "overhead.md"
@@ -57,8 +61,29 @@ def rows(folder: Path) -> Iterator[tuple[str, float, bool]]:
     yield "snakemake -n of the quickstart", cpu_seconds([str(programs / "snakemake"), *dry], folder), False
 
 
+def spent(record: Path) -> tuple[float, float]:
+    """CPU seconds of the last attempt of a job: all of them, and those of its loop."""
+    lines = read_record(record)
+    values = {
+        k: v for x in lines if x["kind"] == "metrics" and attempt_of(x) == attempt_of(lines[-1]) for k, v in x["values"].items()
+    }
+    return values["cpu_seconds"], values.get("loop_cpu_seconds", 0.0)
+
+
+def print_study(folder: Path) -> None:
+    """Jobs of a study: what they spent beside their loops, and its share of all."""
+    jobs = {record.relative_to(folder / "tracking"): spent(record) for record in sorted((folder / "tracking").rglob("*.jsonl"))}
+    for name, (whole, loop) in jobs.items():
+        print(f"{name.with_suffix('')!s:45} {whole:7.2f} CPU s, {whole - loop:6.2f} beside the loop")
+    whole, loops = (sum(times) for times in zip(*jobs.values(), strict=True))
+    print(f"{len(jobs)} jobs: {whole:.1f} CPU s, {whole - loops:.1f} beside the loops: {100 * (whole - loops) / whole:.1f} %")
+
+
 def main() -> None:
-    """Writes the table, in Markdown."""
+    """Writes the table, in Markdown; prints that of a finished study."""
+    if len(sys.argv) > 1 and Path(sys.argv[1]).is_dir():
+        print_study(Path(sys.argv[1]))
+        return
     lines = [f"{device_name()}, Python {platform.python_version()}; CPU time, the least of {REPEATS} calls.", ""]
     lines += ["| command | computes with torch | CPU s | of import torch |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:

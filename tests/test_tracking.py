@@ -66,7 +66,7 @@ def test_the_record_holds_what_the_stage_says():
     assert (tag["key"], tag["value"]) == ("best_step", "999")
     assert (dataset["path"], dataset["profile"]) == ("data/poisson/train.h5", {"training_fields": 64})
     assert (network["folder"], network["inputs"]) == ("models/poisson/prior", {"x_t": [-1, 1, 8, 8]})
-    assert usage["values"]["seconds"] > 0 and usage["values"]["peak_memory_mb"] > 10
+    assert usage["values"]["seconds"] > 0 and usage["values"]["cpu_seconds"] > 0 and usage["values"]["peak_memory_mb"] > 10
     assert (end["status"], end["error"]) == ("FINISHED", "")
 
 

@@ -39,7 +39,8 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str) ->
         sampler = Sampler(study, case, settings)
         work = sampler.work_folder("sample", digest)
         tracker.tag("ddis.data_digest", read_attributes(data_path(study, problem, "test"), PAIRS)["digest"])
-        sampler.draw(observed, "test", work, range(study.data.test), log_sigma(tracker))
+        with tracker.loop():
+            sampler.draw(observed, "test", work, range(study.data.test), log_sigma(tracker))
         result = sampler.collect(observed, work)
         samples = assemble(study, case, settings, sampler, observed, result)
         samples.attributes |= {"configuration": digest, "provenance": record}
@@ -70,7 +71,8 @@ def run_shard(study: Study, case: Case, shard: str) -> None:
         observed = observe(study, case, "test", np.arange(study.data.test))
         sampler = Sampler(study, case, study.run_for(case))
         work = sampler.work_folder("sample", study.digest("sample", **vars(case)))
-        sampler.draw(observed, "test", work, study.shards_of(case)[int(shard)], log_sigma(tracker))
+        with tracker.loop():
+            sampler.draw(observed, "test", work, study.shards_of(case)[int(shard)], log_sigma(tracker))
 
 
 def log_sigma(tracker: StageRun) -> Callable[[int, State], None]:

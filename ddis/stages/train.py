@@ -65,7 +65,8 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         path = data_path(study, problem, "train")
         digest = read_attributes(path, PAIRS)["digest"]
         tracker.dataset(f"{problem} {named.percent or 100} %", path, digest, **job.sizes, resolution=study.data.resolution)
-        checkpoint = train_to_end(study, problem, model, job, tracker)
+        with tracker.loop():
+            checkpoint = train_to_end(study, problem, model, job, tracker)
         digest = study.digest("train", problem=problem, model=model)
         folder = model_folder(study, problem, model)
         information: dict[str, Any] = {

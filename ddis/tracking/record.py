@@ -106,9 +106,17 @@ class StageRun:
         """The folder of a trained network, with the shapes that `ddis.stages.pyfunc` takes and gives."""
         self._write("network", folder=self._inside(folder), inputs=inputs, outputs=outputs)
 
+    @contextmanager
+    def loop(self) -> Iterator[None]:
+        """Around the loop of a training or of sampling, for its CPU time."""
+        begin = time.process_time()
+        yield
+        self.metrics({"loop_cpu_seconds": time.process_time() - begin})
+
     def close(self, status: str, error: str) -> None:
-        """The last lines; gives up the lock."""
-        self.metrics({"seconds": time.monotonic() - self._begin, "peak_memory_mb": peak_memory_mb()})
+        """The last lines; gives up the lock. The CPU time is that of the whole process and of what it started."""
+        seconds = {"seconds": time.monotonic() - self._begin, "cpu_seconds": sum(os.times()[:4])}
+        self.metrics({**seconds, "peak_memory_mb": peak_memory_mb()})
         self._write("end", status=status, error=error)
         if self._file:
             self._file.close()
