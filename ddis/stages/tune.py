@@ -1,7 +1,7 @@
 """Stage `tune`: the validation error of a run against its weight. Test fields are never touched.
 
 Where the posterior has a and -a alike, a sample of the other sign is as good: its error is that of the nearer of the two. Else
-the sign, a matter of chance, would decide, and samples of the right posterior would be no better than draws of the prior.
+the sign, a matter of chance, would decide.
 """
 
 import shutil
