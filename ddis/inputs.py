@@ -15,7 +15,7 @@ from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import SensorSettings
 from ddis.sampling.methods import load_method
 from ddis.settings import SPLITS, Case
-from ddis.versions import METHODS, NETWORKS, PROBLEMS, STAGES, version
+from ddis.versions import METHODS, NETWORKS, PROBLEMS, STAGES, WALKS, version
 
 if TYPE_CHECKING:
     from ddis.config import Study
@@ -44,6 +44,8 @@ def versions_of(study: "Study", stage: str, **arguments: str) -> dict[str, int |
         problem = study.make_problem(arguments["problem"])
         name = study.problems[arguments["problem"]].pde
         found[name] = version(PROBLEMS, name, type(problem))
+    if stage == "reference" and study.make_problem(arguments["problem"]).jumps:
+        found["walks"] = WALKS
     if stage == "train":
         kinds = study.section(ModelId.parse(arguments["model"])).versioned()
         found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}

@@ -114,6 +114,11 @@ class Problem(ABC):
         """Whether the coefficient takes two values only, so that the share of wrong nodes is an error too."""
         return False
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the coefficient jumps as the Gaussian field of `latent_spectrum` passes a threshold."""
+        return self.two_valued
+
     def check(self, resolution: int) -> None:
         """Raises InputError if the problem cannot be solved on S = `resolution` nodes per side; called before long work."""
         if resolution < self.minimum_resolution:

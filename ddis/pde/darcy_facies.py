@@ -77,6 +77,10 @@ class DarcyFacies(Problem):
             f"by {p.amplitude:g} x another, correlation length {p.meander:g}; g and g' as the source of poisson"
         )
 
+    @property
+    def jumps(self) -> bool:
+        return True
+
     def sample_coefficients(self, indices: Sequence[int], resolution: int, seed: int) -> Tensor:
         return self.from_latent(sample_gaussian(indices, square(resolution), self.latent_spectrum(resolution).numpy(), seed))
 

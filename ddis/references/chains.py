@@ -6,7 +6,9 @@ visited (`ddis.references.proposal`), and the step size tuned to an acceptance o
 
     z' = μ + (1 - b²)^½ (z - μ) + b L ξ,   ξ ~ N(0, I),   accepted with min(1, e^(Ψ(z) - Ψ(z'))),   Ψ = Φ + log N(μ, Σ) / N(0, I)
 
-leave the posterior invariant. At b = 1 they are independent proposals; with μ = 0, Σ = I preconditioned Crank-Nicolson. A field's
+leave the posterior invariant. Where the coefficient has jumps (`Problem.jumps`) such steps are walks of a learnt model, at whose
+end alone the problem is solved (`ddis.references.surrogate`): after a quarter of the burn-in, and fitted to what was proposed
+since then. At b = 1 they are independent proposals; with μ = 0, Σ = I preconditioned Crank-Nicolson. A field's
 chains end when they have converged (`ddis.references.diagnostics`), or with the budget.
 
 All chains of all fields move together, in batches through the problem's solver. A field's random numbers depend on (seed, its
@@ -31,12 +33,14 @@ from ddis.randomness import generator
 from ddis.references.diagnostics import Diagnosis, diagnose
 from ddis.references.latent import Latent
 from ddis.references.proposal import Proposal, fitted
+from ddis.references.surrogate import Surrogate, walk
 
 LEADING_MODES = 256  # that a proposal adapts to
 ACCEPTANCE, GAIN, FIRST_STEP = 0.25, 0.1, 0.3
 ADAPT_EVERY, RECORD_EVERY, CHECK_EVERY = 10, 4, 1000  # steps
 HISTORY = 128  # recorded states of every chain that a proposal is fitted to
 WATCHED_MODES, WATCHED_POINTS = 16, 8
+WALK, PLAIN, REFIT = 32, 4, 5  # of guided chains: steps of a walk; 1 / share of the burn-in without; adaptations to a fit
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class State:
     z, predicted, misfit  [n, N, P], [n, N, m], [n, N]: white coefficients, M G and Φ of N chains
     power, size         β and b
     mean, root          of the proposal
-    past_z, past_predicted  [n, H, N, r], [n, H, N, m]: the last recorded states, in the burn-in; none after it
+    centre, weight, slope, level  of the surrogate
+    past_z, past_features, past_predicted  [n, H, N, r], [n, H, N, K], [n, H, N, m]: the last recorded states, in the burn-in;
+                        none after it. K = 0 where no surrogate is used
     watched             [n, T, N, q]: leading modes, values at points and Φ
     draws               [n, 2 k, N, P], every `stride`-th recorded state, `filled` of them
     total, squares      [n, *shape]: sums of the coefficient and of its square over recorded states of all chains
@@ -98,7 +104,12 @@ class State:
     size: Tensor
     mean: Tensor
     root: Tensor
+    centre: Tensor
+    weight: Tensor
+    slope: Tensor
+    level: Tensor
     past_z: Tensor
+    past_features: Tensor
     past_predicted: Tensor
     watched: Tensor
     draws: Tensor
@@ -106,6 +117,7 @@ class State:
     squares: Tensor
     accepted: Tensor
     step: int = 0
+    remembered: int = 0
     recorded: int = 0
     stride: int = 1
     filled: int = 0
@@ -133,6 +145,7 @@ class Chains:
 
     def __init__(self, latent: Latent, budget: Budget, seed: int, numbers: Sequence[int], stream: str = "chains"):
         self.latent, self.budget, self.seed, self.numbers, self.stream = latent, budget, seed, list(numbers), stream
+        self.guided = latent.problem.jumps and not latent.even
 
     def run(self, state: State | None = None) -> Iterator[tuple[State, list[tuple[int, Reference]]]]:
         """Steps until all fields have ended; with each, the state and the (row, reference) of the fields that ended with it."""
@@ -151,9 +164,11 @@ class Chains:
         modes, m = len(self.latent.modes), self.latent.values.shape[1]
         r, shape = min(LEADING_MODES, modes), self.latent.problem.coefficient_space(self.latent.resolution).shape
         watched = min(WATCHED_MODES, modes) + self._points.shape[1] + 1
-        z = self._random(range(n), 0)[0]
+        z = self._random(range(n), 0, 1)[0][:, 0]
         predicted = self.latent.predict(z)
         proposal = Proposal.prior(n, r)
+        features = len(self.latent.leading[0]) if self.guided else 0
+        surrogate = Surrogate.empty(n, features, m)
         records = budget.steps // RECORD_EVERY
         zeros = torch.zeros
         return State(
@@ -165,7 +180,9 @@ class Chains:
             size=torch.full((n,), FIRST_STEP, dtype=torch.float64),
             mean=proposal.mean,
             root=proposal.root,
+            **vars(surrogate),
             past_z=zeros(n, HISTORY, chains, r, dtype=torch.float64),
+            past_features=zeros(n, HISTORY, chains, features, dtype=torch.float64),
             past_predicted=zeros(n, HISTORY, chains, m, dtype=torch.float64),
             watched=zeros(n, records, chains, watched),
             draws=zeros(n, 2 * budget.kept, chains, modes),
@@ -180,8 +197,7 @@ class Chains:
         if burning and state.step % ADAPT_EVERY == 0:
             self._adapt(state)
         latent = self._latent(state)
-        xi, uniform = self._random(state.row.tolist(), state.step + 1)
-        proposed, ratio = Proposal(state.mean, state.root).step(state.z, xi, state.size)
+        proposed, ratio, uniform, going = self._proposed(state, latent)
         predicted = latent.predict(proposed)
         misfit = latent.misfit(predicted)
         gain = torch.where(misfit.isinf(), -torch.inf, state.power[:, None] * (state.misfit - misfit).nan_to_num(nan=0.0))
@@ -192,13 +208,20 @@ class Chains:
         state.misfit = torch.where(accept, misfit, state.misfit)
         state.step += 1
         if burning:
-            state.size = (state.size.log() + GAIN * (chance.mean(dim=1) - ACCEPTANCE)).exp().clamp_max(1)
+            going = chance.mean(dim=1) if going is None else going
+            state.size = (state.size.log() + GAIN * (going - ACCEPTANCE)).exp().clamp_max(1)
         else:
             state.accepted += chance.mean(dim=1)
-        if state.step % RECORD_EVERY == 0:
-            (self._remember if burning else self._record)(state)
+        if burning and self._walks(state.step):
+            self._remember(state, proposed, predicted)
+        elif state.step % RECORD_EVERY == 0:
+            if burning:
+                self._remember(state, state.z, state.predicted)
+            else:
+                self._record(state)
         if state.step == self.budget.burn_in:
-            state.past_z, state.past_predicted = state.past_z[:, :0], state.past_predicted[:, :0]
+            for name in ("past_z", "past_features", "past_predicted"):
+                setattr(state, name, getattr(state, name)[:, :0])
 
     def ended(self, state: State) -> dict[int, Diagnosis]:
         """The diagnosis of the fields, by their place in the state, whose chains have converged or used up their budget."""
@@ -228,12 +251,32 @@ class Chains:
             latent, index=latent.index[state.row], values=latent.values[state.row], variance=latent.variance[state.row]
         )
 
-    def _random(self, rows: Sequence[int], step: int) -> tuple[Tensor, Tensor]:
-        """Standard normal [n, N, P] and uniform [n, N] numbers."""
+    def _walks(self, step: int) -> bool:
+        """Whether the step from there is proposed by a walk."""
+        return self.guided and step >= self._first
+
+    @property
+    def _first(self) -> int:
+        """The first step of a walk, one at which the chains adapt."""
+        return self.budget.burn_in // PLAIN // ADAPT_EVERY * ADAPT_EVERY
+
+    def _proposed(self, state: State, latent: Latent) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """z' [n, N, P], the logarithm of what its acceptance owes to the proposal, uniform numbers [n, N]; acceptance in a walk."""
+        walks, proposal = self._walks(state.step), Proposal(state.mean, state.root)
+        xi, uniform = self._random(state.row.tolist(), state.step + 1, WALK if walks else 1)
+        if not walks:
+            return *proposal.step(state.z, xi[:, 0], state.size), uniform[:, 0], None
+        surrogate = Surrogate(state.centre, state.weight, state.slope, state.level)
+        z, ratio, going = walk(latent, surrogate, proposal, state.z, state.power, state.size, (xi, uniform[:, 1:]))
+        return z, ratio, uniform[:, 0], going
+
+    def _random(self, rows: Sequence[int], step: int, count: int) -> tuple[Tensor, Tensor]:
+        """Standard normal [n, T, N, P] and uniform [n, 1 or T + 1, N] numbers for T = count steps; of 1 there is one of them."""
         chains, modes, drawn = self.budget.chains, len(self.latent.modes), []
         for row in rows:
             rng = generator(self.seed, self.stream, self.numbers[row], step)
-            drawn.append((rng.standard_normal((chains, modes)), rng.random(chains)))
+            shape, kind = (count, chains, modes), np.float64 if count == 1 else np.float32
+            drawn.append((rng.standard_normal(shape, kind), rng.random((count + (count > 1), chains))))
         normal, uniform = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
         return normal, uniform
 
@@ -242,7 +285,7 @@ class Chains:
         left = -(-(self.budget.burn_in - state.step) // ADAPT_EVERY)
         spread = state.misfit.clamp_max(torch.finfo(torch.float64).max).std(dim=1)
         state.power = (state.power + torch.maximum(1 / spread, (1 - state.power) / left)).clamp_max(1)
-        known = min(HISTORY, state.step // RECORD_EVERY)
+        known = min(HISTORY, state.remembered)
         if known:
             latent = self._latent(state)
             z, predicted = (past[:, :known].flatten(1, 2) for past in (state.past_z, state.past_predicted))
@@ -251,6 +294,10 @@ class Chains:
             variance = latent.error_variance / state.power[:, None]
             proposal = fitted(Proposal(state.mean, state.root), z, predicted, latent.values, variance)
             state.mean, state.root = proposal.mean, proposal.root
+            if self._walks(state.step) and (state.step - self._first) // ADAPT_EVERY % REFIT == 0:
+                surrogate = Surrogate.fitted(latent, state.past_features[:, :known].flatten(1, 2), predicted)
+                for name, part in vars(surrogate).items():
+                    setattr(state, name, part)
 
     def _facing(self, z: Tensor, first: Tensor) -> Tensor:
         """White coefficients [n, M, r] with the sign that puts each field g on the side of the first [n, 1, P]."""
@@ -258,10 +305,14 @@ class Chains:
         product = (z * first[..., : z.shape[-1]] * self.latent.spectrum.flatten()[modes]).sum(dim=-1, keepdim=True)
         return torch.where(product < 0, -z, z)
 
-    def _remember(self, state: State) -> None:
-        slot = (state.step // RECORD_EVERY - 1) % HISTORY
-        state.past_z[:, slot] = state.z[..., : state.past_z.shape[-1]]
-        state.past_predicted[:, slot] = state.predicted.nan_to_num(nan=0.0)
+    def _remember(self, state: State, z: Tensor, predicted: Tensor) -> None:
+        """In the place of the oldest."""
+        slot = state.remembered % HISTORY
+        state.past_z[:, slot] = z[..., : state.past_z.shape[-1]]
+        state.past_predicted[:, slot] = predicted.nan_to_num(nan=0.0)
+        if self.guided:
+            state.past_features[:, slot] = self.latent.features(self.latent.coefficient(z))
+        state.remembered += 1
 
     def _record(self, state: State) -> None:
         """Adds a state to what is watched, summed and kept; of the draws every other is dropped when their place is full."""

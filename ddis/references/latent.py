@@ -20,6 +20,8 @@ from ddis.observe.likelihood import Likelihood, negative_log, worth
 from ddis.operators.solver import solved
 from ddis.pde.base import Problem
 
+LINEAR = 256  # modes of the coefficient that are its features
+
 
 @dataclass(frozen=True)
 class Latent:
@@ -71,10 +73,30 @@ class Latent:
 
     def coefficient(self, z: Tensor) -> Tensor:
         """A(g) [..., *shape] of white coefficients [..., P]."""
-        space, flat = self.problem.coefficient_space(self.resolution), self.spectrum.flatten()
-        coefficients = z.new_zeros(*z.shape[:-1], len(flat))
-        coefficients[..., self.modes] = z * flat[self.modes].sqrt()
-        return self.problem.from_latent(space.grid.basis.inverse(coefficients.reshape(*z.shape[:-1], *self.spectrum.shape)))
+        basis, (rank, scale) = self.problem.coefficient_space(self.resolution).grid.basis, self._places
+        coefficients = z[..., rank] * scale.to(z)
+        return self.problem.from_latent(basis.inverse(coefficients.reshape(*z.shape[:-1], *self.spectrum.shape)))
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Of every mode, where it is in z (0 for one that does not vary) and its standard deviation."""
+        rank = torch.zeros(self.spectrum.numel(), dtype=torch.long)
+        rank[self.modes] = torch.arange(len(self.modes))
+        return rank, self.spectrum.flatten().sqrt()
+
+    @cached_property
+    def leading(self) -> tuple[Tensor, Tensor]:
+        """Places of the K modes of the longest waves in all channels of the coefficient, and (1 + |k|²)^(-½) of each."""
+        space = self.problem.coefficient_space(self.resolution)
+        squares = torch.from_numpy(space.grid.basis.half_periods_squared).flatten().repeat(space.channels)
+        places = squares.argsort(stable=True)[:LINEAR]
+        return places, (1 + squares[places]).rsqrt()
+
+    def features(self, coefficient: Tensor) -> Tensor:
+        """Leading modes [..., K] of relaxed coefficients [..., *shape]."""
+        space = self.problem.coefficient_space(self.resolution)
+        modes: Tensor = space.grid.basis.forward(self.problem.relax(coefficient))
+        return modes.flatten(coefficient.ndim - len(space.shape))[..., self.leading[0]]
 
     def predict(self, z: Tensor) -> Tensor:
         """M G(A(g)) [n, K, m] of z [n, K, P]; NaN for a coefficient that the problem refuses."""

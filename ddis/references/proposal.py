@@ -54,9 +54,9 @@ class Proposal:
         white = self.white(z)
         moved = (1 - b**2).sqrt() * white + b * xi
         proposed = self.field(moved)
-        return proposed, self._excess(z, white) - self._excess(proposed, moved)
+        return proposed, self.excess(z, white) - self.excess(proposed, moved)
 
-    def _excess(self, z: Tensor, white: Tensor) -> Tensor:
+    def excess(self, z: Tensor, white: Tensor) -> Tensor:
         """log N(z; μ, Σ) - log N(z; 0, I) up to a constant: |z|²/2 - |L⁻¹(z - μ)|²/2 [n, K]."""
         return ((z[..., : self.modes] ** 2).sum(dim=-1) - (white[..., : self.modes] ** 2).sum(dim=-1)) / 2
 
