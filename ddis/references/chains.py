@@ -261,7 +261,7 @@ class Chains:
         return self.budget.burn_in // PLAIN // ADAPT_EVERY * ADAPT_EVERY
 
     def _proposed(self, state: State, latent: Latent) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """z' [n, N, P], the logarithm of what its acceptance owes to the proposal, uniform numbers [n, N]; acceptance in a walk."""
+        """z' [n, N, P], the logarithm of what its acceptance owes to the proposal, uniform numbers [n, N], walk's acceptance."""
         walks, proposal = self._walks(state.step), Proposal(state.mean, state.root)
         xi, uniform = self._random(state.row.tolist(), state.step + 1, WALK if walks else 1)
         if not walks:
