@@ -69,7 +69,7 @@ def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     for label in ("decoupled, DPS", "decoupled, DAPS"):
         rows.append(
             claim_row(
-                f"guidance of the {label} model is not",
+                f"guidance of the {label} model is not attenuated with {few} % of the pairs",
                 formula.format(label) + " >= 0.9",
                 _figure(kept[label]),
                 at_least=0.9,
