@@ -44,8 +44,9 @@ def versions_of(study: "Study", stage: str, **arguments: str) -> dict[str, int |
         problem = study.make_problem(arguments["problem"])
         name = study.problems[arguments["problem"]].pde
         found[name] = version(PROBLEMS, name, type(problem))
-    if stage == "reference" and study.make_problem(arguments["problem"]).jumps:
-        found["walks"] = WALKS
+    if stage == "reference":
+        made = study.reference_file(arguments["problem"], arguments["observation"]) is None
+        found |= {"walks": WALKS} if made and study.make_problem(arguments["problem"]).jumps else {}
     if stage == "train":
         kinds = study.section(ModelId.parse(arguments["model"])).versioned()
         found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}
