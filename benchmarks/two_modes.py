@@ -8,8 +8,9 @@ four other fields, one sample each, by the error of the nearer of it and its neg
 for one field docs/posteriors/two-modes.png. A minute and a half on one core.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.operators.solver import Solver
 from ddis.pde import make_problem
 from ddis.posterior import Posterior
-from ddis.priors import gaussian
+from ddis.priors import Prior, gaussian
 from ddis.randomness import generator
 from ddis.sampling.methods import load_method, run_settings
 from ddis.text import pipe_table, with_interval
@@ -50,9 +51,14 @@ RESULT = Path(__file__).parent / "results" / "two_modes.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "posteriors" / "two-modes.png"
 
 
-def make_posterior(fields: Sequence[int]) -> tuple[Posterior, np.ndarray]:
+def make_posterior(
+    fields: Sequence[int],
+    pde: str = "poisson-squared",
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+    prior: Callable[..., Prior] = gaussian,
+) -> tuple[Posterior, np.ndarray]:
     """Observations of the given fields with their prior, and the coefficients [n, S, S], normalised; all from SEED."""
-    problem = make_problem("poisson-squared", {}, SIZE)
+    problem = make_problem(pde, dict(parameters), SIZE)
     scale = Normalisation(0.0, float(problem.solve(problem.sample_coefficients(range(100, 164), SIZE, SEED)).std()))
     space = problem.coefficient_space(SIZE)
     noise = DiagonalNoise(RandomFieldNoise(space.grid, "exponential", 0.02), space.grid.basis)
@@ -60,15 +66,15 @@ def make_posterior(fields: Sequence[int]) -> tuple[Posterior, np.ndarray]:
     a = problem.sample_coefficients(fields, SIZE, SEED)
     error = torch.stack([torch.from_numpy(generator(SEED, "noise", f).standard_normal(OBSERVED)) for f in fields])
     values = problem.solve(a).flatten(1).gather(1, index) + NOISE * scale.std * error
-    posterior = Posterior(problem, gaussian(problem, noise), Solver(problem, scale), Nodes(index, NOISE * scale.std), values)
+    posterior = Posterior(problem, prior(problem, noise), Solver(problem, scale), Nodes(index, NOISE * scale.std), values)
     return posterior, (a * (SIGMA_DATA / posterior.coefficient.std)).numpy()
 
 
-def draw(posterior: Posterior, fields: Sequence[int], method: str, **settings: Any) -> np.ndarray:
-    """Samples [n, K, S, S], normalised."""
+def draw(posterior: Posterior, fields: Sequence[int], method: str, stream: str = "chain", **settings: Any) -> np.ndarray:
+    """Samples [n, K, S, S], normalised; numbers from another stream are independent."""
     chosen = run_settings(method, {"samples": CHAINS, **settings})
     made = load_method(method)(chosen)
-    batch = posterior.batch(made, slice(None), [generator(SEED, "chain", f, k) for f in fields for k in range(chosen.samples)])
+    batch = posterior.batch(made, slice(None), [generator(SEED, stream, f, k) for f in fields for k in range(chosen.samples)])
     *_, last = made.sample(batch, made.prepare(batch))
     return last.x0.reshape(len(fields), chosen.samples, SIZE, SIZE).numpy()
 
