@@ -444,7 +444,7 @@ def test_the_same_command_gives_the_same_arrays_and_does_not_write_over_them(fol
         assert "git_commit" in file.attrs["provenance"] and file.attrs["operator"] == "fno"
     grid = (SIZE, SIZE)
     expected = {"mean": grid, "std": grid, "samples": (4, *grid), "x": (SIZE,), "y": (SIZE,)}
-    assert shapes == expected | {"observations": (10, 4), "predicted": (4, 10)}
+    assert shapes == expected | {"observations": (10, 4), "predicted": (4, 10), "weights": (4,)}
     assert (tmp_path / "new" / "out.png").read_bytes()[:4] == b"\x89PNG"
     assert main(command) == 2
     assert "out.h5 is there already; choose another --output, or write over it with --force" in capsys.readouterr().err
