@@ -1,8 +1,7 @@
 """What a job costs beside its work: `python benchmarks/overhead.py [FILE | FOLDER]`, at the repository root.
 
 CPU time of every stage's command on a study of 16 x 16 nodes, where there is next to no work, as a multiple of `python -c "import
-torch"` in the same run: the lesser of two calls each. At load 10 on two
-processors CPU times double, and the ratios of the three `generate`, which do about the same, were 0.59 to 0.85.
+torch"` in the same run: the lesser of two calls each. CPU time and ratios hardly depend on what else the machine does.
 
 Of a finished study, given its FOLDER (results/quickstart): CPU time of its jobs, as they recorded it, and how much of that is not
 in the loops of training and sampling.
@@ -85,8 +84,7 @@ def main() -> None:
     if len(sys.argv) > 1 and Path(sys.argv[1]).is_dir():
         print_study(Path(sys.argv[1]))
         return
-    lines = [f"{device_name()}, Python {platform.python_version()}; CPU time, the least of {REPEATS} calls."]
-    lines += [f"Load when it began: {os.getloadavg()[0]:.0f}, on {os.cpu_count()} processors.", ""]
+    lines = [f"{device_name()}, Python {platform.python_version()}; CPU time, the least of {REPEATS} calls.", ""]
     lines += ["| command | computes with torch | CPU s | of import torch |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
         unit = 0.0
