@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from ddis.commands import build_parser
 from ddis.errors import InputError, printable
-from ddis.lazy import quick_packages
 from ddis.reading import system_reason
 from ddis.signals import Stopped, Terminated, install_sigterm_handler
 
@@ -159,7 +158,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = os.environ.get("RANK", "0") == "0"  # torchrun numbers its processes
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     atexit.register(gc.freeze)  # or all that torch is made of is searched for garbage: a quarter of the time of its import
-    quick_packages()
     install_sigterm_handler()
     sys.unraisablehook = _deliver_again
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -65,34 +65,6 @@ Adam(network.parameters()).step(0.1)
     assert not {"torch._dynamo", "wandb.sdk", "matplotlib", "mlflow"} & imported("-c", program, folder=tmp_path)
 
 
-def run_quickly(program: str) -> str:
-    """What a program prints whose torch and pandas are those of the commands."""
-    begin = "import sys; from ddis.lazy import quick_packages; quick_packages()\n"
-    done = subprocess.run([sys.executable, "-c", begin + program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-5000:]
-    return done.stdout
-
-
-def test_commands_import_torch_and_pandas_without_what_they_do_not_use():
-    lines = run_quickly("import torch, pandas; print(*sys.modules, sep='\\n')").splitlines()
-    left_out = {"torch._meta_registrations", "torch._decomp", "torch._refs", "torch._prims", "torch._dynamo", "pyarrow"}
-    assert {"torch", "pandas"} <= set(lines) and not left_out & set(lines)
-
-
-@pytest.mark.parametrize("first", ["torch._dynamo", "torch._decomp", "torch.utils._content_store", "torch.utils._device"])
-def test_what_torch_left_out_comes_with_what_needs_it(first):
-    program = f"""
-import torch, {first}
-assert {{"{first}", "torch._meta_registrations"}} <= set(sys.modules) and not hasattr(sys.modules["{first}"], "no_such_name")
-x = torch.ones(3, 3)
-exported = torch.export.export(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GELU()), (x,))
-assert exported.module()(x).shape == (3, 3)
-with torch.device("meta"):
-    print(*torch.linalg.qr(torch.ones(4, 3))[0].shape)
-"""
-    assert run_quickly(program).split() == ["4", "3"]
-
-
 def test_the_graph_of_jobs_is_made_without_what_computes():
     heavy = HEAVY - {"pandas"}  # which a plug-in of Snakemake's imports
     assert not heavy & imported("-m", "snakemake", "-n", "-s", str(ROOT / "Snakefile"), folder=ROOT)

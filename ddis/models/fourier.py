@@ -14,7 +14,7 @@ from ddis.lazy import quick_imports
 from ddis.models.layers import PointwiseConv
 
 NOT_NEEDED = "scipy.io", "scipy.optimize", "scipy.special"  # by what tensorly is used for
-with warnings.catch_warnings(), quick_imports(NOT_NEEDED, bare="neuralop", without="wandb"):
+with warnings.catch_warnings(), quick_imports(bare="neuralop", later=NOT_NEEDED, without="wandb"):
     warnings.simplefilter("ignore")
     from neuralop.layers.fno_block import FNOBlocks
     from neuralop.layers.spectral_convolution import SpectralConv
