@@ -7,6 +7,7 @@ Of a finished study, given its FOLDER (results/quickstart): CPU time of its jobs
 in the loops of training and sampling.
 """
 
+import math
 import os
 import platform
 import resource
@@ -62,17 +63,20 @@ def rows(folder: Path) -> Iterator[tuple[str, float, bool]]:
 
 
 def spent(record: Path) -> tuple[float, float]:
-    """CPU seconds of the last attempt of a job: all of them, and those of its loop."""
+    """CPU seconds of the last attempt of a job: all of them, NaN if it was killed or is of older code, and those of its loop."""
     lines = read_record(record)
     values = {
         k: v for x in lines if x["kind"] == "metrics" and attempt_of(x) == attempt_of(lines[-1]) for k, v in x["values"].items()
     }
-    return values["cpu_seconds"], values.get("loop_cpu_seconds", 0.0)
+    return values.get("cpu_seconds", math.nan), values.get("loop_cpu_seconds", 0.0)
 
 
 def print_study(folder: Path) -> None:
     """Jobs of a study: what they spent beside their loops, and its share of all."""
-    jobs = {record.relative_to(folder / "tracking"): spent(record) for record in sorted((folder / "tracking").rglob("*.jsonl"))}
+    found = {record.relative_to(folder / "tracking"): spent(record) for record in sorted((folder / "tracking").rglob("*.jsonl"))}
+    jobs = {name: times for name, times in found.items() if not math.isnan(times[0])}
+    if len(jobs) < len(found) or not jobs:
+        sys.exit(f"{folder}: {len(jobs)} of {len(found)} jobs say their CPU time; run the study with this version, in one go")
     for name, (whole, loop) in jobs.items():
         print(f"{name.with_suffix('')!s:45} {whole:7.2f} CPU s, {whole - loop:6.2f} beside the loop")
     whole, loops = (sum(times) for times in zip(*jobs.values(), strict=True))

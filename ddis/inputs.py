@@ -15,7 +15,7 @@ from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import SensorSettings
 from ddis.sampling.methods import load_method
 from ddis.settings import SPLITS, Case
-from ddis.versions import METHODS, NETWORKS, PROBLEMS, STAGES, WALKS, version
+from ddis.versions import METHODS, NEARER, NETWORKS, PROBLEMS, STAGES, WALKS, version
 
 if TYPE_CHECKING:
     from ddis.config import Study
@@ -47,6 +47,8 @@ def versions_of(study: "Study", stage: str, **arguments: str) -> dict[str, int |
     if stage == "reference":
         made = study.reference_file(arguments["problem"], arguments["observation"]) is None
         found |= {"walks": WALKS} if made and study.make_problem(arguments["problem"]).jumps else {}
+    if stage == "tune" and study.make_problem(arguments["problem"]).even:
+        found["nearer"] = NEARER
     if stage == "train":
         kinds = study.section(ModelId.parse(arguments["model"])).versioned()
         found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}

@@ -10,6 +10,7 @@ import torch
 
 from ddis.config import Study
 from ddis.evaluation.modes import mode_columns
+from ddis.inputs import versions_of
 from ddis.observe.base import Functionals
 from ddis.pde import make_problem
 from ddis.randomness import generator
@@ -70,6 +71,20 @@ def test_pairs_of_samples_are_one_half_on_average_for_fair_coins_however_many_sa
     assert mode_columns(outcomes)["mode_pairs"] == pytest.approx(0.5)
     one_mode = outcomes[:, :1].repeat(size, axis=1)
     assert mode_columns(one_mode)["mode_pairs"] == 0 and mode_columns(one_mode)["mode_share"] == pytest.approx(0.5)
+
+
+def test_the_rule_for_signs_is_a_version_of_tuning_alone():
+    study = Study.load(
+        {
+            **{"study": "signs", "problems": {"squared": {"pde": "poisson-squared"}, "poisson": {"pde": "poisson"}}},
+            **{"data": {"resolution": 8, "train": 8, "validation": 4, "test": 1}, "fractions": [1.0]},
+            **{"observations": {"sparse": {"count": 4}}, "prior": {"training": {"steps": 1}}},
+            "runs": {"ddis": {"operator": "solver", "weight": 1}},
+        }
+    )
+    kinds = {case.problem: versions_of(study, "tune", **vars(case)).keys() for case in study.cases()}
+    assert kinds["squared"] - kinds["poisson"] == {"nearer"}
+    assert all("nearer" not in versions_of(study, "sample", **vars(case)) for case in study.cases())
 
 
 @pytest.mark.parametrize("kind, error", [("nodes", 0.0), ("coefficient", 200.0)])

@@ -95,7 +95,7 @@ def joined_samples(noises: tuple[float, float], off: float = 0.0) -> Samples:
 def test_every_value_counts_in_units_of_its_own_noise():
     """Samples that are three times too wide at the precise nodes: the misfit sees it, not where the large noise hides it."""
     samples = joined_samples((1.0, 0.05), off=0.15)
-    found, hidden = (sbc.verdict(each) for each in (samples, replace(samples, seen=replace(samples.seen, noise=None))))
+    found, hidden = (sbc.verdict(each) for each in (samples, replace(samples, seen=replace(samples.seen, noise=np.ones(36)))))
     assert found is not None and hidden is not None
     assert found.worst == "misfit" and found.test.p_values["misfit"] < 0.01 < hidden.test.p_values["misfit"]
     exact = sbc.verdict(joined_samples((1.0, 0.05)))
@@ -117,10 +117,16 @@ def test_a_file_keeps_the_noise_of_every_value(tmp_path):
         assert np.array_equal(found.units, [2, 2, 2, 3])
 
 
+def test_older_files_without_the_noise_of_every_value_have_no_misfit_test():
+    samples = joined_samples((1.0, 0.05))
+    found = sbc.verdict(replace(samples, seen=replace(samples.seen, noise=None)))
+    assert found is not None and "misfit" not in found.test.p_values
+
+
 def test_values_without_noise_beside_others_do_not_count_in_the_misfit():
     """The truth fits them exactly, samples within the floor of R; of the noisy values alone there is no fault."""
     samples = joined_samples((0.02, 0.0), off=0.1)
-    found, before = (sbc.verdict(each) for each in (samples, replace(samples, seen=replace(samples.seen, noise=None))))
+    found, before = (sbc.verdict(each) for each in (samples, replace(samples, seen=replace(samples.seen, noise=np.ones(36)))))
     assert found is not None and before is not None
     assert before.test.p_values["misfit"] < 0.01 < found.test.p_values["misfit"]
 

@@ -19,11 +19,14 @@ def misfits(samples: Samples) -> NDArray[np.float64]:
 def in_noise(samples: Samples) -> NDArray[np.float64] | None:
     """[n, K], of Gaussian noise a function of the likelihood alone: every value counts in units of its own noise.
 
-    Values without noise are left out; None if there are no others. Where all have one noise it is `misfits`, up to a factor.
+    Values without noise are left out; None if there are no others, and of older files that do not say the noise of each value.
+    Where all have one noise it is `misfits`, up to a factor.
     """
     if samples.solution is None or not samples.attributes["noise"] > 0:
         return None
-    if samples.seen is None or samples.seen.noise is None:
+    if samples.seen is None:
         return misfits(samples)
+    if samples.seen.noise is None:
+        return None
     seen, noise = samples.seen, np.asarray(samples.seen.noise, np.float64)
     return seen.misfit(samples.solution, samples.coefficient, np.where(noise > 0, noise * seen.units, np.inf))

@@ -108,14 +108,14 @@ class StageRun:
 
     @contextmanager
     def loop(self) -> Iterator[None]:
-        """Around the loop of a training or of sampling, for its CPU time."""
-        begin = time.process_time()
+        """Around the loop of a training or of sampling, for its CPU time, which is counted as in `close`."""
+        begin = _cpu_seconds()
         yield
-        self.metrics({"loop_cpu_seconds": time.process_time() - begin})
+        self.metrics({"loop_cpu_seconds": _cpu_seconds() - begin})
 
     def close(self, status: str, error: str) -> None:
         """The last lines; gives up the lock. The CPU time is that of the whole process and of what it started."""
-        seconds = {"seconds": time.monotonic() - self._begin, "cpu_seconds": sum(os.times()[:4])}
+        seconds = {"seconds": time.monotonic() - self._begin, "cpu_seconds": _cpu_seconds()}
         self.metrics({**seconds, "peak_memory_mb": peak_memory_mb()})
         self._write("end", status=status, error=error)
         if self._file:
@@ -185,6 +185,11 @@ def lines_after(path: Path, offset: int) -> tuple[list[Line], int]:
 def attempt_of(line: Line) -> str:
     """The attempt that wrote a line."""
     return str(line["id"].rpartition("-")[0])
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it started and has waited for."""
+    return sum(os.times()[:4])
 
 
 def json_number(value: float) -> float | str:
