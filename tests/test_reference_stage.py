@@ -2,12 +2,14 @@
 
 import io
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from ddis.config import Study
 from ddis.data.references import read_references
@@ -16,8 +18,9 @@ from ddis.errors import InputError
 from ddis.evaluation.metrics import relative_l2
 from ddis.evaluation.posteriors import FLOOR, METRICS
 from ddis.grid import Space, square
-from ddis.references.chains import Chains
-from ddis.stages import generate, reference, sample, tables
+from ddis.models.checkpoint import save_tensors
+from ddis.references.chains import WALK, Chains, State
+from ddis.stages import generate, needs, reference, sample, tables
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
 from ddis.stages.records import outputs_of, steps
 from ddis.stages.stale import work
@@ -171,6 +174,35 @@ def test_killed_chains_go_on_where_they_were(study, tmp_path, monkeypatch):
     assert len(steps) < 130 + 200 - 110
     for name in ("coefficient", "mean", "std"):
         assert np.array_equal(getattr(whole, name), getattr(again, name))
+
+
+def test_chains_of_a_version_with_other_fields_start_anew(tmp_path, caplog):
+    state = State(**{item.name: torch.zeros(1) for item in fields(State) if item.type is Tensor}, step=30)
+    path, counters = tmp_path / "chains.safetensors", state.counters() | {"seconds": 2.0}
+    save_tensors(path, state.tensors(), counters)
+    found, seconds = reference.unfinished(tmp_path)
+    assert found is not None and found.step == 30 and seconds == 2.0
+    save_tensors(path, {name: tensor for name, tensor in state.tensors().items() if name != "level"}, counters)
+    with caplog.at_level("INFO"):
+        assert reference.unfinished(tmp_path) == (None, 0.0)
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: chains of another version of ddis; they start anew"]
+
+
+@pytest.mark.parametrize("pde", ["darcy", "darcy-facies"])
+def test_a_job_asks_for_the_time_and_memory_of_walks(pde):
+    """32 x 32 nodes: 16 walking chains of two-valued darcy took 0.107 s a step; facies have four Gaussian fields."""
+    problems = {"smooth": {"pde": "darcy", "coefficient": "log-normal"}, "jumps": {"pde": pde}}
+    data = {**CONFIG["data"], "resolution": 32}
+    made = Study.load(
+        {**CONFIG, "data": data, "problems": problems, "runs": {"tikhonov": {}}, "references": {"burn_in": 1000, "steps": 20_000}}
+    )
+    labels = [{"problem": problem, "observation": "sparse"} for problem in problems]
+    smooth, jumps = (needs.minutes(made, "reference", **label) for label in labels)
+    assert smooth < 2 * 21_000 * 0.107 / 60 < jumps
+    smooth, jumps = (needs.memory_mb(made, "reference", **label) for label in labels)
+    fields = 4 if pde == "darcy-facies" else 1
+    noise = 2 * WALK * 16 * fields * 32**2 * 4 / 1e6  # of two test fields
+    assert noise < jumps - smooth < 3 * noise
 
 
 def test_without_references_nothing_of_a_study_knows_of_them():

@@ -100,6 +100,38 @@ def test_guided_steps_leave_the_posterior_invariant_however_wrong_the_model():
     assert float(state.misfit.mean()) == pytest.approx(OBSERVED / 2, abs=0.36)
 
 
+class Fragile(Darcy):
+    """Two-valued darcy that refuses coefficients whose mean is above 8, some of every step."""
+
+    refused = 0
+
+    def solve(self, coefficient: torch.Tensor) -> torch.Tensor:
+        refused = coefficient.mean(dim=(-2, -1)) > 8
+        Fragile.refused += int(refused.sum())
+        return torch.where(refused[..., None, None], torch.nan, super().solve(coefficient))
+
+
+def test_the_model_learns_no_predictions_of_what_the_problem_refuses():
+    """Everything that is remembered of walks is a state and its prediction: no proposal that was refused, with zeros for it."""
+    torch.set_num_threads(1)
+    problem = Fragile(DarcyParameters())
+    problem.resolution = SIZE
+    latent = observed(problem, white(1, 63), 0.3)
+    assert latent.values.isfinite().all()
+    chains = Chains(latent, Budget(samples=16, chains=16, burn_in=40, steps=100), SEED, [0])
+    state = chains.start()
+    while state.step < 10:
+        chains.advance(state)
+    plain, Fragile.refused = state.remembered, 0
+    while state.step < 30:
+        chains.advance(state)
+    assert Fragile.refused and state.predicted.isfinite().all()
+    known = slice(plain, state.remembered)
+    z, predicted = (past[:, known].flatten(1, 2) for past in (state.past_z, state.past_predicted))
+    assert torch.allclose(latent.predict(z), predicted, rtol=1e-4)
+    assert torch.allclose(latent.features(latent.coefficient(z)), state.past_features[:, known].flatten(1, 2))
+
+
 def test_a_model_of_a_quadratic_function_is_that_function():
     """Terms are those of (1 + x·x')² - 1; predictions that are quadratic in the features are found from enough states."""
     rng = torch.Generator().manual_seed(2)

@@ -6,9 +6,9 @@ visited (`ddis.references.proposal`), and the step size tuned to an acceptance o
 
     z' = μ + (1 - b²)^½ (z - μ) + b L ξ,   ξ ~ N(0, I),   accepted with min(1, e^(Ψ(z) - Ψ(z'))),   Ψ = Φ + log N(μ, Σ) / N(0, I)
 
-leave the posterior invariant. Where the coefficient has jumps (`Problem.jumps`) such steps are walks of a learnt model, at whose
-end alone the problem is solved (`ddis.references.surrogate`): after a quarter of the burn-in, and fitted to what was proposed
-since then. At b = 1 they are independent proposals; with μ = 0, Σ = I preconditioned Crank-Nicolson. A field's
+leave the posterior invariant. At b = 1 they are independent proposals; with μ = 0, Σ = I preconditioned Crank-Nicolson. Where
+the coefficient has jumps (`Problem.jumps`) each step is proposed by a walk of a learnt model, at whose end alone the problem is
+solved (`ddis.references.surrogate`): after a quarter of the burn-in, and fitted to what was proposed since then. A field's
 chains end when they have converged (`ddis.references.diagnostics`), or with the budget.
 
 All chains of all fields move together, in batches through the problem's solver. A field's random numbers depend on (seed, its
@@ -306,7 +306,9 @@ class Chains:
         return torch.where(product < 0, -z, z)
 
     def _remember(self, state: State, z: Tensor, predicted: Tensor) -> None:
-        """In the place of the oldest."""
+        """In the place of the oldest; the chains' own states instead of those that the problem refuses."""
+        known = predicted.isfinite().all(dim=-1, keepdim=True)
+        z, predicted = torch.where(known, z, state.z), torch.where(known, predicted, state.predicted)
         slot = state.remembered % HISTORY
         state.past_z[:, slot] = z[..., : state.past_z.shape[-1]]
         state.past_predicted[:, slot] = predicted.nan_to_num(nan=0.0)

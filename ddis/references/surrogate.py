@@ -82,10 +82,10 @@ def walk(
     """
 
     def energy(white: Tensor) -> tuple[Tensor, Tensor]:
+        """β Φ* and log N(μ, Σ) / N(0, I), [n, N] each."""
         z = proposal.field(white)
-        return power[:, None] * latent.misfit(surrogate(latent.features(latent.coefficient(z)).float())), proposal.excess(
-            z, white
-        )
+        predicted = surrogate(latent.features(latent.coefficient(z)).float())
+        return power[:, None] * latent.misfit(predicted), proposal.excess(z, white)
 
     proposal, surrogate = Proposal(proposal.mean.float(), proposal.root.float()), surrogate.single()
     b = size[:, None, None].float()

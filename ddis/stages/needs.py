@@ -23,10 +23,14 @@ MARGIN = 2.0
 GPU_SPEED, THREAD_SPEED = 5e12, 5e9
 CALL_SECONDS = 0.05  # of one network call, however small
 SOLVE_SECONDS = 0.1  # of one field of 128 x 128 nodes on one thread; navier-stokes, the slowest problem, takes 0.035
+# Of a chain's walk on a learnt model of P modes (ddis.references.surrogate), beside the solve at its end. Two-valued darcy, one
+# thread: 3.3, 5.2 and 14.3 ms with 16, 32 and 64 nodes per side.
+WALK_SECONDS, WALK_MODE_SECONDS = 2.4e-3, 2.9e-6
 READ_SPEED = 5e7  # bytes per second, of a busy file system
 # In MB: Python, torch and CUDA's libraries; one process that generates fields.
 BASE, WORKER = 3000, 1000
 CHAIN_BYTES = 4_000_000  # of what a Markov chain keeps
+WALK_MODE_BYTES = 2 * 4 * 32  # of the noise of 32 steps in single precision, and a copy
 # Tensors of the first level's width that a network keeps at most, forwards and backwards; fields of an operator's Jacobian.
 TENSORS, JACOBIAN_FIELDS = 100, 128
 
@@ -46,9 +50,8 @@ def memory_mb(study: Study, stage: str, **arguments: str) -> int:
         case = Case(**{key: value for key, value in arguments.items() if key != "shard"})
         total += (3 * _samples_bytes(study, case) + evaluations(study, case).memory) / 1e6
     if stage == "reference" and study.references is not None:
-        total += (
-            study.reference_fields * (4 * _values(study) * study.references.samples + CHAIN_BYTES * study.references.chains) / 1e6
-        )
+        chain = CHAIN_BYTES + WALK_MODE_BYTES * _walk_modes(study, arguments["problem"])
+        total += study.reference_fields * (4 * _values(study) * study.references.samples + chain * study.references.chains) / 1e6
     if stage in ("tables", "figures", "paper"):  # one file after the other; all runs on an observation together
         files = [[_samples_bytes(study, c) for c in study.cases() if (c.problem, c.observation) == g] for g in groups(study)]
         total += max(3 * max(sizes) if stage == "tables" else 2 * sum(sizes) for sizes in files) / 1e6
@@ -128,10 +131,18 @@ def _sample_seconds(study: Study, problem: str, observation: str, run: str, perc
 
 
 def _reference_seconds(study: Study, problem: str, observation: str) -> float:
-    """Of solving the equation at every step of all chains; of closed forms less."""
-    settings = study.reference_settings(problem, observation)
-    chains = study.reference_fields * settings.chains
-    return _read_seconds(study) + _solve_seconds(study, chains * (settings.burn_in + settings.steps))
+    """Of solving the equation at every step of all chains, and of their walks; of closed forms less."""
+    settings, modes = study.reference_settings(problem, observation), _walk_modes(study, problem)
+    steps = study.reference_fields * settings.chains * (settings.burn_in + settings.steps)
+    walks = steps * (WALK_SECONDS + WALK_MODE_SECONDS * modes) if modes else 0.0
+    return _read_seconds(study) + _solve_seconds(study, steps) + walks
+
+
+def _walk_modes(study: Study, problem: str) -> int:
+    """P of the walks of reference chains; 0 where the coefficient has no jumps, and chains take none."""
+    made = study.make_problem(problem)
+    spectrum = made.latent_spectrum(study.data.resolution) if made.jumps else None
+    return 0 if spectrum is None else spectrum.numel()
 
 
 def _tune_seconds(study: Study, problem: str, observation: str, run: str, percent: str) -> float:

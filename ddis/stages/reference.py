@@ -6,7 +6,7 @@ Chains are kept in a work folder every few seconds, and each field's result when
 import logging
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +170,16 @@ def known(
 
 
 def unfinished(work: Path) -> tuple[State | None, float]:
-    """The chains of an interrupted call, and the seconds that they took; None where there are none."""
+    """The chains of an interrupted call, and the seconds that they took; None where there are none that this version knows."""
     path = work / "chains.safetensors"
     work.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         return None, 0.0
     tensors, counters = load_unfinished(path)
     seconds = float(counters.pop("seconds"))
+    if {*tensors, *counters} != {item.name for item in fields(State)}:
+        _log.info("%s: chains of another version of ddis; they start anew", path)
+        return None, 0.0
     return State.of_parts(tensors, counters), seconds
 
 
