@@ -2,11 +2,12 @@
 
     python benchmarks/references.py [quick] [PROBLEM ...]
 
-Two-valued and log-normal darcy, navier-stokes, poisson-squared and darcy-facies on 32 x 32 nodes with 128 observations (quick:
+Log-normal and two-valued darcy, navier-stokes, poisson-squared and darcy-facies on 32 x 32 nodes with 128 observations (quick:
 16 x 16 with 60), noise of 30, 10 and 5 % of std(u), two fields each, 16 chains. Every case ends when it has converged, or with
-its budget of steps. Poisson comes first, where the
-posterior is known: error of mean and standard deviation against the closed form, in standard errors of the chains. Writes
-benchmarks/results/references.md, a row at a time; rows of named problems alone are added to those that are there.
+its budget of steps. Poisson comes first, where the posterior is known: error of mean and standard deviation against the closed
+form, in standard errors of the chains. Writes benchmarks/results/references.md, a row at a time; rows of named problems alone are
+added to those that are there. The file now has poisson and the rows of log-normal darcy and navier-stokes; those of two-valued
+darcy, poisson-squared and darcy-facies are still to be made.
 """
 
 import sys
