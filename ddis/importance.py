@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from ddis.lazy import torch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -30,6 +32,11 @@ def log_likelihood(values: Tensor, predicted: Tensor, covariance: Tensor) -> Ten
     return (-0.5 * whitened(values, predicted, covariance).square().sum(dim=0)).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
-def weights(log_ratio: Tensor) -> Tensor | None:
-    """Weights [K] of sum 1 from their logarithms up to a constant; None if no sample has any."""
-    return log_ratio.softmax(dim=0) if bool((log_ratio > -torch.inf).any()) else None
+def weights(log_ratio: Tensor) -> Tensor:
+    """Weights [K] of sum 1 from their logarithms up to a constant; all 0 if no sample has any."""
+    return log_ratio.softmax(dim=0) if bool((log_ratio > -torch.inf).any()) else torch.zeros_like(log_ratio)
+
+
+def effective(weights: NDArray[np.float64]) -> float:
+    """Effective number of samples under weights [K] of sum 1; 0 if all are 0."""
+    return float(1 / (weights**2).sum()) if weights.any() else 0.0

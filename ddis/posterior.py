@@ -286,7 +286,6 @@ class Posterior:
             raise InputError(f"{failed} of {len(a)} samples are not finite; try another method, or a smaller weight")
         if failed:
             _log.warning("%d of %d samples are not finite and are left out", failed, len(a))
-        weighted = self._weights(method, batch, drawn.x0[kept], predicted[kept])
         fields, predicted = a.double()[kept].cpu().numpy(), predicted[kept]
         mean, std = fields.mean(axis=0), fields.std(axis=0, ddof=1) if len(fields) > 1 else np.full(fields.shape[1:], np.nan)
         closed = self.closed_form(drawn.mean, drawn.std)
@@ -301,24 +300,37 @@ class Posterior:
             predicted=restored.cpu().numpy().astype(np.float32),
             misfit=misfit_of(observation, predicted),
             cost=Spent(drawn.cost.prior / len(a), drawn.cost.operator / len(a), seconds, drawn.cost.solver / len(a)),
+            method=method,
             failed=failed,
-            weights=None if weighted is None else weighted.cpu().numpy(),
         )
 
-    def _weights(self, method: Method[Any], batch: Batch, x: Tensor, predicted: Tensor) -> Tensor | None:
-        """Importance weights [K] of samples x [K, *shape] against the problem's own solver (see `Result.weights`)."""
-        if not method.weighable or self.operator.error is None or batch.solver is not None:
+    def weights(self, result: Result) -> NDArray[np.float64] | None:
+        """Importance weights [K] of this posterior's samples, with which they are of that through the problem's own solver.
+
+        Their sum is 1; all are 0 if the solver refuses every sample. None where no network takes part, or samples do not follow
+        its likelihood (see `ddis.importance`). Costs K solutions. Raises InputError for a result of other shapes, and any error
+        of the solver but InputError, by which it refuses a sample.
+        """
+        method, place = result.method, self.index[0]
+        if not method.weighable or self.operator.error is None or isinstance(self.operator, Corrected):
             return None
+        shape, count = result.samples.shape[1:], result.predicted.shape[1]
+        if shape != self.spaces[0].shape or count != len(place):
+            accepted = f"{self.spaces[0].shape} and {len(place)}, of this posterior"
+            raise InputError(f"result: samples of {shape}, {count} values; accepted: {accepted}")
+        batch = self.batch(method, slice(None), [])
         through = replace(
             batch,
-            operator=lambda x: self.solution.normalise(solved(self.problem, self.physical(x))),
+            operator=lambda a: self.solution.normalise(solved(self.problem, a)),
+            coefficient=self.coefficient.normalise,
             observation=replace(batch.observation, error=None),
         )
+        samples, restored = (torch.from_numpy(found).double().to(self.device) for found in (result.samples, result.predicted))
         with torch.no_grad():
-            found = through.predict(x).double()
-        pairs = (through.observation, found), (batch.observation, predicted)
+            found = through.predict(samples)
+        pairs = (through.observation, found), (batch.observation, (restored - self.mean[place]) * self.unit[place])
         solver, network = (log_likelihood(seen.values[0], u, seen.covariance[0]) for seen, u in pairs)
-        return weights(solver - network)
+        return weights(solver - network).cpu().numpy()
 
     def closed_form(self, mean: Tensor | None, std: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation [n, *shape] in physical units, of a method that has them in closed form."""

@@ -1,6 +1,7 @@
 """What a posterior gives back: samples with their moments, how they fit the observations, and what they cost."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from torch import Tensor
 from ddis.importance import whitened
 from ddis.lazy import special
 from ddis.observe.observation import Observation
-from ddis.sampling.base import Cost
+from ddis.sampling.base import Cost, Method
 
 PLAUSIBLE = 0.999  # probability of a chi-square below the limit
 
@@ -56,9 +57,8 @@ class Result:
     samples [K, *shape]; mean, std [*shape]: in closed form where the method has it, else of the samples (n - 1)
     predicted [K, m]: what the operator predicts of each sample at the observed places, with its gains where R holds its error;
     where a solver corrects it, what the solver says, against R of the noise alone
+    method: that drew them, with its settings
     failed: samples that were not finite and are left out
-    weights [K], of sum 1: with them the samples are of the posterior through the problem's own solver (`ddis.importance`), as far
-    as they are of that through the network; None where no network takes part, or samples do not follow its likelihood
     """
 
     samples: Array
@@ -67,13 +67,8 @@ class Result:
     predicted: Array
     misfit: Misfit
     cost: Spent
+    method: Method[Any]
     failed: int = 0
-    weights: NDArray[np.float64] | None = None
-
-    @property
-    def effective(self) -> float | None:
-        """Effective number of samples under the weights, from 1 to K."""
-        return None if self.weights is None else float(1 / np.square(self.weights).sum())
 
 
 @dataclass(frozen=True)

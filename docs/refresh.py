@@ -111,8 +111,14 @@ def solve(page: Path) -> dict[str, str]:
 
         found, compared = said(commands[0]), said(commands[1])
         shutil.copy(output.with_suffix(".png"), "docs/solve/solution.png")
-        parts = {"solve": found[-3:], "compare": compared[-1:], "warning": said(commands[0], observations=wrong)[-1:]}
+        warned = lines_from("warning: misfit", said(commands[0], observations=wrong))
+        parts = {"solve": lines_from("solution.h5", found), "compare": compared[-1:], "warning": warned[:1]}
     return {name: "\n".join(f"    {line}" for line in lines) for name, lines in parts.items()}
+
+
+def lines_from(start: str, lines: list[str]) -> list[str]:
+    """The lines from the first on that begins with `start`: progress stands before them."""
+    return lines[[line.startswith(start) for line in lines].index(True) :]
 
 
 def fill(path: Path, parts: dict[str, str]) -> None:

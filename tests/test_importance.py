@@ -8,7 +8,8 @@ import torch
 from test_corrected import Tilted
 
 import ddis
-from ddis.importance import log_likelihood, weights
+from ddis.errors import InputError
+from ddis.importance import effective, log_likelihood, weights
 from ddis.observe.nodes import draw_nodes
 from ddis.operators.error import OperatorError
 
@@ -28,8 +29,8 @@ def test_the_effective_number_is_that_of_two_gaussians():
     likelihoods = (log_likelihood(values, k * x, torch.tensor([[s]], dtype=torch.float64)) for k, s in ((g, r), (f, r_f)))
     solver, network = likelihoods
     found = weights(solver - network)
-    assert found is not None and 0.5 < expected < 0.9
-    assert float(1 / found.square().sum()) / len(x) == pytest.approx(expected, rel=0.01)
+    assert 0.5 < expected < 0.9
+    assert effective(found.numpy()) / len(x) == pytest.approx(expected, rel=0.01)
     mean = float(found @ x[:, 0])
     assert mean == pytest.approx(m_t, abs=4 * math.sqrt(v_t / (expected * len(x))))
 
@@ -37,8 +38,9 @@ def test_the_effective_number_is_that_of_two_gaussians():
 def test_a_sample_that_the_solver_refuses_has_no_weight():
     predicted = torch.tensor([[0.0], [math.nan], [0.0], [math.inf]], dtype=torch.float64)
     found = weights(log_likelihood(torch.zeros(1), predicted, torch.eye(1)))
-    assert found is not None and found.tolist() == [0.5, 0, 0.5, 0]
-    assert weights(log_likelihood(torch.zeros(1), predicted[[1, 3]], torch.eye(1))) is None
+    assert found.tolist() == [0.5, 0, 0.5, 0] and effective(found.numpy()) == 2
+    none = weights(log_likelihood(torch.zeros(1), predicted[[1, 3]], torch.eye(1)))
+    assert none.tolist() == [0, 0] and effective(none.numpy()) == 0
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +84,14 @@ def test_weighted_samples_have_the_moments_of_the_solvers_posterior(linear, meth
     problem, prior, network, sensors, values, index = linear
     posterior = ddis.Posterior(problem, prior, network, sensors, values)
     result = posterior.sample(method, samples=SAMPLES, seed=SEED, error_model="white")
+    found = posterior.weights(result)
     modes = problem.coefficient_space(SIZE).grid.basis
     lead, mean, covariance = closed_form(problem, values, index, 0.2 * network.solution.std)
     z = modes.forward(torch.from_numpy(result.samples).double()).flatten(1).numpy()[:, lead]
-    assert deviations(z, result.weights, mean, covariance).max() < 4
+    assert deviations(z, found, mean, covariance).max() < 4
     assert deviations(z, np.full(SAMPLES, 1 / SAMPLES), mean, covariance).max() > 6
-    assert 0.05 * SAMPLES < result.effective < 0.95 * SAMPLES
-    assert result.weights.sum() == pytest.approx(1)
+    assert 0.05 * SAMPLES < effective(found) < 0.95 * SAMPLES
+    assert found.sum() == pytest.approx(1)
 
 
 def test_there_are_no_weights_where_no_network_stands_for_the_solver(linear):
@@ -96,5 +99,20 @@ def test_there_are_no_weights_where_no_network_stands_for_the_solver(linear):
     solver = ddis.operator.solver(problem)
     corrected = ddis.operator.corrected(network, solver)
     for operator, method in ((solver, "ddis-gn"), (corrected, "ddis-gn"), (network, "es-mda")):
-        result = ddis.Posterior(problem, prior, operator, sensors, values).sample(method, samples=4)
-        assert result.weights is None and result.effective is None
+        posterior = ddis.Posterior(problem, prior, operator, sensors, values)
+        assert posterior.weights(posterior.sample(method, samples=4)) is None
+
+
+def test_the_solver_is_called_for_weights_alone(linear, monkeypatch):
+    """And once a sample; samples of another posterior are refused before."""
+    _, prior, network, sensors, values, index = linear
+    problem, calls = ddis.problem("poisson", resolution=SIZE), []
+    solve = problem.solve
+    posterior = ddis.Posterior(problem, prior, network, sensors, values)
+    monkeypatch.setattr(type(problem), "solve", lambda self, a: calls.append((self, len(a))) or solve(a))
+    result = posterior.sample("tikhonov", samples=4)
+    assert not [count for caller, count in calls if caller is problem]
+    assert len(posterior.weights(result)) == 4 and [count for caller, count in calls if caller is problem] == [4]
+    other = ddis.Posterior(problem, prior, network, ddis.observe.nodes(index[:3], noise=0.1), values[:3])
+    with pytest.raises(InputError, match=r"samples of \(8, 8\), 6 values; accepted: \(8, 8\) and 3, of this posterior"):
+        other.weights(result)

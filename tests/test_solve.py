@@ -10,8 +10,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import h5py
 import numpy as np
@@ -34,19 +35,19 @@ from ddis.observe import Sensors
 from ddis.observe.nodes import Nodes, draw_nodes
 from ddis.observe.points import Points, interpolation, interpolation_variance
 from ddis.operators.error import OperatorError
-from ddis.operators.solver import Solver
+from ddis.operators.solver import Solver, or_nan
 from ddis.pde import make_problem
 from ddis.priors import gaussian
 from ddis.randomness import generator
 from ddis.sampling.base import Batch, Method, State
 from ddis.sampling.gauss_newton import SharedJacobian
 from ddis.stages import generate, train
-from ddis.stages.solve import threads
+from ddis.stages.solve import report_weights, threads
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
 PLAIN = (Space(square(SIZE)),) * 2
-sys.path.append(str(ROOT / "docs" / "solve"))
+sys.path += [str(ROOT / "docs" / "solve"), str(ROOT / "docs")]
 
 
 @pytest.fixture(scope="module")
@@ -385,11 +386,49 @@ def test_an_answer_through_a_network_says_how_many_samples_the_solver_leaves(fol
     with h5py.File(tmp_path / "out.h5") as file:
         weights, effective = file["weights"][:], file.attrs["effective_samples"]
     assert len(weights) == 4 and weights.sum() == pytest.approx(1) and effective == pytest.approx(1 / np.square(weights).sum())
-    assert effective < 2 and f"against the solver's likelihood: effective {effective:.2g} of 4 samples; " in caplog.text
-    assert "the samples do not represent the solver's posterior: use a run with operator: corrected or solver" in caplog.text
+    line = f"against the solver's likelihood: effective {effective:.2g} of 4 samples; too few to reweight"
+    assert effective < 2 and line in caplog.text
     for method in ("exact", "ddis"):
         found = ddis.solve(folder / "models" / "poisson", rows, percent=100, method=method, samples=2)
         assert found.weights is None and "effective_samples" not in found.attributes
+
+
+@pytest.mark.parametrize(
+    ("effective", "text"),
+    [
+        (9.4, "effective 9.4 of 256 samples; too few"),
+        (120.4, "effective 120 of 256 samples; too few"),
+        (128.2, "effective 128 of 256 samples\n"),
+    ],
+)
+def test_the_effective_number_is_written_in_full(effective, text, caplog):
+    caplog.set_level(logging.INFO)
+    report_weights(SimpleNamespace(weights=np.full(256, 1 / 256), attributes={"effective_samples": effective}))
+    assert text in caplog.text
+
+
+def test_a_solver_that_refuses_every_sample_or_fails_loses_none(folder, example, tmp_path, monkeypatch, caplog):
+    _, rows = observed(example, 10, 0.01)
+    pd.DataFrame(rows, columns=["x", "y", "value", "noise"]).to_csv(tmp_path / "points.csv", index=False)
+    for error, said in (
+        (InputError, "warning: the solver refuses all 4 samples"),
+        (ZeroDivisionError, "fails: ZeroDivisionError: no"),
+    ):
+
+        def refuse(problem, coefficient, error=error):
+            raise error("no")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("ddis.posterior.solved", lambda problem, a: or_nan(partial(refuse, problem), a))
+            command = solve_command(folder, tmp_path / "points.csv", tmp_path / "out.h5", "--method", "tikhonov", "--force")
+            assert main(command) == 0
+        assert said in caplog.text
+        with h5py.File(tmp_path / "out.h5") as file:
+            assert file["samples"].shape[0] == 4
+            if error is InputError:
+                assert file.attrs["effective_samples"] == 0 and not file["weights"][:].any()
+            else:
+                assert "weights" not in file and "effective_samples" not in file.attrs
 
 
 def test_samples_that_are_not_finite_are_left_out(folder, caplog):
@@ -592,6 +631,19 @@ def test_the_commands_of_the_page(folder, example, tmp_path, monkeypatch, capsys
             assert "relative l2 error of the mean" in capsys.readouterr().out
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(code, "docs/solve.md", "exec"), {})
+
+
+def test_the_page_is_refreshed_with_what_the_command_says_after_its_progress():
+    import refresh
+
+    said = [
+        "poisson ddis-gn: 16 of 16 samples",
+        "solution.h5, solution.png: mean",
+        "warning: misfit is 5 times",
+        "importance weights",
+    ]
+    assert refresh.lines_from("solution.h5", said) == said[1:]
+    assert refresh.lines_from("warning: misfit", said)[0] == said[2]
 
 
 def test_the_committed_observations_are_those_of_the_script(tmp_path, monkeypatch):

@@ -31,12 +31,13 @@ from ddis.evaluation.figures import posterior as figure
 from ddis.evaluation.figures.style import drawable, to_png
 from ddis.files import atomic_path
 from ddis.grid import Space
+from ddis.importance import effective
 from ddis.interpolation import INTERPOLATION_DRAWS
 from ddis.pde.base import Problem
 from ddis.posterior import Posterior, spaces_of
 from ddis.progress import Progress
 from ddis.randomness import generator
-from ddis.result import Misfit
+from ddis.result import Misfit, Result
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import operator_of, run_settings, uses_pairs, with_operator
 from ddis.stages.check import lines_of
@@ -60,7 +61,7 @@ class Solution:
 
     mean, std [*shape]; samples [K, *shape]; axes: places of the nodes along each axis, by name; predicted [K, m]: the
     operator's solution of each sample at the observed points, with its gains where the error model has them, or where the
-    coefficient is observed the sample. std is that of the samples (n - 1). weights [K]: see `ddis.result.Result`. attributes: how
+    coefficient is observed the sample. std is that of the samples (n - 1). weights [K]: see `Posterior.weights`. attributes: how
     it was made.
     """
 
@@ -145,6 +146,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
     drawn = posterior.draw(parts.method, generators, progress.update)
     progress.finish()
     result = posterior.result(parts.method, drawn, fewest=2)
+    weights = weights_of(posterior, result)
     misfit = replace(result.misfit, worst=int(order[result.misfit.worst]))
     record = provenance.collect(settings.model_dump(mode="json"), seed, str(parts.device))
     models = study.models_for(settings, case.percent)
@@ -158,7 +160,7 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         "prior_evaluations": result.cost.prior_evaluations,
         "operator_evaluations": result.cost.operator_evaluations,
         **({"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}),
-        **({} if result.effective is None else {"effective_samples": result.effective}),
+        **({} if weights is None else {"effective_samples": effective(weights)}),
         **({"checks": checks} if checks else {}),
         "seconds": time.perf_counter() - begin,
         "device": record["device"],
@@ -176,8 +178,17 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         misfit=misfit,
         attributes=attributes,
         problem=parts.problem,
-        weights=result.weights,
+        weights=weights,
     )
+
+
+def weights_of(posterior: Posterior, result: Result) -> NDArray[np.float64] | None:
+    """As `Posterior.weights`; None, with a warning, also if the solver fails: the samples are not lost with it."""
+    try:
+        return posterior.weights(result)
+    except Exception as error:  # whatever a user's solver raises
+        _log.warning("warning: no importance weights, as the solver fails: %s: %s", type(error).__name__, error)
+        return None
 
 
 def sensors_of(data: Observations, spaces: tuple[Space, Space]) -> tuple[observe.Sensors | observe.Joined, NDArray[np.intp]]:
@@ -299,11 +310,13 @@ def report_misfit(solution: Solution) -> None:
 
 
 def report_weights(solution: Solution) -> None:
-    """Logs how many samples are effective against the solver's likelihood, and what to do if fewer than half are."""
+    """Logs how many samples are effective against the solver's likelihood; a warning if the solver refuses all."""
     if solution.weights is None:
         return
-    effective, count = solution.attributes["effective_samples"], len(solution.weights)
-    text = "importance weights against the solver's likelihood: effective %.2g of %d samples"
-    if effective < count / 2:
-        text += "; the samples do not represent the solver's posterior: use a run with operator: corrected or solver"
-    _log.info(text, effective, count)
+    found, count = solution.attributes["effective_samples"], len(solution.weights)
+    if not found:
+        _log.warning("warning: the solver refuses all %d samples", count)
+        return
+    number = f"{found:.0f}" if found >= 10 else f"{found:.2g}"
+    few = "; too few to reweight the samples, which is usual where R holds the operator's error" if found < count / 2 else ""
+    _log.info("importance weights against the solver's likelihood: effective %s of %d samples%s", number, count, few)
