@@ -77,7 +77,9 @@ class Trained:
         return Network(self.network, self.solution, error, spaces)
 
     def on(self, problem: Problem) -> "Trained":
-        """The same network for fields of the problem on another number of nodes. Raises InputError for masked domains.
+        """The same network for fields of the problem on another number of nodes.
+
+        Raises InputError for masked domains, and for an operator from a line to two axes: it repeats the line on its own nodes.
 
         Noise keeps its kernel and length, and the modes of fields and of the operator's error their size as functions: with S'
         instead of S nodes per side a variance is (S'/S)² times as large, and 0 for modes that the network has not seen. How good
@@ -86,6 +88,11 @@ class Trained:
         spaces = spaces_of(problem)
         if any(space.grid.mask is not None for space in spaces):
             raise InputError(f"resolution: the network knows its domain on its own nodes only, {spaces_of(self.problem)[0].grid}")
+        a, u = (space.grid for space in spaces_of(self.problem))
+        if self.model.part == OPERATOR and len(a.shape) != len(u.shape):
+            raise InputError(
+                f"resolution: an operator from {a} to {u} nodes repeats its input on its own {u.axes[-1]}; accepted: {a}"
+            )
         return replace(
             self,
             problem=problem,

@@ -12,6 +12,8 @@ import ddis
 from ddis.config import Study
 from ddis.errors import InputError
 from ddis.files import write_text
+from ddis.models.architectures import architecture_of
+from ddis.models.operator import NeuralOperator
 from ddis.stages import generate, pairs, train
 from ddis.stages.layout import model_folder
 from ddis.trained import of_folder
@@ -70,6 +72,19 @@ def test_samples_are_drawn_on_the_finer_grid(folders):
         assert samples.shape == (2, 32, 32) and np.isfinite(samples).all()
     with pytest.raises(InputError, match=r"prior of fields \(16, 16\); the problem's coefficient has \(32, 32\)"):
         ddis.Posterior(problem, ddis.prior.load(folders[0]), operator, ddis.observe.nodes(nodes), u.ravel()[nodes])
+
+
+def test_an_operator_from_a_line_to_space_and_time_stays_on_its_nodes(folders):
+    """Of burgers, with any weights: on 32 nodes it would give solutions of 17 times, not 33."""
+    coarse, fine = (ddis.problem("burgers", resolution=size) for size in (16, 32))
+    operator = of_folder(folders[1])
+    scales = operator.coefficient, operator.solution
+    network = NeuralOperator(architecture_of({"modes": 4, "width": 4, "layers": 2}), coarse.spaces(16), *scales)
+    trained = replace(operator, problem=coarse, network=network, error_gain=None, error_spectrum=None)
+    with pytest.raises(
+        InputError, match="resolution: an operator from 16 to 16 x 17 nodes repeats its input on its own t; accepted: 16"
+    ):
+        trained.on(fine)
 
 
 def test_networks_of_masked_domains_stay_on_their_nodes(folders):
