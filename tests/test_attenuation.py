@@ -139,6 +139,16 @@ def test_the_page_has_a_line_for_each_share_and_a_column_for_each_level():
     assert line.split(" | ") == ["0.4 ± 0.0006 (0.50)"] * 2
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_field_has_no_standard_error_and_decides_nothing():
+    table = made_up(0.2, 1.0)
+    table = table[table["field"] == 0]
+    page = attenuation.page(table)
+    assert "| 0.403 (0.50) | 0.403 (0.50) |" in page and "nan" not in page
+    assert [row["verdict"] for row in attenuation.claim_rows(table)] == ["inconclusive"] * 3
+    attenuation.chart(table)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
     """The networks of the tiny study, and what the stage makes of them."""

@@ -111,7 +111,7 @@ def _curves(ax: Axes, table: pd.DataFrame, kind: str) -> None:
     for (model, through), label in LABELS.items():
         rows, colour = _rows(table, model, through), _COLOURS[label]
         parts = [rows.loc[rows["percent"] == p, kind].to_numpy(float) for p in _percents(rows)]
-        error = [part.std(ddof=1) / len(part) ** 0.5 for part in parts]
+        error = [_error(part) for part in parts]
         y = [part.mean() for part in parts]
         ax.errorbar(_percents(rows), y, yerr=error, color=colour, marker="o", ms=4, lw=1.4, capsize=2, label=label)
         exact = _rows(table, "exact", through)
@@ -145,9 +145,14 @@ def _levels(table: pd.DataFrame) -> list[float]:
     return sorted((float(s) for s in table["sigma"].unique()), reverse=True)
 
 
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean; NaN of one value."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.nan
+
+
 def _cell(rows: pd.DataFrame) -> str:
     norms, cosines = (rows[name].dropna().to_numpy(float) for name in ("norm", "cosine"))
-    shown = f"{norms.mean():.3g} ± {norms.std(ddof=1) / len(norms) ** 0.5:.1g}"
+    shown = f"{norms.mean():.3g}" + (f" ± {_error(norms):.1g}" if len(norms) > 1 else "")
     return shown if rows["model"].iloc[0] == "exact" or not len(cosines) else f"{shown} ({cosines.mean():.2f})"
 
 
@@ -160,10 +165,11 @@ def _kept(table: pd.DataFrame, model: str, through: str) -> list[np.ndarray]:
 
 
 def _figure(norms: Sequence[np.ndarray]) -> Figure:
-    """Geometric mean over the levels of the ratio of means, fewest pairs to most."""
+    """Geometric mean over the levels of the ratio of means, fewest pairs to most; of one field, which decides nothing, none."""
 
     def kept(*means: Any) -> Any:
         logs = (np.log(few) - np.log(most) for few, most in zip(means[::2], means[1::2], strict=True))
         return np.exp(2 * sum(logs) / len(means))
 
-    return Figure(bca(kept, *norms), len(norms[0]))
+    fields = len(norms[0])
+    return Figure(bca(kept, *norms) if fields > 1 else (None, None, None), fields)
