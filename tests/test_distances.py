@@ -68,8 +68,8 @@ def test_a_channel_counts_in_its_own_unit():
     assert distances(units * hidden, units * y, scale=[1.0, 1000.0], space=CHANNELS).mmd > 1.2 * scaled.mmd
 
 
-def test_nodes_outside_the_domain_change_nothing():
-    """Half of a square, against the rectangle that it is: errors and discrepancy are the same."""
+def test_nodes_outside_the_domain_change_neither_moments_nor_discrepancy():
+    """Half of a square, against the rectangle that it is; directions and rings are those of the square."""
     rng = np.random.default_rng(SEED)
     x, y = rng.standard_normal((10, SIZE, SIZE // 2)), 0.7 * rng.standard_normal((30, SIZE, SIZE // 2))
     whole = [np.concatenate([fields, np.zeros_like(fields)], axis=2) for fields in (x, y)]
@@ -77,6 +77,8 @@ def test_nodes_outside_the_domain_change_nothing():
     half = distances(x, y, space=Space(Grid((SIZE, SIZE // 2), (False, False), (1.0, 0.5))))
     for name in ("mean", "std", "mmd"):
         assert getattr(masked, name) == pytest.approx(getattr(half, name), rel=1e-9), name
+    for name in ("swd", "spectrum"):
+        assert getattr(masked, name) != pytest.approx(getattr(half, name), rel=1e-2), name
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

@@ -6,7 +6,8 @@ what independent draws of the reference itself reach is the floor that a method 
 The benchmark's fields are of one channel on S x S nodes. On other spaces directions are drawn on the space's own grid, with its
 periodic axes, and rings are those of `ddis.evaluation.metrics.ring_power`, which leave out the mean. Of several channels `mean`
 and `std` are root mean squares over the channels; `mmd` and `swd` are of all channels together, each in its unit. Nodes outside
-a masked domain hold 0, in all samples alike.
+a masked domain hold 0, in all samples alike: they change neither `mean`, `std` nor `mmd`. `swd` and `spectrum` are those of the
+padded fields, on the directions and rings of the whole grid.
 """
 
 from __future__ import annotations
