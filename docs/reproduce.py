@@ -109,13 +109,11 @@ def origin(study: Study) -> str:
 
 def commands(study: Study, target: Path, options: str = "") -> str:
     """How the folder was made."""
-    made = (
-        f"    snakemake --cores all --configfile config/{study.study}.yaml\n"
-        f"    snakemake --cores all tune --configfile config/{study.study}.yaml\n"
-        f"    python docs/reproduce.py {options}{study.folder} {target}"
-    )
-    words = f"Tables and figures of `config.yaml`, made from `{study.folder}/` by the last of three commands:"
-    return "\n\n".join([words, made, origin(study)])
+    targets = ["", " tune"] if study.tuning.candidates else [""]
+    made = [f"    snakemake --cores all{goal} --configfile config/{study.study}.yaml" for goal in targets]
+    made.append(f"    python docs/reproduce.py {options}{study.folder} {target}")
+    words = f"Tables and figures of `config.yaml`, made from `{study.folder}/` by the last of these commands:"
+    return "\n\n".join([words, "\n".join(made), origin(study)])
 
 
 def learnt(study: Study) -> list[str]:

@@ -1,0 +1,85 @@
+"""What keeps `ddis-gn` from the floor on PosteriorBench's poisson: the trained prior, the operator, or the sampler.
+
+    python benchmarks/posteriorbench_gap.py [--study results/posteriorbench-poisson-64]
+
+Takes data, references and samples of a study of config/posteriorbench-poisson-64.yaml, and draws with the settings of its run
+`ddis-gn-solver` as many samples of the same fields from the exact prior, a mixture of Gaussian fields. Five distances to the
+reference, means over the fields, and in brackets how many times the floor. Writes benchmarks/results/posteriorbench_gap.md. Six
+minutes on one core.
+"""
+
+import argparse
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddis.config import Case, Study
+from ddis.data.references import References, read_references
+from ddis.evaluation.distances import average, distances
+from ddis.files import write_text
+from ddis.priors import mixture
+from ddis.randomness import generator
+from ddis.stages.common import settle
+from ddis.stages.layout import reference_path
+from ddis.stages.sampler import Sampler, observe
+from ddis.stages.tables import read_case
+from ddis.text import pipe_table
+
+RESULT = Path(__file__).parent / "results" / "posteriorbench_gap.md"
+PROBLEM, SOLVER = "poisson", "ddis-gn-solver"
+RUNS = {
+    "`exact`": "exact",
+    "trained prior, solver": SOLVER,
+    "trained prior, operator of all pairs": "ddis-gn",
+}
+
+
+def with_exact_prior(study: Study, observation: str) -> np.ndarray:
+    """Samples [n, K, S, S] of `ddis-gn-solver`, in physical units, with the exact prior in place of the trained one."""
+    case = Case(PROBLEM, observation, SOLVER, "100")
+    sampler = Sampler(study, case, study.run_for(case))
+    parts = sampler.parts
+    sampler.parts = replace(parts, prior=mixture(parts.problem, parts.prior.noise, parts.prior.coefficient))
+    posterior = sampler.posterior(observe(study, case, "test", np.arange(study.data.test)))
+    prepared, _ = posterior.prepare(sampler.method)
+    k, drawn = sampler.settings.samples, []
+    for field in range(study.data.test):
+        chains = [generator(study.seed, "exact prior", field, chain) for chain in range(k)]
+        *_, last = sampler.method.sample(posterior.batch(sampler.method, slice(field, field + 1), chains), prepared)
+        drawn.append(posterior.physical(last.x0).double().numpy().reshape(k, *posterior.spaces[0].shape))
+    return np.stack(drawn)
+
+
+def far(samples: np.ndarray, references: References, scale: float) -> np.ndarray:
+    """The five distances to the second half of the references, means over the fields."""
+    half = references.coefficient.shape[1] // 2
+    pairs = zip(samples, references.coefficient[:, half:], strict=True)
+    return np.array(astuple(average([distances(x, y, scale=scale) for x, y in pairs])))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-poisson-64"), help="folder of the study")
+    study, parts = Study.in_folder(parser.parse_args().study), []
+    with settle(study):
+        for observation in study.observations:
+            references = read_references(reference_path(study, PROBLEM, observation))
+            scale = references.attributes["coefficient_std"]
+            samples = {name: read_case(study, Case(PROBLEM, observation, run, "100")).coefficient for name, run in RUNS.items()}
+            samples["exact prior, solver"] = with_exact_prior(study, observation)
+            k = samples["`exact`"].shape[1]
+            floor = far(references.coefficient[:, :k], references, scale)
+            rows = [["the floor", *(f"{value:.3f}" for value in floor)]]
+            for name, drawn in samples.items():
+                found = far(drawn, references, scale)
+                rows.append([name, *(f"{value:.3f} ({value / limit:.2f})" for value, limit in zip(found, floor, strict=True))])
+                print(" | ".join(rows[-1]), flush=True)
+            parts += [f"## {observation}", pipe_table(["samples of", "mean", "std", "MMD", "SWD", "spectrum"], rows)]
+    write_text(RESULT, "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
