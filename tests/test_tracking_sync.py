@@ -121,7 +121,7 @@ def test_what_mlflow_cannot_hold_is_cut(monkeypatch):
         run.artifact(weights)
     sync()
     [run] = stages("mlflow.db", "study")["train/a"]
-    assert len(run["metrics"]) == 1502 and len(run["parameters"]) == 153
+    assert len(run["metrics"]) == 1503 and len(run["parameters"]) == 153
     assert (run["parameters"]["rate ___"], run["parameters"]["limit"], len(run["parameters"]["note"])) == ("0.5", "None", 6000)
     assert len(run["tags"]["t1"]) == 8000
     assert run["tags"]["artifact.weights.safetensors"] == f"{weights} sha256:{file_digest(weights)}"

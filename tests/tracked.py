@@ -64,7 +64,7 @@ def recorded(study: str, stage: str) -> Counter:
     return Counter((n, line["step"], special.get(v, v), line["time"]) for line in lines for n, v in line["values"].items())
 
 
-PROCESSES, METRICS = 16, 1000
+PROCESSES, METRICS, ENDS = 16, 1000, 3  # ends: seconds, CPU seconds, peak memory
 
 
 def record_many(number: int, seconds: float = 0.0) -> None:
@@ -80,7 +80,7 @@ def record_many(number: int, seconds: float = 0.0) -> None:
 
 
 def check_many(database: Path | str) -> None:
-    """16 runs that finished, each with its 1,000 metrics and the two of its end, once, and nothing else in the database."""
+    """16 runs that finished, each with its 1,000 metrics and the three of its end, once, and nothing else in the database."""
     found = stages(database, "many")
     [parent] = found.pop("many")
     assert parent["status"] == "FINISHED"
@@ -88,10 +88,10 @@ def check_many(database: Path | str) -> None:
     for name, runs in found.items():
         assert len(runs) == 1 and runs[0]["status"] == "FINISHED"
         assert runs[0]["metrics"] == recorded("many", name)
-        assert len(runs[0]["metrics"]) == METRICS + 2
+        assert len(runs[0]["metrics"]) == METRICS + ENDS
         assert runs[0]["tags"]["mlflow.parentRunId"] == parent["id"]
     with sqlite3.connect(database) as connection:
-        assert connection.execute("select count(*) from metrics").fetchone() == (PROCESSES * (METRICS + 2),)
+        assert connection.execute("select count(*) from metrics").fetchone() == (PROCESSES * (METRICS + ENDS),)
 
 
 def start_python(script: str) -> subprocess.Popen:
