@@ -48,7 +48,7 @@ clean:  ## remove .venv and caches; results stay
 
 # The stamp is written last: an environment without it was left half-made, and is made anew. constraints.txt is the whole
 # environment, so nothing is resolved; only what torch asks for on a machine with CUDA is left to pip. Modules are compiled by all
-# cores, the tests of other packages not at all.
+# cores, the tests of other packages not at all; ours too, for every job would compile them where Python is not to write.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: ddis needs Python 3.11 or newer, found $$($(PYTHON) --version 2>&1 || true); try: make PYTHON=python3.12" >&2; exit 1; }
@@ -58,6 +58,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing the packages of constraints.txt into .venv ..."
 	@$(INSTALL) --no-deps -r constraints.txt
 	@$(INSTALL) --no-deps --no-build-isolation -e .
-	@.venv/bin/python -m compileall -q -j 0 -x '/tests/' .venv/lib >/dev/null || true
+	@.venv/bin/python -m compileall -q -j 0 -x '/tests/' .venv/lib ddis >/dev/null || true
 	@.venv/bin/python -m pip check >/dev/null || $(INSTALL) --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -90,7 +90,9 @@ def normalisation(problem: Problem, kind: str, fields: np.ndarray) -> Normalisat
 def statistics(problem: Problem, read: Callable[[str], np.ndarray]) -> dict[str, dict[str, Any]]:
     """By kind, as JSON; without constant fields. read: gives an array by name."""
     found = {}
-    for kind, name in KINDS.items():
-        with suppress(InputError):
-            found[kind] = asdict(normalisation(problem, kind, read(name)))
+    for name in dict.fromkeys(KINDS.values()):
+        fields = read(name)
+        for kind in (kind for kind, of in KINDS.items() if of == name):
+            with suppress(InputError):
+                found[kind] = asdict(normalisation(problem, kind, fields))
     return found

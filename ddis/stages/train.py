@@ -67,6 +67,7 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
         tracker.dataset(f"{problem} {named.percent or 100} %", path, digest, **job.sizes, resolution=study.data.resolution)
         with tracker.loop():
             checkpoint = train_to_end(study, problem, model, job, tracker)
+            found, denoised = judge(study, problem, named, job)
         digest = study.digest("train", problem=problem, model=model)
         folder = model_folder(study, problem, model)
         information: dict[str, Any] = {
@@ -78,19 +79,10 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
             **job.sizes,
             "processes": ranks.size,
             "validation_loss": job.trainer.progress.best_loss,
+            **found,
         }
-        best = job.trainer.average
-        best.load_state_dict(job.trainer.best)
-        if isinstance(best, NeuralOperator):
-            validation, share = load_pairs(study, problem, "validation"), validation_share(study, named.percent)
-            a, u = (torch.from_numpy(field[share]) for field in (validation.coefficient, validation.solution))
-            basis = study.make_problem(problem).solution_space(study.data.resolution).grid.basis
-            information |= regression.held_out_error(best, a, u, basis)
-        else:
-            information["spectrum"] = None if job.spectrum is None else job.spectrum.tolist()
-        if named.part == "prior":
-            rows = prior_quality(study, problem, best, job)
-            write_csv(folder / "denoising.csv", rows, list(rows[0]))
+        if denoised:
+            write_csv(folder / "denoising.csv", denoised, list(denoised[0]))
             tracker.artifact(folder / "denoising.csv")
         columns = [f.name for f in dataclasses.fields(HistoryRow)]
         write_csv(folder / "history.csv", job.trainer.progress.history, columns)
@@ -100,6 +92,19 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
             tracker.artifact(folder / name)
         tracker.network(folder, *signature(study, problem, named))
         checkpoint.unlink(missing_ok=True)
+
+
+def judge(study: Study, problem: str, model: ModelId, job: Job) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """The best network on held-out fields: what is told of its errors beside the weights, and the rows of denoising.csv."""
+    best = job.trainer.average
+    best.load_state_dict(job.trainer.best)
+    if isinstance(best, NeuralOperator):
+        validation, share = load_pairs(study, problem, "validation"), validation_share(study, model.percent)
+        a, u = (torch.from_numpy(field[share]) for field in (validation.coefficient, validation.solution))
+        basis = study.make_problem(problem).solution_space(study.data.resolution).grid.basis
+        return regression.held_out_error(best, a, u, basis), []
+    spectrum = {"spectrum": None if job.spectrum is None else job.spectrum.tolist()}
+    return spectrum, prior_quality(study, problem, best, job) if model.part == "prior" else []
 
 
 def signature(study: Study, problem: str, model: ModelId) -> tuple[Shapes, Shapes]:

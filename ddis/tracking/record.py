@@ -108,7 +108,7 @@ class StageRun:
 
     @contextmanager
     def loop(self) -> Iterator[None]:
-        """Around the loop of a training or of sampling, for its CPU time, which is counted as in `close`."""
+        """Around a training, with the errors of its network, or around sampling: their CPU time, counted as in `close`."""
         begin = _cpu_seconds()
         yield
         self.metrics({"loop_cpu_seconds": _cpu_seconds() - begin})
