@@ -194,7 +194,7 @@ def main() -> None:
         known["study"] = {"name": study.study, "size": study.data.resolution, "fields": study.data.test}
         known["study"] |= {"observations": study.observed("darcy", "sparse"), "noise": sensors.noise}
         for problem in arguments.problem or ROWS:
-            levels = read_table(study.folder / "models" / problem / "prior" / "denoising.csv").to_dict("records")
+            levels = read_table(study.folder / "models" / problem / "prior" / "denoising.csv")
             with settle(study):
                 known["problems"][problem] = {"quality": levels, "rows": measure(study, problem)}
             write_json(RESULT, known)

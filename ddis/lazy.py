@@ -6,7 +6,7 @@ little, and neither computes with torch, whose import takes longer than all that
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 else:
 
     class _Later:
-        """Has the attributes of a module, which is imported when the first is asked for."""
+        """Has the attributes of a module, which is imported when the first is asked for; without the package `bare`."""
 
-        def __init__(self, name: str):
-            self._name = name
+        def __init__(self, name: str, bare: str | None = None):
+            self._name, self._bare = name, bare
 
         def __getattr__(self, attribute: str) -> Any:
-            found = getattr(import_module(self._name), attribute)
+            with nullcontext() if self._bare is None else quick_imports(self._bare):
+                found = getattr(import_module(self._name), attribute)
             setattr(self, attribute, found)
             return found
 
-    torch, special, stats, distance = (
-        _Later(name) for name in ("torch", "scipy.special", "scipy.stats", "scipy.spatial.distance")
-    )
+    torch, stats, distance = (_Later(name) for name in ("torch", "scipy.stats", "scipy.spatial.distance"))
+    # The package itself imports numpy's compiler of Fortran and tools for tests, eight times as long as the functions take.
+    special = _Later("scipy.special._ufuncs", bare="scipy.special")
 
 
 class _StandIn(ModuleType):
@@ -47,7 +48,7 @@ class _StandIn(ModuleType):
 
 
 @contextmanager
-def quick_imports(bare: str, later: Sequence[str], without: str) -> Iterator[None]:
+def quick_imports(bare: str, later: Sequence[str] = (), without: str | None = None) -> Iterator[None]:
     """Imports inside the block do less: for packages that import what only parts of them need, or can do without.
 
     bare     modules of this package are imported without the package itself
@@ -55,7 +56,7 @@ def quick_imports(bare: str, later: Sequence[str], without: str) -> Iterator[Non
     without  is not found
     """
     spec = find_spec(bare)
-    known: dict[str, Any] = {name: _StandIn(name) for name in later} | {without: None}
+    known: dict[str, Any] = {name: _StandIn(name) for name in later} | ({} if without is None else {without: None})
     known |= {} if spec is None else {bare: module_from_spec(spec)}
     known = {name: module for name, module in known.items() if name not in sys.modules}
     sys.modules |= known

@@ -4,9 +4,9 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -15,7 +15,7 @@ import ddis
 from ddis.config import Study
 from ddis.errors import InputError
 from ddis.evaluation import attenuation
-from ddis.evaluation.text import read_table
+from ddis.evaluation.text import grouped, numbers, read_table, where
 from ddis.posterior import Posterior
 from ddis.priors import gaussian
 from ddis.randomness import generator
@@ -108,7 +108,7 @@ def test_joint_guidance_is_the_slope_of_the_misfit(batch):
     torch.testing.assert_close(found, slope, rtol=1e-6, atol=1e-9)
 
 
-def made_up(joint: float, decoupled: float) -> pd.DataFrame:
+def made_up(joint: float, decoupled: float) -> list[dict[str, Any]]:
     """Norms that fall to these shares of 2 with few pairs, and vary by a percent from field to field."""
     rows = []
     for model, through, kept in (
@@ -120,7 +120,7 @@ def made_up(joint: float, decoupled: float) -> pd.DataFrame:
             norm = 2 * (kept if percent == 1 else 1) * (1 + 0.01 * np.sin(field + percent))
             shared = {"problem": "poisson", "observation": "sparse", "model": model, "through": through, "percent": percent}
             rows.append(shared | {"pairs": 10 * percent, "sigma": sigma, "field": field, "norm": norm, "cosine": 0.5})
-    return pd.DataFrame(rows, columns=attenuation.COLUMNS)
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,7 @@ def test_the_page_has_a_line_for_each_share_and_a_column_for_each_level():
 
 @pytest.mark.filterwarnings("error")
 def test_one_field_has_no_standard_error_and_decides_nothing():
-    table = made_up(0.2, 1.0)
-    table = table[table["field"] == 0]
+    table = where(made_up(0.2, 1.0), field=0)
     page = attenuation.page(table)
     assert "| 0.403 (0.50) | 0.403 (0.50) |" in page and "nan" not in page
     assert [row["verdict"] for row in attenuation.claim_rows(table)] == ["inconclusive"] * 3
@@ -169,12 +168,12 @@ def study(tmp_path_factory) -> Study:
 
 def test_the_stage_measures_every_model_at_every_level_and_field(study):
     table = read_table(guidance_path(study, "poisson"), attenuation.TYPES)
-    counts = table.groupby(["model", "through"]).size().to_dict()
+    counts = {key: len(rows) for key, rows in grouped(table, "model", "through").items()}
     each = len(guidance.LEVELS) * study.data.test
     shares = {("joint", "denoiser"): 2, ("decoupled", "denoiser"): 2, ("decoupled", "operator"): 2}
     exact = {("exact", "denoiser"): 1, ("exact", "operator"): 1}
     assert counts == {key: each * number for key, number in (shares | exact).items()}
-    assert (table.loc[table["model"] == "exact", "cosine"] > 1 - 1e-6).all() and (table["norm"] > 0).all()
+    assert (numbers(where(table, model="exact"), "cosine") > 1 - 1e-6).all() and (numbers(table, "norm") > 0).all()
     folder = guidance_path(study, "poisson").parent
     assert {path.name for path in folder.iterdir()} == {"gradients.csv", "README.md", "attenuation.png"}
 

@@ -12,7 +12,9 @@ from test_evaluation import make_samples
 from ddis.config import Case, Study
 from ddis.data.store import Samples, write_samples
 from ddis.errors import InputError
+from ddis.evaluation import attenuation
 from ddis.evaluation.paper.sections import SECTIONS
+from ddis.files import write_csv
 from ddis.sampling.methods import operator_of
 from ddis.stages import paper, tables
 from ddis.stages.experiments import paper_files, sections
@@ -92,7 +94,7 @@ def study(tmp_path_factory) -> Study:
         for problem in study.guided():
             path = guidance_path(study, problem)
             path.parent.mkdir(parents=True)
-            made_up(0.2, 1.0).to_csv(path, index=False)
+            write_csv(path, made_up(0.2, 1.0), attenuation.COLUMNS)
         tables.run(study)
         paper.run(study)
         study._folder = study.folder.absolute()

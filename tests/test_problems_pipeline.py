@@ -68,7 +68,7 @@ def samples(study: Study, problem: str, run: str) -> Samples:
 
 
 def table(study: Study) -> pd.DataFrame:
-    return from_csv(study.folder / "tables" / "errors.csv").set_index(["problem", "run"])
+    return pd.DataFrame(from_csv(study.folder / "tables" / "errors.csv")).set_index(["problem", "run"])
 
 
 def test_every_stage_has_written_its_files(study: Study) -> None:

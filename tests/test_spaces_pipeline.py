@@ -73,7 +73,7 @@ def samples(study: Study, problem: str, run: str) -> Samples:
 
 
 def test_every_stage_has_written_its_files(study: Study) -> None:
-    rows = from_csv(study.folder / "tables" / "errors.csv").set_index(["problem", "run"])
+    rows = pd.DataFrame(from_csv(study.folder / "tables" / "errors.csv")).set_index(["problem", "run"])
     assert sorted(rows.index) == sorted((case.problem, case.run) for case in study.cases()) and len(rows) == 26
     assert (rows["n_failed"] == 0).all() and rows["l2_sample"].notna().all() and rows["misfit"].notna().all()
     assert rows["l2_limit"].notna().groupby("problem").all().to_dict() == {p: p in LINEAR for p in PROBLEMS}
@@ -118,7 +118,7 @@ def test_gauss_newton_with_the_solver_fits_the_observations(study: Study, proble
 
 @pytest.mark.parametrize("problem", LINEAR)
 def test_exact_is_the_limit(study: Study, problem: str) -> None:
-    rows = from_csv(study.folder / "tables" / "errors.csv").set_index(["problem", "run"])
+    rows = pd.DataFrame(from_csv(study.folder / "tables" / "errors.csv")).set_index(["problem", "run"])
     exact, prior = rows.loc[(problem, "exact")], rows.loc[(problem, "prior-mean")]
     # Of two fields the mean of four samples may by chance be nearer than the closed form.
     assert 0.7 < exact["l2_mean"] / exact["l2_limit"] < 1.4 and exact["l2_limit"] < 0.8 * prior["l2_sample"]

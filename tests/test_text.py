@@ -7,7 +7,8 @@ import pytest
 
 from ddis.config import Study
 from ddis.errors import InputError
-from ddis.evaluation.text import read_table
+from ddis.evaluation.table import from_csv
+from ddis.evaluation.text import NAMES, read_table
 from ddis.files import read_json, read_text, write_text
 from ddis.stages import card, figures, generate, report, sample, tables
 from ddis.steps import read_record
@@ -71,8 +72,32 @@ def test_a_name_that_is_no_utf_8_can_be_written(tmp_path):
     assert (tmp_path / "text").read_bytes() == b"Ger\\udce4t \xc3\xa4\n"
 
 
+def test_cells_of_a_table_are_names_or_numbers_or_missing(tmp_path):
+    (tmp_path / "t.csv").write_text('run,percent,step,loss\nnan,12.5,3,\n"a,b",100,4,1e-3\n007,1,5,nan\n')
+    steps = [
+        {"run": "nan", "percent": "12.5", "step": 3, "loss": None},
+        {"run": "a,b", "percent": "100", "step": 4, "loss": 0.001},
+    ]
+    assert read_table(tmp_path / "t.csv") == [*steps, {"run": "007", "percent": "1", "step": 5, "loss": None}]
+    assert read_table(tmp_path / "t.csv", {"run": str, "percent": float})[0]["percent"] == 12.5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "it is empty"),
+        ("run,loss\na\n", "not of one length"),
+        ("run,loss\na,b\n", "'b'"),
+        ("loss\n1\n", "lacks the columns run"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path, content, message):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(InputError, match=rf"t\.csv cannot be read as a table: .*{message}"):
+        read_table(tmp_path / "t.csv", {"run": str} if "lacks" in message else NAMES)
+
+
 def test_names_that_look_like_something_else_come_through_to_the_report(tmp_path, monkeypatch):
-    """pandas would read NA and nan as missing, and 007 as 7."""
     monkeypatch.chdir(tmp_path)
     settings = """
         study: 1e3
@@ -94,8 +119,8 @@ def test_names_that_look_like_something_else_come_through_to_the_report(tmp_path
     for stage in (card.run, tables.run, figures.run, report.run):
         stage(study, "on") if stage is card.run else stage(study)
     names = ["007", "NA", "nan"]
-    errors, claims = (read_table(study.folder / "tables" / name) for name in ("errors.csv", "limit.csv"))
-    assert list(errors["run"]) == names and list(claims["run"]) == names[1:]
-    assert set(errors["problem"]) == {"on"} and set(errors["observation"]) == {"null"} and set(errors["percent"]) == {"100"}
+    errors, ratios = from_csv(study.folder / "tables" / "errors.csv"), read_table(study.folder / "tables" / "limit.csv")
+    assert [row["run"] for row in errors] == names and [row["run"] for row in ratios] == names[1:]
+    assert {(row["problem"], row["observation"], row["percent"]) for row in errors} == {("on", "null", 100)}
     page = read_text(study.folder / "report.html")
     assert "<td>NA</td>" in page and "<td>007</td>" in page and "<td>nan</td>" in page

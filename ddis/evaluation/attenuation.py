@@ -13,17 +13,17 @@ import numpy as np
 
 from ddis.evaluation import claims
 from ddis.evaluation.bootstrap import bca
+from ddis.evaluation.text import Table, grouped, known, numbers, where
 from ddis.evaluation.verdicts import Figure, claim_row
 from ddis.text import pipe_table
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Picture
 
 COLUMNS = ["problem", "observation", "model", "through", "percent", "pairs", "sigma", "field", "norm", "norm_solution", "cosine"]
 _NAMES = ("problem", "observation", "model", "through")
-TYPES = {name: "string" if name in _NAMES else "Float64" for name in COLUMNS}
+TYPES = {name: str if name in _NAMES else float for name in COLUMNS}
 LABELS = {
     ("joint", "denoiser"): "joint",
     ("decoupled", "denoiser"): "decoupled, DPS",
@@ -39,20 +39,20 @@ another, so that data and chain disagree. `joint` is differentiated through the 
 through operator and prior at x_t, `decoupled, DAPS` through the operator alone at the denoiser's output, as `ddis` does."""
 
 
-def page(table: pd.DataFrame) -> str:
+def page(table: Table) -> str:
     """Markdown of a problem's measurements: what they are, the table, the claims."""
-    known, levels = table.iloc[0], _levels(table)
-    fields, observation = table["field"].nunique(), known["observation"]
-    setting = f"{known['problem']}, observation `{observation}`, {fields} test fields."
+    first, levels = table[0], _levels(table)
+    fields, observation = len(grouped(table, "field")), first["observation"]
+    setting = f"{first['problem']}, observation `{observation}`, {fields} test fields."
     body = []
     for label, percent, pairs, rows in _lines(table):
-        body.append([label, percent, pairs, *(_cell(rows[rows["sigma"] == s]) for s in levels)])
+        body.append([label, percent, pairs, *(_cell(where(rows, sigma=s)) for s in levels)])
     head = ["guidance", "share of the pairs", "pairs", *(f"s = {s:g}" for s in levels)]
     shown = pipe_table(head, body, [False] + [True] * (len(head) - 1))
     return "\n\n".join([f"{SHOWS}\n\n{setting}", shown, claims.to_markdown(claim_rows(table)).strip()])
 
 
-def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def claim_rows(table: Table) -> list[dict[str, Any]]:
     """What the smallest share of the pairs leaves of the guidance, the geometric mean over the noise levels."""
     percents = _percents(table)
     few, most = (f"{p:g}" for p in (percents[0], percents[-1]))
@@ -78,7 +78,7 @@ def claim_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def chart(table: pd.DataFrame) -> Picture:
+def chart(table: Table) -> Picture:
     """Norms, and cosines where they are known, against the share of the pairs; a column for each noise level."""
     from matplotlib.figure import Figure as Picture
 
@@ -86,7 +86,7 @@ def chart(table: pd.DataFrame) -> Picture:
 
     levels, percents = _levels(table), _percents(table)
     kinds = {"norm": "norm of the gradient"}
-    if table["cosine"].notna().any():
+    if known(table, "cosine"):
         kinds["cosine"] = "cosine with the exact one"
     with drawing():
         figure = Picture(figsize=(2.4 * len(levels) + 0.6, 2.2 * len(kinds) + 0.6), layout="constrained")
@@ -94,7 +94,7 @@ def chart(table: pd.DataFrame) -> Picture:
         for kind, row in zip(kinds, axes, strict=True):
             row[0].set_ylabel(kinds[kind])
             for ax, s in zip(row, levels, strict=True):
-                _curves(ax, table[table["sigma"] == s], kind)
+                _curves(ax, where(table, sigma=s), kind)
                 if kind == "norm":
                     ax.set(title=f"s = {s:g}", xscale="log", yscale="log")
                     plain_ticks(ax, "y")
@@ -106,43 +106,39 @@ def chart(table: pd.DataFrame) -> Picture:
     return figure
 
 
-def _curves(ax: Axes, table: pd.DataFrame, kind: str) -> None:
+def _curves(ax: Axes, table: Table, kind: str) -> None:
     """Means and standard errors at one noise level; what is exact is a horizontal line."""
     for (model, through), label in LABELS.items():
-        rows, colour = _rows(table, model, through), _COLOURS[label]
-        parts = [rows.loc[rows["percent"] == p, kind].to_numpy(float) for p in _percents(rows)]
+        rows, colour = where(table, model=model, through=through), _COLOURS[label]
+        parts = [numbers(where(rows, percent=p), kind) for p in _percents(rows)]
         error = [_error(part) for part in parts]
         y = [part.mean() for part in parts]
         ax.errorbar(_percents(rows), y, yerr=error, color=colour, marker="o", ms=4, lw=1.4, capsize=2, label=label)
-        exact = _rows(table, "exact", through)
-        if kind == "norm" and model == "decoupled" and len(exact):
-            ax.axhline(exact["norm"].to_numpy(float).mean(), color=colour, ls="--", lw=1, label=f"{label}, exact")
+        exact = where(table, model="exact", through=through)
+        if kind == "norm" and model == "decoupled" and exact:
+            ax.axhline(numbers(exact, "norm").mean(), color=colour, ls="--", lw=1, label=f"{label}, exact")
 
 
-def _rows(table: pd.DataFrame, model: str, through: str) -> pd.DataFrame:
-    return table[(table["model"] == model) & (table["through"] == through)]
+def _percents(table: Table) -> list[float]:
+    return sorted({float(row["percent"]) for row in known(table, "percent")})
 
 
-def _percents(table: pd.DataFrame) -> list[float]:
-    return sorted(float(p) for p in table["percent"].dropna().unique())
-
-
-def _lines(table: pd.DataFrame) -> list[tuple[str, str, str, pd.DataFrame]]:
+def _lines(table: Table) -> list[tuple[str, str, str, Table]]:
     """Label, share, number of pairs and rows of each line of the table, the exact ones last."""
-    found = []
+    found: list[tuple[str, str, str, Table]] = []
     for (model, through), label in LABELS.items():
-        own = _rows(table, model, through)
+        own = where(table, model=model, through=through)
         for percent in _percents(own):
-            rows = own[own["percent"] == percent]
-            found.append((label, f"{percent:g} %", f"{int(rows['pairs'].iloc[0]):,}", rows))
+            rows = where(own, percent=percent)
+            found.append((label, f"{percent:g} %", f"{rows[0]['pairs']:,.0f}", rows))
     for through, label in (("denoiser", "exact, DPS"), ("operator", "exact, DAPS")):
-        rows = _rows(table, "exact", through)
-        found += [(label, "", "", rows)] * bool(len(rows))
+        rows = where(table, model="exact", through=through)
+        found += [(label, "", "", rows)] * bool(rows)
     return found
 
 
-def _levels(table: pd.DataFrame) -> list[float]:
-    return sorted((float(s) for s in table["sigma"].unique()), reverse=True)
+def _levels(table: Table) -> list[float]:
+    return sorted({float(row["sigma"]) for row in table}, reverse=True)
 
 
 def _error(values: np.ndarray) -> float:
@@ -150,18 +146,18 @@ def _error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else np.nan
 
 
-def _cell(rows: pd.DataFrame) -> str:
-    norms, cosines = (rows[name].dropna().to_numpy(float) for name in ("norm", "cosine"))
+def _cell(rows: Table) -> str:
+    norms, cosines = (numbers(known(rows, name), name) for name in ("norm", "cosine"))
     shown = f"{norms.mean():.3g}" + (f" ± {_error(norms):.1g}" if len(norms) > 1 else "")
-    return shown if rows["model"].iloc[0] == "exact" or not len(cosines) else f"{shown} ({cosines.mean():.2f})"
+    return shown if rows[0]["model"] == "exact" or not len(cosines) else f"{shown} ({cosines.mean():.2f})"
 
 
-def _kept(table: pd.DataFrame, model: str, through: str) -> list[np.ndarray]:
+def _kept(table: Table, model: str, through: str) -> list[np.ndarray]:
     """Norms [n] with the fewest pairs, then with the most, for each level in turn."""
-    own = _rows(table, model, through)
-    ends = own["percent"].min(), own["percent"].max()
-    parts = [own[(own["percent"] == p) & (own["sigma"] == s)] for s in _levels(table) for p in ends]
-    return [part.sort_values("field")["norm"].to_numpy(float) for part in parts]
+    own = sorted(where(table, model=model, through=through), key=lambda row: float(row["field"]))
+    percents = _percents(own)
+    ends = percents[0], percents[-1]
+    return [numbers(where(own, percent=p, sigma=s), "norm") for s in _levels(table) for p in ends]
 
 
 def _figure(norms: Sequence[np.ndarray]) -> Figure:

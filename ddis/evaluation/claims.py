@@ -17,12 +17,13 @@ import numpy as np
 from ddis.evaluation.bootstrap import DRAWS, ENOUGH, LEVEL, SEED, bca
 from ddis.evaluation.published import PUBLISHED, PUBLISHED_PHYSICS
 from ddis.evaluation.scores import Scores, common, find
+from ddis.evaluation.text import Table
 from ddis.evaluation.verdicts import UNKNOWN, Figure, claim_row, words
 from ddis.text import pipe_table, with_interval
 
 COLUMNS = ["claim", "formula", "published", "ours", "low", "high", "verdict", "n_fields", "fields_to_decide"]
 _NUMBERS = ("published", "ours", "low", "high", "n_fields", "fields_to_decide")
-TYPES = {name: "Float64" if name in _NUMBERS else "string" for name in COLUMNS}
+TYPES = {name: float if name in _NUMBERS else str for name in COLUMNS}
 HOW = (
     f"{100 * LEVEL:g} % interval of a paired bootstrap over the test fields, {DRAWS} draws, seed {SEED}: BCa, of fewer than "
     f"{ENOUGH} fields by expanded percentiles"
@@ -45,7 +46,7 @@ def claim_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
     return rows
 
 
-def to_markdown(rows: Sequence[dict[str, Any]]) -> str:
+def to_markdown(rows: Table) -> str:
     """The table for reading."""
     body = [
         [

@@ -32,8 +32,9 @@ def relative_l2(estimate: ArrayLike, truth: ArrayLike, space: Space | None = Non
 
 def two_values(truth: ArrayLike) -> tuple[float, float] | None:
     """The two values (low, high) of fields that take only two, such as those of Darcy's problem; None for all others."""
-    values = np.unique(np.asarray(truth, np.float64))
-    return (float(values[0]), float(values[1])) if values.size == 2 else None
+    truth = np.asarray(truth, np.float64)
+    low, high = float(truth.min()), float(truth.max())
+    return (low, high) if low < high and bool(((truth == low) | (truth == high)).all()) else None
 
 
 def error_rate(estimate: ArrayLike, truth: ArrayLike, values: tuple[float, float]) -> Array:

@@ -7,26 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from ddis.data.subsets import percent_name
 from ddis.evaluation.bootstrap import HOW
 from ddis.evaluation.published import PUBLISHED_SETTING
 from ddis.evaluation.table import KEY
+from ddis.evaluation.text import Table, grouped, known
 from ddis.text import latex_table, pipe_table, tex, with_interval
 
 
-def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = ()) -> str:
+def caption(table: Table, study: str, seed: int, notes: Sequence[str] = ()) -> str:
     """How the table was made and how it is read: study, seed, sizes, devices, failures; `notes` are further sentences."""
-    devices = ", ".join(sorted(table["device"].dropna().unique())) or "unknown"
+    devices = ", ".join(sorted({row["device"] for row in known(table, "device")})) or "unknown"
     sentences = [f"Errors of the coefficient, study {study}, seed {seed}, device {devices}.", *sizes(table)]
     sentences.append("Relative l2 errors in percent, +- standard error over the test fields; E_s: spectral error of samples.")
-    if table["l2_limit"].notna().any():
+    if known(table, "l2_limit"):
         sentences.append("Limit: l2 of the closed-form posterior mean, which no estimate beats on average.")
-    if table["coverage90"].notna().any():
+    if known(table, "coverage90"):
         sentences.append("Coverage: share of nodes inside the 50 and 90 % intervals (K of 4 or more).")
-    if table["mode_share"].notna().any():
+    if known(table, "mode_share"):
         sentences.append(
             "At the truth's sign: share of samples nearer to a than to -a, which explain the data equally; pairs of both signs: "
             f"share of pairs of a field's samples that have different ones; both 0.5 in the posterior. In brackets: {HOW}."
@@ -34,31 +32,32 @@ def caption(table: pd.DataFrame, study: str, seed: int, notes: Sequence[str] = (
     sentences.append(
         "Bold: smallest of the methods at the same percent of pairs, exact posterior and runs through the solver aside."
     )
-    for row in table[table["n_failed"] > 0].to_dict("records"):
-        sentences.append(
-            f"{row['run']} at {percent_name(row['percent'])} % of pairs ({row['problem']}, {row['observation']}): "
-            f"{row['n_failed']} of {row['n_fields']} fields failed and are left out."
-        )
-    if table["l2_paper"].notna().any():
+    sentences += [
+        f"{row['run']} at {percent_name(row['percent'])} % of pairs ({row['problem']}, {row['observation']}): "
+        f"{row['n_failed']} of {row['n_fields']} fields failed and are left out."
+        for row in table
+        if row["n_failed"]
+    ]
+    if known(table, "l2_paper"):
         sentences.append(PUBLISHED_SETTING)
     return " ".join([*sentences, *notes])
 
 
-def to_markdown(table: pd.DataFrame, caption: str) -> str:
+def to_markdown(table: Table, caption: str) -> str:
     """A pipe table of the columns that are read most, under its caption."""
     columns, rows = _readable(table)
     body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in rows]
     return "\n".join([caption, "", pipe_table([c.title for c in columns], body, [c.number for c in columns]), ""])
 
 
-def to_latex(table: pd.DataFrame, caption: str, label: str = "tab:errors") -> str:
+def to_latex(table: Table, caption: str, label: str = "tab:errors") -> str:
     """A table environment (packages booktabs, graphicx) of the columns that are read most."""
     columns, rows = _readable(table)
     body = [[rf"\textbf{{{tex(cell.text)}}}" if cell.best else tex(cell.text) for cell in row] for row in rows]
     return latex_table([c.title for c in columns], body, caption, label, [c.number for c in columns])
 
 
-def to_html(table: pd.DataFrame) -> str:
+def to_html(table: Table) -> str:
     """A table element of the columns that fit on a page; the caption is the page's."""
     columns, rows = _readable(table, page=True)
     head = "".join(f'<th scope="col"{_css(column)}>{html.escape(column.title)}</th>' for column in columns)
@@ -78,7 +77,7 @@ class _Column:
     cell: Callable[[Any], str]
     number: bool = True
     best: str | None = None
-    """Column of the data frame whose smallest value among competitors is set in bold."""
+    """Column of the table of errors whose smallest value among competitors is set in bold."""
     page: bool = True
     """Whether it is also in the report."""
 
@@ -88,34 +87,29 @@ def _decimals(value: float, digits: int) -> str:
 
 
 def _number(name: str, digits: int) -> Callable[[Any], str]:
-    return lambda row: "" if pd.isna(row[name]) else _decimals(float(row[name]), digits)
+    return lambda row: "" if row[name] is None else _decimals(row[name], digits)
 
 
 def _with_error(name: str, digits: int) -> Callable[[Any], str]:
     def cell(row: Any) -> str:
-        if pd.isna(row[name]):
+        if row[name] is None:
             return ""
-        value, error = _decimals(float(row[name]), digits), row[f"{name}_se"]
-        return value if pd.isna(error) else f"{value} ± {_decimals(float(error), digits)}"
+        value, error = _decimals(row[name], digits), row[f"{name}_se"]
+        return value if error is None else f"{value} ± {_decimals(error, digits)}"
 
     return cell
 
 
 def _with_ends(name: str) -> Callable[[Any], str]:
-    def cell(row: Any) -> str:
-        low, high = f"{name}_low", f"{name}_high"
-        known = {key: None if pd.isna(row[key]) else float(row[key]) for key in (name, low, high)}
-        return with_interval(known, name, low, high, digits=2)
-
-    return cell
+    return lambda row: with_interval(row, name, f"{name}_low", f"{name}_high", digits=2)
 
 
 def _plain(name: str) -> Callable[[Any], str]:
-    return lambda row: "" if pd.isna(row[name]) else str(row[name])
+    return lambda row: "" if row[name] is None else str(row[name])
 
 
 def _significant(name: str) -> Callable[[Any], str]:
-    return lambda row: "" if pd.isna(row[name]) else f"{float(row[name]):.3g}"
+    return lambda row: "" if row[name] is None else f"{row[name]:.3g}"
 
 
 _READABLE = (
@@ -142,34 +136,32 @@ _READABLE = (
 )
 
 
-def _readable(table: pd.DataFrame, page: bool = False) -> tuple[list[_Column], list[list[_Cell]]]:
+def _readable(table: Table, page: bool = False) -> tuple[list[_Column], list[list[_Cell]]]:
     """The columns that hold anything, and their cells row by row; for the report fewer (`page`)."""
-    rows = [row for _, row in table.iterrows()]
-    contestants = table[(table["method"] != "exact") & ~table["operator"].isin(["solver", "corrected"])]
+    contestants = [row for row in table if row["method"] != "exact" and row["operator"] not in ("solver", "corrected")]
     columns, cells = [], []
     for column in _READABLE:
-        texts = [column.cell(row) for row in rows]
+        texts = [column.cell(row) for row in table]
         if not any(texts) or (page and not column.page):
             continue
-        best = np.zeros(len(rows), bool)
+        best = []
         if column.best:
-            smallest = contestants.groupby(KEY)[column.best].transform("min")
-            best[contestants.index[(contestants[column.best] == smallest).fillna(False)]] = True
+            for rivals in grouped(known(contestants, column.best), *KEY).values():
+                smallest = min(row[column.best] for row in rivals)
+                best += [row for row in rivals if row[column.best] == smallest]
         columns.append(column)
-        cells.append([_Cell(text, bool(bold)) for text, bold in zip(texts, best, strict=True)])
+        cells.append([_Cell(text, any(row is other for other in best)) for text, row in zip(texts, table, strict=True)])
     return columns, [list(row) for row in zip(*cells, strict=True)]
 
 
-def sizes(table: pd.DataFrame) -> list[str]:
+def sizes(table: Table) -> list[str]:
     """One sentence per problem and observation: resolution, observations, noise, test fields."""
-    keys = ["problem", "observation", "resolution", "observations", "noise", "n_fields"]
     sentences = []
-    for row in table[keys].drop_duplicates().to_dict("records"):
-        noise = row["noise"]
-        level = "unknown noise" if pd.isna(noise) else "no noise" if noise == 0 else f"noise {noise:g} std(u)"
+    keys = ("problem", "observation", "resolution", "observations", "noise", "n_fields")
+    for problem, observation, nodes, count, noise, fields in grouped(table, *keys):
+        level = "unknown noise" if noise is None else "no noise" if noise == 0 else f"noise {noise:g} std(u)"
         sentences.append(
-            f"{row['problem']}, {row['observation']}: {row['resolution']} x {row['resolution']} nodes, "
-            f"{row['observations']} observations, {level}, {row['n_fields']} test fields."
+            f"{problem}, {observation}: {nodes} x {nodes} nodes, {count} observations, {level}, {fields} test fields."
         )
     return sentences
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from ddis.data.subsets import percent_name
 from ddis.evaluation.readable import to_html
+from ddis.evaluation.text import Table, grouped, known
 from ddis.yaml_text import yaml_text
 
 
@@ -37,17 +37,17 @@ class Model:
 
     name: str
     facts: Mapping[str, Any]
-    tables: Mapping[str, pd.DataFrame]
+    tables: Mapping[str, Table]
 
 
 def render_report(
     *,
     study: str,
     config: Mapping[str, Any],
-    table: pd.DataFrame,
+    table: Table,
     caption: str,
     lead: Sequence[Picture],
-    claims: pd.DataFrame,
+    claims: Table,
     claims_text: str,
     comparisons: Mapping[str, str],
     results: Sequence[Picture],
@@ -84,80 +84,73 @@ def render_report(
         verdicts=verdict_sentences(claims),
         claims=Markup(_markdown(claims_text)),
         comparisons={title: Markup(_markdown(text)) for title, text in comparisons.items()},
-        has=table.notna().any().to_dict(),
+        has={name: bool(known(table, name)) for name in ("l2_limit", "coverage90")},
         results=results,
         cards={problem: Markup(_markdown(card)) for problem, card in cards.items()},
         data=data,
-        models=[(model, {title: Markup(_frame(frame)) for title, frame in model.tables.items()}) for model in models],
+        models=models,
         training=training,
         provenance={key: value for key, value in provenance.items() if not isinstance(value, Mapping)},
         provenance_tables={key: value for key, value in provenance.items() if isinstance(value, Mapping)},
     )
 
 
-def best_sentences(table: pd.DataFrame) -> list[str]:
+def best_sentences(table: Table) -> list[str]:
     """Per problem, observation and percent: the method with the smallest error of a sample, and what exact samples reach."""
     sentences = []
-    for (problem, observation), group in table.dropna(subset=["l2_sample"]).groupby(["problem", "observation"], sort=False):
-        learnt = group[~group["operator"].isin(["solver", "corrected"]) & ~group["method"].isin(["exact", "prior-mean"])]
+    for (problem, observation), group in grouped(known(table, "l2_sample"), "problem", "observation").items():
+        learnt = [r for r in group if r["operator"] not in ("solver", "corrected") and r["method"] not in ("exact", "prior-mean")]
         parts = []
-        for percent in sorted(set(learnt["percent"].astype(float))):
-            best = learnt[learnt["percent"] == percent].nsmallest(1, "l2_sample").iloc[0]
+        for (percent,), rows in sorted(grouped(learnt, "percent").items()):
+            best = min(rows, key=lambda row: float(row["l2_sample"]))
             parts.append(f"with {percent_name(percent)} % of the pairs {best['run']} is nearest to the truth ({_error(best)})")
-        exact = group[group["method"] == "exact"]
-        if len(exact):
-            parts.append(f"samples of the exact posterior, which no method can beat, are at {_error(exact.iloc[0])}")
+        if exact := [row for row in group if row["method"] == "exact"]:
+            parts.append(f"samples of the exact posterior, which no method can beat, are at {_error(exact[0])}")
         if parts:
             sentences.append(f"{problem}, {observation}: {'; '.join(parts)}.")
     return sentences
 
 
-def _error(row: pd.Series) -> str:
-    error = "" if pd.isna(row["l2_sample_se"]) else f" ± {row['l2_sample_se']:.1f}"
+def _error(row: Mapping[str, Any]) -> str:
+    error = "" if row["l2_sample_se"] is None else f" ± {row['l2_sample_se']:.1f}"
     return f"{row['l2_sample']:.1f}{error} %"
 
 
-def verdict_sentences(claims: pd.DataFrame) -> list[tuple[str, str]]:
+def verdict_sentences(claims: Table) -> list[tuple[str, str]]:
     """Verdict and sentence of every claim that the study has a figure for: what holds, what does not, what is open."""
-    known = claims.dropna(subset=["ours"])
+    found = known(claims, "ours")
     words = {"yes": "Holds", "no": "Does not hold", "inconclusive": "Undecided"}
     sentences = []
     for verdict, word in words.items():
-        for row in known[known["verdict"] == verdict].to_dict("records"):
-            interval = "" if pd.isna(row["low"]) else f", between {row['low']:.3g} and {row['high']:.3g}"
+        for row in (row for row in found if row["verdict"] == verdict):
+            interval = "" if row["low"] is None else f", between {row['low']:.3g} and {row['high']:.3g}"
             sentences.append((word, f"{row['claim']} (found {row['ours']:.3g}{interval})."))
-    if missing := len(claims) - len(known):
+    if missing := len(claims) - len(found):
         are = "is" if missing == 1 else "are"
         about = "about runs, problems or shares of pairs that this study lacks."
         sentences.append(("Open", f"{missing} of {len(claims)} claims {are} {about}"))
     return sentences
 
 
-def _setting(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _setting(table: Table) -> list[dict[str, Any]]:
     """What was compared, one entry per problem and observation."""
-    keys = ["problem", "observation"]
-    groups = table.groupby(keys, sort=False)
     return [
         {
             "problem": problem,
             "observation": observation,
-            "nodes": f"{group['resolution'].iloc[0]} x {group['resolution'].iloc[0]}",
-            "observations": group["observations"].iloc[0],
-            "runs": ", ".join(dict.fromkeys(group["run"])),
-            "percents": ", ".join(f"{percent:g}" for percent in sorted(set(group["percent"]))),
-            "fields": group["n_fields"].max(),
+            "nodes": f"{rows[0]['resolution']} x {rows[0]['resolution']}",
+            "observations": rows[0]["observations"],
+            "runs": ", ".join(dict.fromkeys(row["run"] for row in rows)),
+            "percents": ", ".join(f"{percent:g}" for percent in sorted({row["percent"] for row in rows})),
+            "fields": max(row["n_fields"] for row in rows),
         }
-        for (problem, observation), group in groups
+        for (problem, observation), rows in grouped(table, "problem", "observation").items()
     ]
 
 
 def _markdown(text: str) -> str:
     """Markdown as HTML; raw HTML is escaped, and pictures are left out because they would need the network."""
     return str(MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text))
-
-
-def _frame(frame: pd.DataFrame) -> str:
-    return frame.to_html(index=False, na_rep="", border=0, float_format=lambda value: f"{value:.4g}", escape=True)
 
 
 def _plain(value: Any) -> Any:

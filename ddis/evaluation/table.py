@@ -10,56 +10,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ddis.data.subsets import percent_name
 from ddis.evaluation import modes
 from ddis.evaluation.metrics import standard_error
 from ddis.evaluation.published import PUBLISHED
 from ddis.evaluation.scores import Scores
-from ddis.evaluation.text import read_table
+from ddis.evaluation.text import Table, read_table
 from ddis.text import csv_text
 
-COLUMNS: dict[str, str] = {
-    "problem": "string",
-    "pde": "string",
-    "run": "string",
-    "method": "string",
-    "operator": "string",
-    "percent": "Float64",
-    "pairs": "Int64",
-    "observation": "string",
-    "observations": "Int64",
-    "noise": "Float64",
-    "resolution": "Int64",
-    "n_fields": "Int64",
-    "n_samples": "Int64",
-    "n_failed": "Int64",
-    "l2_sample": "Float64",
-    "l2_sample_se": "Float64",
-    "l2_mean": "Float64",
-    "l2_mean_se": "Float64",
-    "l2_limit": "Float64",
-    "spectral": "Float64",
-    "spectral_se": "Float64",
-    "error_rate": "Float64",
-    "coverage50": "Float64",
-    "coverage90": "Float64",
-    "crps": "Float64",
-    "spread_skill": "Float64",
-    "misfit": "Float64",
-    "prior_evaluations": "Float64",
-    "operator_evaluations": "Float64",
-    "seconds_per_field": "Float64",
-    "seconds_per_sample": "Float64",
-    "peak_memory_mb": "Float64",
-    "device": "string",
-    "l2_paper": "Float64",
-    "spectral_paper": "Float64",
-    "solver_calls": "Float64",
-    **dict.fromkeys(modes.COLUMNS, "Float64"),
+COLUMNS: dict[str, type] = {
+    "problem": str,
+    "pde": str,
+    "run": str,
+    "method": str,
+    "operator": str,
+    "percent": float,
+    "pairs": int,
+    "observation": str,
+    "observations": int,
+    "noise": float,
+    "resolution": int,
+    "n_fields": int,
+    "n_samples": int,
+    "n_failed": int,
+    "l2_sample": float,
+    "l2_sample_se": float,
+    "l2_mean": float,
+    "l2_mean_se": float,
+    "l2_limit": float,
+    "spectral": float,
+    "spectral_se": float,
+    "error_rate": float,
+    "coverage50": float,
+    "coverage90": float,
+    "crps": float,
+    "spread_skill": float,
+    "misfit": float,
+    "prior_evaluations": float,
+    "operator_evaluations": float,
+    "seconds_per_field": float,
+    "seconds_per_sample": float,
+    "peak_memory_mb": float,
+    "device": str,
+    "l2_paper": float,
+    "spectral_paper": float,
+    "solver_calls": float,
+    **dict.fromkeys(modes.COLUMNS, float),
 }
-"""Columns of the table in their order, with their pandas types."""
+"""Columns of the table in their order, with their types; any may be empty."""
 
 KEY = ["problem", "observation", "percent"]
 """Rows that agree in these columns compete with each other."""
@@ -99,21 +98,21 @@ def error_row(scores: Scores, limits: np.ndarray | None) -> dict[str, Any]:
     return row | _published(row)
 
 
-def error_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of `error_row` as a data frame with the columns of `COLUMNS`, by problem, observation and percent, then as given."""
-    cells = {name: pd.Series([_present(row[name]) for row in rows], dtype=kind) for name, kind in COLUMNS.items()}
-    return pd.DataFrame(cells).sort_values(KEY, kind="stable", ignore_index=True)
+def error_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `error_row` with values of the types of `COLUMNS`, by problem, observation and percent, then as given."""
+    table = [
+        {name: None if (cell := _present(row[name])) is None else kind(cell) for name, kind in COLUMNS.items()} for row in rows
+    ]
+    return sorted(table, key=lambda row: [row[name] for name in KEY])
 
 
-def to_csv(table: pd.DataFrame) -> str:
+def to_csv(table: Table) -> str:
     """All columns, numbers with every digit that tells them apart, so that the same numbers always give the same text."""
-    text = table.astype(object).where(table.notna(), "")
-    text["percent"] = [percent_name(percent) for percent in table["percent"]]
-    return csv_text(({str(name): value for name, value in row.items()} for row in text.to_dict("records")), list(COLUMNS))
+    return csv_text(({**row, "percent": percent_name(row["percent"])} for row in table), list(COLUMNS))
 
 
-def from_csv(path: Path | str) -> pd.DataFrame:
-    """The data frame of a table written by `to_csv`. Raises InputError."""
+def from_csv(path: Path | str) -> list[dict[str, Any]]:
+    """The rows of a table written by `to_csv`. Raises InputError."""
     return read_table(path, COLUMNS)
 
 

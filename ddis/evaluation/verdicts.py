@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ class Figure:
 UNKNOWN = Figure()
 
 
-def words(row: dict[str, Any]) -> str:
+def words(row: Mapping[str, Any]) -> str:
     """The verdict; of an open one how many fields would decide it."""
     if row["fields_to_decide"] is None:
         return str(row["verdict"])

@@ -25,8 +25,9 @@ from ddis.stages.layout import guidance_path
 from ddis.stages.tables import read_case
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
+
+    from ddis.evaluation.text import Table
 
 
 def run(study: Study) -> None:
@@ -53,7 +54,7 @@ def files(study: Study, tables: Path) -> dict[str, str | bytes]:
     return made
 
 
-def draw(study: Study, shown: Sequence[tuple[Section, list[Entry]]], table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def draw(study: Study, shown: Sequence[tuple[Section, list[Entry]]], table: Table) -> Iterator[tuple[str, Figure]]:
     """Name and figure of every picture."""
     rows, colours = rows_of(table), run_colours(list(study.runs))
     for section, entries in shown:

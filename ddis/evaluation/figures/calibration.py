@@ -19,7 +19,7 @@ _COLUMNS = (
     ("coverage of 50 %", 0.5, lambda c: estimate(_itself, c.covered50)),
     ("coverage of 90 %", 0.9, lambda c: estimate(_itself, c.covered90)),
     ("spread / skill", 1.0, lambda c: estimate(lambda v, e: np.sqrt(v / e), c.variance, c.squared_error)),
-    ("CRPS of $a$", None, lambda c: estimate(_itself, c.scores)),
+    ("CRPS of a", None, lambda c: estimate(_itself, c.scores)),
 )
 
 
@@ -59,7 +59,7 @@ def rank_histograms(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figu
         for ax, (samples, result) in zip(axes, judged, strict=False):
             _histogram(ax, samples, result, colours[samples.attributes["run"]])
         for ax in axes[len(judged) :]:
-            ax.set_axis_off()
+            ax.remove()
         if judged:
             figure.supxlabel("rank of the true value among the samples, 0 to K", fontsize=9)
             figure.supylabel("frequency / uniform", fontsize=9)

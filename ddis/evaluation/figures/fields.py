@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ddis.data.store import Samples
 from ddis.evaluation import metrics
-from ddis.evaluation.figures.grids import aspect, by_channel, colour_bar, draw_field, ends, proportions, ticks
+from ddis.evaluation.figures.grids import aspect, by_channel, colour_bar, draw_field, ends, proportions, set_ticks
 from ddis.evaluation.figures.style import drawing, field_colours, plain_number, run_label, setting
 from ddis.grid import Grid, Space
 
@@ -56,10 +56,10 @@ def portrait(samples: Samples, field: int, channel: int = 0) -> Figure:
     truth = by_channel(samples.coefficient_true[field], space)[channel]
     members = by_channel(samples.coefficient[field], space)[:, channel]
     mean = members.mean(axis=0)
-    shown = {"truth $a$": truth, f"one sample, $l^2$ error {100 * metrics.relative_l2(members[0], truth, own):.1f} %": members[0]}
+    shown = {"truth a": truth, f"one sample, l² error {100 * metrics.relative_l2(members[0], truth, own):.1f} %": members[0]}
     widths = {"error": np.abs(mean - truth)}
     if len(members) > 1:
-        shown[f"mean of {len(members)}, $l^2$ error {100 * metrics.relative_l2(mean, truth, own):.1f} %"] = mean
+        shown[f"mean of {len(members)}, l² error {100 * metrics.relative_l2(mean, truth, own):.1f} %"] = mean
         widths = {"standard deviation": members.std(axis=0, ddof=1), "error of the mean": widths["error"]}
     top = np.quantile([*widths.values()], 0.995)
     width, height = proportions(grid)
@@ -70,7 +70,7 @@ def portrait(samples: Samples, field: int, channel: int = 0) -> Figure:
         for ax, (title, values) in zip(left, shown.items(), strict=True):
             picture = draw_field(ax, values, field_colours(truth), grid)
             ax.set_title(title)
-        colour_bar(figure, picture, list(left), "$a$ (dimensionless)", pad=0.01, extend="both")
+        colour_bar(figure, picture, list(left), "a (dimensionless)", pad=0.01, extend="both")
         for ax, (title, values) in zip(right, widths.items(), strict=True):
             picture = draw_field(ax, values, {"cmap": "magma", "vmin": 0.0, "vmax": top}, grid)
             ax.set_title(title)
@@ -83,7 +83,7 @@ def portrait(samples: Samples, field: int, channel: int = 0) -> Figure:
 def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, spaces: tuple[Space, Space]) -> Figure:
     """Pairs of a data set side by side, arrays [n, *shape], coefficient above solution; a row is one channel."""
     count, rows = len(coefficient), []
-    for fields, space, name in zip((coefficient, solution), spaces, ("coefficient $a$", "solution $u$"), strict=True):
+    for fields, space, name in zip((coefficient, solution), spaces, ("coefficient a", "solution u"), strict=True):
         channels = by_channel(fields, space)
         numbers = [f" {channel + 1}" if space.channels > 1 else "" for channel in range(space.channels)]
         rows += [(channels[:, i], space.grid, f"{name}{number}") for i, number in enumerate(numbers)]
@@ -96,13 +96,14 @@ def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, spaces:
             for ax, field in zip(row, fields, strict=True):
                 picture = draw_field(ax, field, scale, grid)
             colour_bar(figure, picture, list(row), f"{name} (dimensionless)", pad=0.01, format=plain_number)
-            row[0].set_ylabel(name if len(grid.shape) == 1 else f"${grid.names[1]}$")
+            line = len(grid.shape) == 1
+            row[0].set_ylabel(name if line else grid.names[1], style="normal" if line else "italic")
             for ax in row[1:]:
-                ax.tick_params(labelleft=False)
+                ax.yaxis.set_visible(False)
             for ax in row:
-                ax.tick_params(labelbottom=number == len(rows))
+                ax.xaxis.set_visible(number == len(rows))
         for ax in axes[-1]:
-            ax.set_xlabel(f"${spaces[1].grid.names[0]}$")
+            ax.set_xlabel(spaces[1].grid.names[0], style="italic")
         figure.suptitle(title, fontsize=9)
     return figure
 
@@ -119,7 +120,7 @@ def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, channel
     above, below = axes[::2].ravel(), axes[1::2].ravel()
     scale = field_colours(truth)
     picture = draw_field(above[0], truth, scale, grid)
-    above[0].set_title("truth $a$")
+    above[0].set_title("truth a")
     largest = [np.abs(estimate - truth).max() for estimate in estimates if np.isfinite(estimate).all()]
     # The middle run sets the scale: the worst would wash out the errors of the others.
     top = min(float(np.median(largest)) if largest else 1.0, float(np.ptp(truth)))
@@ -132,13 +133,13 @@ def _gallery_field(part: SubFigure, runs: Sequence[Samples], field: int, channel
         error = 100 * metrics.relative_l2(estimate, truth, own) if np.isfinite(estimate).all() else None
         run, _, percent = run_label(samples).partition(", ")
         above[place].set_title(f"{run}\n{', '.join(filter(None, (percent, name)))}")
-        below[place].set_title("failed" if error is None else f"error, $l^2$ {error:.1f} %")
+        below[place].set_title("failed" if error is None else f"error, l² {error:.1f} %")
     for ax in (*above[len(runs) + 1 :], *below[len(runs) + 1 :]):
         ax.set_axis_off()
     seen = _sensors(below[0], first.observation[field], first.mask[field], seen_space.grid)
-    colour_bar(part, picture, list(axes[0]), "$a$ (dimensionless)", pad=0.01, extend="both")
-    colour_bar(part, wrong, list(axes[1]), "$|\\hat a - a|$ (dimensionless)", pad=0.01, extend="max")
-    colour_bar(part, seen, below[0], "$u$ (dimensionless)", location="left", pad=0.02, format=plain_number)
+    colour_bar(part, picture, list(axes[0]), "a (dimensionless)", pad=0.01, extend="both")
+    colour_bar(part, wrong, list(axes[1]), "|â - a| (dimensionless)", pad=0.01, extend="max")
+    colour_bar(part, seen, below[0], "u (dimensionless)", location="left", pad=0.02, format=plain_number)
     _outer_labels(axes, grid)
     what = f", channel {channel + 1}" if space.channels > 1 else ""
     part.suptitle(f"Test field {field}{what}, {setting(first)}", fontsize=9)
@@ -154,23 +155,26 @@ def _sensors(ax: Axes, observation: NDArray[Any], mask: NDArray[Any], grid: Grid
     index, values = np.nonzero(mask), observation[mask].astype(np.float64)
     places = [axis[i] for axis, i in zip(grid.coordinates(), index, strict=True)]
     x, y = places[0], places[-1]
-    ax.set_ylabel("" if len(grid.shape) == 1 else f"${grid.names[1]}$")
-    ax.set(facecolor="0.92", xlim=ends(grid, 0), xticks=ticks(grid, 0))
-    ax.set_title(f"observed $u$, {len(values)} nodes")
+    ax.set_ylabel("" if len(grid.shape) == 1 else grid.names[1])
+    ax.set(facecolor="0.92", xlim=ends(grid, 0))
+    set_ticks(ax, grid)
+    ax.set_title(f"observed u, {len(values)} nodes")
     if len(grid.shape) == 1:
         ax.plot(x, values, "s", ms=3)
         return None
-    ax.set(aspect=aspect(grid), ylim=ends(grid, 1), yticks=ticks(grid, 1))
+    ax.set(aspect=aspect(grid), ylim=ends(grid, 1))
     size = min(14.0, 2400 / len(values))
     return ax.scatter(x, y, c=values, s=size, marker="s", linewidths=0, **field_colours(values))
 
 
 def _outer_labels(axes: NDArray[Any], grid: Grid) -> None:
-    """Names of the axes at the lower and the left edge, and numbers there alone; graphs have scales of their own."""
+    """Ticks and names of the axes at the lower and the left edge alone; graphs have scales of their own."""
     for ax in axes[-1]:
-        ax.set_xlabel(f"${grid.names[0]}$")
+        ax.set_xlabel(grid.names[0], style="italic")
     if len(grid.shape) == 2:
-        for ax in axes.flat:
-            ax.label_outer()
+        for ax in axes[:-1].flat:
+            ax.xaxis.set_visible(False)
+        for ax in axes[:, 1:].flat:
+            ax.yaxis.set_visible(False)
         for ax in axes[:, 0]:
-            ax.set_ylabel(f"${grid.names[1]}$")
+            ax.set_ylabel(grid.names[1], style="italic")

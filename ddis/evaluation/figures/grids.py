@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from ddis.grid import Grid, Space
@@ -40,20 +41,22 @@ def ends(grid: Grid, axis: int) -> tuple[float, float]:
     return float(places[0]) - half, float(places[-1]) + half
 
 
-def ticks(grid: Grid, axis: int) -> list[float]:
-    length = grid.lengths[axis]
-    return [0.0, length / 2, length]
+def set_ticks(ax: Axes, grid: Grid) -> None:
+    """At the ends and in the middle."""
+    for axis, length in zip((ax.xaxis, ax.yaxis), grid.lengths, strict=False):
+        axis.set_major_locator(FixedLocator([0.0, length / 2, length]))
 
 
 def draw_field(ax: Axes, field: NDArray[Any], scale: Mapping[str, Any], grid: Grid) -> Any:
     """A field as colours, blank outside the domain, which are returned for a colour bar; on a line its graph, and None."""
-    ax.set(xlim=ends(grid, 0), xticks=ticks(grid, 0))
+    ax.set_xlim(ends(grid, 0))
+    set_ticks(ax, grid)
     if len(grid.shape) == 1:
         ax.plot(*grid.coordinates(), field, color="#0072B2", lw=1.2)
         margin = 0.05 * (scale["vmax"] - scale["vmin"])
         ax.set_ylim(scale["vmin"] - margin, scale["vmax"] + margin)
         return None
-    ax.set(yticks=ticks(grid, 1), facecolor="0.8")
+    ax.set_facecolor("0.8")
     shown = np.ma.masked_array(field.T, mask=~grid.nodes.T)
     extent = (*ends(grid, 0), *ends(grid, 1))
     return ax.imshow(shown, origin="lower", extent=extent, interpolation="nearest", aspect=aspect(grid), **scale)

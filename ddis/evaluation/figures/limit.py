@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -14,6 +13,7 @@ from matplotlib.patches import Patch
 from ddis.evaluation.bootstrap import LEVEL
 from ddis.evaluation.figures.style import LIMIT, TRUTH, drawing, plain_ticks
 from ddis.evaluation.limit import JOINT, NOT_LEARNT, TOTAL
+from ddis.evaluation.text import Table, numbers, where
 
 _COLOURS = {
     "limit": LIMIT,
@@ -27,28 +27,28 @@ _SHOWN = 3.0
 """Bars end at so many times the median total, so that one that diverged does not hide the others."""
 
 
-def distance(ratios: pd.DataFrame, splits: pd.DataFrame, problem: str, observation: str, colours: Mapping[str, str]) -> Figure:
+def distance(ratios: Table, splits: Table, problem: str, observation: str, colours: Mapping[str, str]) -> Figure:
     """Left: l2 of the K-sample mean and E_s as ratios to exact samples. Right: the squared error, split into its parts.
 
     ratios, splits: the tables limit.csv and split.csv, percent as text. Squared errors add, so the right axis is linear in
     them and labelled with their roots, which are relative l2 errors. Negative parts stand left of zero; the dot is the total.
     """
-    ratios, splits = (t[(t["problem"] == problem) & (t["observation"] == observation)] for t in (ratios, splits))
+    ratios, splits = (where(table, problem=problem, observation=observation) for table in (ratios, splits))
     with drawing():
         figure = Figure(figsize=(10.6, 1.9 + 0.26 * max(2, len(ratios))), layout="constrained")
         axes = figure.subplots(1, 3, sharey=True, width_ratios=(1.2, 1, 2.4))
         names = ("l2_mean_ratio", "spectral_ratio")
-        for ax, name, title in zip(axes, names, ("l2 of the mean / exact", "$E_s$ / exact"), strict=False):
+        for ax, name, title in zip(axes, names, ("l2 of the mean / exact", "E_s / exact"), strict=False):
             _ratios(ax, ratios, name, colours)
             ax.set_title(title)
         _bars(axes[2], ratios, splits)
         axes[2].set_title("l2 of the mean, in squares: what each part adds")
-        labels = [f"{run}, {percent} %, K = {k}" for run, percent, k in ratios[["run", "percent", "n_samples"]].to_numpy()]
+        labels = [f"{row['run']}, {row['percent']} %, K = {row['n_samples']}" for row in ratios]
         axes[0].set_yticks(range(len(ratios)), labels)
         axes[0].set_ylim(max(2, len(ratios)) - 0.5, -0.5)
-        handles = [_patch(part) for part in dict.fromkeys(splits["part"]) if part != TOTAL]
+        handles = [_patch(part) for part in dict.fromkeys(row["part"] for row in splits) if part != TOTAL]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-        fields = f", {ratios['n_fields'].max()} test fields" if len(ratios) else ""
+        fields = f", {max(row['n_fields'] for row in ratios)} test fields" if ratios else ""
         figure.suptitle(
             f"Distance to exact samples at the same K, {problem}, '{observation}'{fields}; bars: {100 * LEVEL:g} % intervals",
             fontsize=9,
@@ -56,27 +56,27 @@ def distance(ratios: pd.DataFrame, splits: pd.DataFrame, problem: str, observati
     return figure
 
 
-def _ratios(ax: Axes, rows: pd.DataFrame, name: str, colours: Mapping[str, str]) -> None:
+def _ratios(ax: Axes, rows: Table, name: str, colours: Mapping[str, str]) -> None:
     ax.axvline(1, color=TRUTH, lw=1)
-    for place, row in enumerate(rows.to_dict("records")):
+    for place, row in enumerate(rows):
         colour = colours[row["run"]]
-        if not pd.isna(row[f"{name}_low"]):
+        if row[f"{name}_low"] is not None:
             ax.plot([row[f"{name}_low"], row[f"{name}_high"]], [place, place], color=colour, lw=1.6)
         ax.plot(row[name], place, "o", color=colour, ms=4.5)
-    if len(rows):
+    if rows:
         ax.set_xscale("log")
-        largest = rows[[name, f"{name}_high"]].max().max()
-        ax.set_xlim(min(0.9, 0.9 * rows[name].min()), max(2.0, 1.1 * largest))
+        largest = np.nanmax([numbers(rows, name), numbers(rows, f"{name}_high")])
+        ax.set_xlim(min(0.9, 0.9 * numbers(rows, name).min()), max(2.0, 1.1 * largest))
         plain_ticks(ax, "x")
 
 
-def _bars(ax: Axes, rows: pd.DataFrame, splits: pd.DataFrame) -> None:
+def _bars(ax: Axes, rows: Table, splits: Table) -> None:
     """Parts stacked from zero to either side, the total as a dot with its interval, and its root in numbers at the edge."""
-    totals = splits[splits["part"] == TOTAL]["l2_squared"]
-    right = min(1.15 * totals.max(), _SHOWN * totals.median()) if len(totals) else 1.0
+    totals = numbers(where(splits, part=TOTAL), "l2_squared")
+    right = min(1.15 * totals.max(), _SHOWN * float(np.median(totals))) if len(totals) else 1.0
     left = 0.0
-    for place, case in enumerate(rows.to_dict("records")):
-        parts = splits[(splits["run"] == case["run"]) & (splits["percent"] == case["percent"])].to_dict("records")
+    for place, case in enumerate(rows):
+        parts = where(splits, run=case["run"], percent=case["percent"])
         ends = {True: 0.0, False: 0.0}
         for row in parts[:-1]:
             width, positive = row["l2_squared"], bool(row["l2_squared"] > 0)
@@ -95,7 +95,7 @@ def _total(ax: Axes, place: int, row: Mapping[str, Any], right: float) -> None:
     value = row["l2_squared"]
     if value <= right:
         ax.plot(value, place, "o", color=TRUTH, ms=3.5)
-    if value <= right and not pd.isna(row["l2_squared_low"]):
+    if value <= right and row["l2_squared_low"] is not None:
         ax.plot([row["l2_squared_low"], row["l2_squared_high"]], [place, place], color=TRUTH, lw=1)
     text = f"{np.sqrt(value):.1f} %"
     edge = ax.get_yaxis_transform()

@@ -34,7 +34,7 @@ def moments(runs: Sequence[Samples], references: References, field: int) -> Figu
         figure = Figure(figsize=(1.55 * width * (len(shown) + 1) + 1.6, 3.9 * height), layout="constrained")
         axes = figure.subplots(2, len(shown) + 1, squeeze=False)
         bars = [draw_field(axes[0, 0], truth, scales[0], grid), None]
-        axes[0, 0].set_title("truth $a$")
+        axes[0, 0].set_title("truth a")
         for ax in axes[:, 1:].flat:
             ax.set_axis_off()
         axes[1, 0].set_axis_off()
@@ -47,7 +47,7 @@ def moments(runs: Sequence[Samples], references: References, field: int) -> Figu
         for ax in axes.flat:
             ax.set(xticks=[], yticks=[])
         for row, name, extend in ((0, "mean", "both"), (1, "standard deviation", "max")):
-            colour_bar(figure, bars[row], list(axes[row]), f"{name} of $a$", pad=0.01, extend=extend)
+            colour_bar(figure, bars[row], list(axes[row]), f"{name} of a", pad=0.01, extend=extend)
         figure.suptitle(f"Test field {field}, {setting(runs[0])}", fontsize=9)
     return figure
 

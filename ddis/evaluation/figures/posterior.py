@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ddis.data.observations import Observations
-from ddis.evaluation.figures.grids import aspect, by_channel, colour_bar, draw_field, ends, proportions, ticks
+from ddis.evaluation.figures.grids import aspect, by_channel, colour_bar, draw_field, ends, proportions, set_ticks
 from ddis.evaluation.figures.style import drawing, field_colours, plain_number
 from ddis.grid import Grid, Space
 
@@ -59,12 +59,13 @@ def _seen(figure: Figure, ax: Axes, data: Observations, channel: int, grid: Grid
     rows = ~data.of & (data.channel == channel)
     values, places = data.value[rows], [data.places[rows, data.axes.index(axis)] for axis in grid.axes]
     ax.set_title(f"{values.size} {'values of the solution' if data.of.any() else 'observations'}")
-    ax.set(facecolor="0.92", xlim=ends(grid, 0), xticks=ticks(grid, 0), xlabel=f"${grid.names[0]}$")
+    ax.set(facecolor="0.92", xlim=ends(grid, 0), xlabel=f"${grid.names[0]}$")
+    set_ticks(ax, grid)
     if len(grid.shape) == 1:
         ax.plot(places[0], values, "o", ms=3)
         ax.set_ylabel(name)
         return
-    ax.set(ylim=ends(grid, 1), yticks=ticks(grid, 1), ylabel=f"${grid.names[1]}$", aspect=aspect(grid))
+    ax.set(ylim=ends(grid, 1), ylabel=f"${grid.names[1]}$", aspect=aspect(grid))
     if values.size:
         seen = ax.scatter(places[0], places[1], c=values, s=min(18.0, 4000 / values.size), **field_colours(values))
         figure.colorbar(seen, ax=ax, label=name, format=plain_number)

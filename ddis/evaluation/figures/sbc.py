@@ -31,7 +31,7 @@ def differences(runs: Sequence[Samples]) -> Figure:
             _panel(ax, found)
             ax.set_title(f"{run_label(samples)}: {found.word}")
         for ax in axes[len(judged) :]:
-            ax.set_axis_off()
+            ax.remove()
         if judged:
             figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(QUANTITIES), fontsize=8)
             figure.supylabel("share of the fields - uniform", fontsize=9)

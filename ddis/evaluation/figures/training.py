@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddis.evaluation.figures.style import LIMIT, TRUTH, drawing, panels, plain_ticks, wide
+from ddis.evaluation.text import Table, known, numbers, where
 
 
-def training_history(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def training_history(histories: Mapping[str, Table]) -> Figure:
     """Loss of training and validation and the learning rate against the step, one column of panels per model.
 
     histories: model -> columns step, seconds, learning_rate, train_loss, validation_loss (empty where not measured).
@@ -28,12 +29,12 @@ def training_history(histories: Mapping[str, pd.DataFrame]) -> Figure:
             _history(axes[2 * row, column], axes[2 * row + 1, column], model, history)
         for index in range(len(histories), rows * columns):
             row, column = divmod(index, columns)
-            axes[2 * row, column].set_axis_off()
-            axes[2 * row + 1, column].set_axis_off()
+            axes[2 * row, column].remove()
+            axes[2 * row + 1, column].remove()
     return figure
 
 
-def prior_quality(quality: Mapping[str, pd.DataFrame], gaussian: bool) -> Figure:
+def prior_quality(quality: Mapping[str, Table], gaussian: bool) -> Figure:
     """Error of the trained denoiser against that of the best linear one, per noise level, and the excess of the first.
 
     gaussian: whether the coefficient is, so that no denoiser is better than that.
@@ -44,19 +45,22 @@ def prior_quality(quality: Mapping[str, pd.DataFrame], gaussian: bool) -> Figure
         figure = Figure(figsize=(4.6 * len(quality), 4.6), layout="constrained")
         axes = figure.subplots(2, len(quality), squeeze=False, sharex="col", height_ratios=(2, 1))
         for (top, bottom), (prior, levels) in zip(axes.T, quality.items(), strict=True):
-            levels, reference = levels.sort_values("sigma"), "optimal denoiser" if gaussian else "best linear denoiser"
-            top.loglog(levels["sigma"], levels["optimal_error"], color=TRUTH, lw=1.6, label=reference)
-            top.loglog(levels["sigma"], levels["error"], color="#0072B2", marker="o", ms=3.5, lw=1.3, label="trained")
-            bottom.semilogx(levels["sigma"], levels["excess"], color="#0072B2", marker="o", ms=3.5, lw=1.3)
+            levels, reference = _sorted(levels, "sigma"), "optimal denoiser" if gaussian else "best linear denoiser"
+            sigma = numbers(levels, "sigma")
+            top.loglog(sigma, numbers(levels, "optimal_error"), color=TRUTH, lw=1.6, label=reference)
+            top.loglog(sigma, numbers(levels, "error"), color="#0072B2", marker="o", ms=3.5, lw=1.3, label="trained")
+            bottom.semilogx(sigma, numbers(levels, "excess"), color="#0072B2", marker="o", ms=3.5, lw=1.3)
             bottom.axhline(0, color=TRUTH, lw=1)
+            plain_ticks(top)
+            plain_ticks(bottom, "x")
             top.set(title=prior, ylabel="denoising error")
             top.legend(fontsize=8)
-            bottom.set(xlabel="noise level $\\sigma$ (normalised fields, std 0.5)", ylabel="excess")
+            bottom.set(xlabel="noise level σ (normalised fields, std 0.5)", ylabel="excess")
         figure.align_ylabels()
     return figure
 
 
-def tuning(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> Figure:
+def tuning(curves: Mapping[str, Table], chosen: Mapping[str, float]) -> Figure:
     """Validation error against the guidance weight, one panel per label, the chosen weight marked.
 
     curves: label -> columns weight, l2_validation, l2_validation_se (percent; empty where a field diverged).
@@ -65,31 +69,38 @@ def tuning(curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> F
     with drawing():
         figure, axes = panels(len(curves))
         for ax, (label, curve) in zip(axes, curves.items(), strict=False):
-            curve = curve.sort_values("weight")
-            diverged = curve.loc[curve["l2_validation"].isna(), "weight"]
-            curve = curve.dropna(subset=["l2_validation"])
+            curve = _sorted(curve, "weight")
+            diverged = numbers(where(curve, l2_validation=None), "weight")
+            weights, errors, bars = (
+                numbers(known(curve, "l2_validation"), name) for name in ("weight", "l2_validation", "l2_validation_se")
+            )
             style: dict[str, Any] = {"color": "#0072B2", "marker": "o", "ms": 4, "lw": 1.3, "capsize": 3}
-            ax.errorbar(curve["weight"], curve["l2_validation"], yerr=curve["l2_validation_se"], **style)
+            ax.errorbar(weights, errors, yerr=bars, **style)
             weight = chosen[label]
             ax.axvline(weight, color="#D55E00", ls="--", lw=1.2, label=f"chosen: {weight:g}")
             if len(diverged):
                 top = [0.97] * len(diverged)
                 ax.plot(diverged, top, "x", color="k", ms=7, transform=ax.get_xaxis_transform(), label="diverged")
-            ax.set(xscale="log", yscale="log" if wide(curve["l2_validation"]) else "linear", title=label)
-            ax.set(xlabel="guidance weight", ylabel="relative $l^2$ error, validation, %")
+            ax.set(xscale="log", yscale="log" if wide(errors) else "linear", title=label)
+            ax.set(xlabel="guidance weight", ylabel="relative l² error, validation, %")
             plain_ticks(ax)
             ax.legend(fontsize=8, frameon=True, framealpha=0.9)
     return figure
 
 
-def _history(top: Axes, bottom: Axes, model: str, history: pd.DataFrame) -> None:
+def _sorted(table: Table, name: str) -> list[Mapping[str, Any]]:
+    return sorted(table, key=lambda row: float(row[name]))
+
+
+def _history(top: Axes, bottom: Axes, model: str, history: Table) -> None:
     for name, colour, label in (("train_loss", "#56B4E9", "training"), ("validation_loss", "#D55E00", "validation")):
-        known = history.dropna(subset=[name])
-        top.semilogy(known["step"], known[name], color=colour, lw=1.3, label=label)
-    bottom.plot(history["step"], history["learning_rate"], color=LIMIT, lw=1.2)
-    top.set(title=f"{model} ({history['seconds'].max():.0f} s)", ylabel="loss")
+        measured = known(history, name)
+        top.semilogy(numbers(measured, "step"), numbers(measured, name), color=colour, lw=1.3, label=label)
+    bottom.plot(numbers(history, "step"), numbers(history, "learning_rate"), color=LIMIT, lw=1.2)
+    top.set(title=f"{model} ({np.nanmax(numbers(history, 'seconds')):.0f} s)", ylabel="loss")
     top.tick_params(labelbottom=False)
     top.legend(fontsize=8)
     bottom.sharex(top)
     bottom.set(xlabel="step", ylabel="learning\nrate")
+    plain_ticks(top, "y")
     bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))

@@ -51,7 +51,7 @@ def chart(section: Section, entries: Sequence[Entry], rows: Rows) -> Figure:
 
 
 def _measure() -> str:
-    return MEASURES["l2_sample"][0].replace("l2", "relative $l^2$")
+    return MEASURES["l2_sample"][0].replace("l2", "relative l²")
 
 
 def _curves(ax: Axes, section: Section, own: Mapping[str, list[Entry]], rows: Rows, colours: Mapping[str, str]) -> None:

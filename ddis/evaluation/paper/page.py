@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from ddis.evaluation import attenuation, claims
 from ddis.evaluation.paper import tables
 from ddis.evaluation.paper.sections import Entry, Section
 from ddis.evaluation.readable import sizes
+from ddis.evaluation.text import Table, known
 
 INTRODUCTION = """Errors are relative l2 errors of the coefficient in percent, ± standard error over the test fields; E_s is the
 spectral error of samples, K their number for a field. In brackets: published figures (arXiv 2601.23280), which are for 128 x 128
@@ -20,12 +19,12 @@ PICTURES = {
 }
 
 
-def caption(section: Section, entries: Sequence[Entry], table: pd.DataFrame) -> str:
+def caption(section: Section, entries: Sequence[Entry], table: Table) -> str:
     """What a table shows, and its setting."""
     keys = {entry.key for entry in entries}
-    own = table[[key in keys for key in tables.rows_of(table)]]
-    pairs = own.dropna(subset=["pairs"]).sort_values("percent")
-    shares = dict.fromkeys(f"{count:,} pairs at {percent:g} %" for count, percent in zip(pairs.pairs, pairs.percent, strict=True))
+    own = [row for key, row in tables.rows_of(table).items() if key in keys]
+    pairs = sorted(known(own, "pairs"), key=lambda row: float(row["percent"]))
+    shares = dict.fromkeys(f"{row['pairs']:,} pairs at {row['percent']:g} %" for row in pairs)
     parts = [section.shows, *sizes(own), ", ".join(shares) + "." if shares else "", section.note]
     return " ".join(part for part in parts if part)
 
@@ -33,9 +32,9 @@ def caption(section: Section, entries: Sequence[Entry], table: pd.DataFrame) -> 
 def page(
     study: str,
     sections: Sequence[tuple[Section, Sequence[Entry]]],
-    table: pd.DataFrame,
-    claimed: pd.DataFrame,
-    guided: Mapping[str, pd.DataFrame],
+    table: Table,
+    claimed: Table,
+    guided: Mapping[str, Table],
 ) -> str:
     """Markdown of all sections; of those without runs a line that says what they need.
 
@@ -52,12 +51,10 @@ def page(
     parts.append(f"## {attenuation.TITLE}")
     parts += [f"{attenuation.page(rows)}\n\n![norms](attenuation-{problem}.png)" for problem, rows in guided.items()]
     parts += [] if guided else [f"Not in this study: it takes {attenuation.NEEDS}."]
-    known = claimed[claimed["ours"].notna()].astype(object)
-    found = [{str(key): value for key, value in row.items()} for row in known.where(known.notna(), None).to_dict("records")]
-    return "\n\n".join([*parts, "## Claims", claims.to_markdown(found).strip(), ""])
+    return "\n\n".join([*parts, "## Claims", claims.to_markdown(known(claimed, "ours")).strip(), ""])
 
 
-def _section(section: Section, entries: Sequence[Entry], table: pd.DataFrame, rows: tables.Rows) -> list[str]:
+def _section(section: Section, entries: Sequence[Entry], table: Table, rows: tables.Rows) -> list[str]:
     links = f"[CSV]({section.name}.csv), [LaTeX]({section.name}.tex)."
     parts = [caption(section, entries, table), tables.to_markdown(section, entries, rows), links]
     parts.append(f"![{section.title}]({section.name}.png)")
@@ -67,7 +64,7 @@ def _section(section: Section, entries: Sequence[Entry], table: pd.DataFrame, ro
     return parts
 
 
-def texts(sections: Sequence[tuple[Section, Sequence[Entry]]], table: pd.DataFrame) -> Mapping[str, str]:
+def texts(sections: Sequence[tuple[Section, Sequence[Entry]]], table: Table) -> Mapping[str, str]:
     """CSV and LaTeX of every table, by file name."""
     rows, found = tables.rows_of(table), dict[str, str]()
     for section, entries in sections:

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
-
 from ddis.data.subsets import percent_name
 from ddis.evaluation.paper.sections import Axis, Entry, Section
 from ddis.evaluation.published import PUBLISHED_PHYSICS
 from ddis.evaluation.table import COLUMNS
+from ddis.evaluation.text import Table
 from ddis.text import csv_text, latex_table, pipe_table, tex
 
 MEASURES = {
@@ -40,11 +39,9 @@ class Line:
     cells: dict[tuple[str | float, str], str] = field(default_factory=dict)
 
 
-def rows_of(table: pd.DataFrame) -> dict[Key, dict[str, Any]]:
+def rows_of(table: Table) -> dict[Key, Mapping[str, Any]]:
     """The table of errors, by the key of `Entry`."""
-    plain = table.astype(object).where(table.notna(), None).to_dict("records")
-    rows = ({str(name): value for name, value in row.items()} for row in plain)
-    return {(r["problem"], r["observation"], r["run"], percent_name(r["percent"])): r for r in rows}
+    return {(r["problem"], r["observation"], r["run"], percent_name(r["percent"])): r for r in table}
 
 
 def published(entry: Entry, row: Mapping[str, Any], measure: str) -> float | None:
