@@ -1,1 +1,1 @@
-"""Evaluation: arrays and data frames in; figures of merit, tables, pictures and a report out. No files are touched here."""
+"""Evaluation: arrays and rows of tables in; figures of merit, tables, pictures and a report out. No files are touched here."""
