@@ -286,12 +286,12 @@ def every_figure(study: list[Samples], errors: list[dict[str, Any]]) -> dict[str
         "gallery-sample": fields.gallery(study[3:5], [2], show="sample"),
         "spectra": error_figures.spectra(study, colours),
         "error": error_figures.error_against_fraction(errors, "poisson", "sparse", colours),
-        "calibration": calibration.summary(study, colours),
-        "ranks": calibration.rank_histograms(study, colours),
+        "calibration": calibration.summary(calibration.judge(study), colours),
+        "ranks": calibration.rank_histograms(calibration.judge(study), colours),
         "sbc": sbc.differences(study),
         "no-sbc": sbc.differences(study[3:]),
-        "no-calibration": calibration.summary(study[3:], colours),
-        "no-ranks": calibration.rank_histograms(study[3:], colours),
+        "no-calibration": calibration.summary(calibration.judge(study[3:]), colours),
+        "no-ranks": calibration.rank_histograms(calibration.judge(study[3:]), colours),
         "limit": limit.distance(*limit_tables(study), "poisson", "sparse", colours),
         "tuning": training.tuning(
             {"ddis, 100 %": tuning_curve(), "fundps, 1 %": tuning_curve()[:3]}, {"ddis, 100 %": 100.0, "fundps, 1 %": 10.0}
@@ -338,12 +338,12 @@ def test_figures_show_the_numbers_of_the_table(study, errors):
 
 def test_figures_of_calibration_show_the_numbers_of_the_table(study, errors):
     colours = run_colours([samples.attributes["run"] for samples in study])
-    summary = calibration.summary(study, colours)
+    summary = calibration.summary(calibration.judge(study), colours)
     shown = [line.get_xdata()[0] for line in summary.axes[1].lines if line.get_marker() == "o"]
     assert shown == pytest.approx([known(errors, "coverage90")[place]["coverage90"] for place in (1, 2, 0)])
     labels = [label.get_text() for label in summary.axes[0].get_yticklabels()]
     assert labels == ["exact, K = 8", "ddis-gn, 100 %, K = 8", "ddis-gn, 1 %, K = 8"]
-    panels = [axes for axes in calibration.rank_histograms(study, colours).axes if axes.get_title()]
+    panels = [axes for axes in calibration.rank_histograms(calibration.judge(study), colours).axes if axes.get_title()]
     assert [axes.get_title() for axes in panels] == [run_label(samples) for samples in study[:3]]
     heights = [bar.get_height() for bar in panels[0].containers[0]]
     assert np.mean(heights) == pytest.approx(1)

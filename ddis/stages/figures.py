@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +39,9 @@ def draw(study: Study, tables: Path) -> Iterator[tuple[str, Figure]]:
         yield f"gallery-{key}", fields.gallery(runs, fields=[0, 1] if len(runs[0].mean) > 1 else [0])
         yield f"spectra-{key}", errors.spectra(runs, colours)
         yield f"fractions-{key}", errors.error_against_fraction(table, problem, observation, colours)
-        yield f"calibration-{key}", calibration.summary(runs, colours)
-        yield f"ranks-{key}", calibration.rank_histograms(runs, colours)
+        judged = calibration.judge(runs)
+        yield f"calibration-{key}", calibration.summary(judged, colours)
+        yield f"ranks-{key}", calibration.rank_histograms(judged, colours)
         yield f"sbc-{key}", sbc.differences(runs)
         if has_limit(study, problem, observation):
             yield f"limit-{key}", limit.distance(ratios, splits, problem, observation, colours)
@@ -59,6 +61,7 @@ def shown_runs(study: Study, problem: str, observation: str) -> list[Samples]:
 
 def save(study: Study, figures: Iterable[tuple[str, Figure]], tracker: StageRun) -> None:
     """Writes all figures to figures/<name>.png, or none."""
+    gc.set_threshold(20_000)  # figures are made of so many objects that the search for garbage among them is 6 % of the stage
     pictures = {study.folder / "figures" / f"{name}.png": to_png(figure) for name, figure in figures}
     write_together(pictures)
     for path in pictures:

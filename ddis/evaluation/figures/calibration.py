@@ -23,9 +23,19 @@ _COLUMNS = (
 )
 
 
-def summary(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
+Judged = Sequence[tuple[Samples, calibration.Calibration]]
+"""Runs with their calibration."""
+
+
+def judge(runs: Sequence[Samples]) -> Judged:
+    """The runs that have a calibration, with it; failed fields are left out."""
+    pairs = [(samples, *_kept(samples)) for samples in runs]
+    results = [(samples, calibration.calibration(*kept) if len(kept[0]) else None) for samples, *kept in pairs]
+    return [(samples, result) for samples, result in results if result is not None]
+
+
+def summary(judged: Judged, colours: Mapping[str, str]) -> Figure:
     """Coverage of 50 and 90 % intervals, spread/skill and CRPS with bootstrap intervals, one line per run with K of 4 or more."""
-    judged = _judged(runs)
     with drawing():
         figure = Figure(figsize=(9.6, 1.5 + 0.24 * max(2, len(judged))), layout="constrained")
         axes = figure.subplots(1, len(_COLUMNS), sharey=True)
@@ -39,18 +49,17 @@ def summary(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
         _log_if_wide(axes[-1])
         labels = [f"{run_label(samples)}, K = {samples.coefficient.shape[1]}" for samples, _ in judged]
         axes[0].set_yticks(range(len(judged)), labels)
-        title = f"Calibration per node, {setting(runs[0])}; bars: {100 * LEVEL:g} % intervals; black: an exact posterior"
-        figure.suptitle(title if judged else _nothing(), fontsize=9)
+        title = f"Calibration per node, {{}}; bars: {100 * LEVEL:g} % intervals; black: an exact posterior"
+        figure.suptitle(_title(judged, title), fontsize=9)
     return figure
 
 
-def rank_histograms(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figure:
+def rank_histograms(judged: Judged, colours: Mapping[str, str]) -> Figure:
     """How often the truth has each rank among the samples, relative to uniform, one panel per run with K of 4 or more.
 
     Grey: where 95 % of calibrated ensembles would be, rank by rank, given that nodes of one field are correlated (`rank_band`).
     A hill says too wide, a bowl too narrow, a slope biased.
     """
-    judged = _judged(runs)
     columns = min(6, max(1, len(judged)))
     rows = max(1, -(-len(judged) // columns))
     with drawing():
@@ -63,16 +72,9 @@ def rank_histograms(runs: Sequence[Samples], colours: Mapping[str, str]) -> Figu
         if judged:
             figure.supxlabel("rank of the true value among the samples, 0 to K", fontsize=9)
             figure.supylabel("frequency / uniform", fontsize=9)
-        title = f"Rank histograms, {setting(runs[0])}\ngrey: {100 * LEVEL:g} % of calibrated ensembles, rank by rank"
-        figure.suptitle(title if judged else _nothing(), fontsize=9)
+        title = f"Rank histograms, {{}}\ngrey: {100 * LEVEL:g} % of calibrated ensembles, rank by rank"
+        figure.suptitle(_title(judged, title), fontsize=9)
     return figure
-
-
-def _judged(runs: Sequence[Samples]) -> list[tuple[Samples, calibration.Calibration]]:
-    """The runs that have a calibration, with it; failed fields are left out."""
-    pairs = [(samples, *_kept(samples)) for samples in runs]
-    results = [(samples, calibration.calibration(*kept) if len(kept[0]) else None) for samples, *kept in pairs]
-    return [(samples, result) for samples, result in results if result is not None]
 
 
 def _kept(samples: Samples) -> tuple[Any, Any]:
@@ -80,8 +82,12 @@ def _kept(samples: Samples) -> tuple[Any, Any]:
     return samples.coefficient[kept], samples.coefficient_true[kept]
 
 
-def _nothing() -> str:
-    return f"No run has {calibration.MIN_SAMPLES} samples per field: no calibration"
+def _title(judged: Judged, title: str) -> str:
+    return (
+        title.format(setting(judged[0][0]))
+        if judged
+        else f"No run has {calibration.MIN_SAMPLES} samples per field: no calibration"
+    )
 
 
 def _dot(ax: Axes, row: int, found: Estimate, colour: str) -> None:

@@ -85,6 +85,8 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
     buffer = BytesIO()
     with drawing():
         figure.set_dpi(dpi)
+        for ax in figure.axes:
+            ax.spines[:].set_in_layout(False)  # they end where the axes do, and are slow to measure
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # `savefig` draws all twice, once for the layout
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -31,6 +31,7 @@ def training_history(histories: Mapping[str, Table]) -> Figure:
             row, column = divmod(index, columns)
             axes[2 * row, column].remove()
             axes[2 * row + 1, column].remove()
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -99,7 +100,6 @@ def _history(top: Axes, bottom: Axes, model: str, history: Table) -> None:
     bottom.plot(numbers(history, "step"), numbers(history, "learning_rate"), color=LIMIT, lw=1.2)
     top.set(title=f"{model} ({np.nanmax(numbers(history, 'seconds')):.0f} s)", ylabel="loss")
     top.tick_params(labelbottom=False)
-    top.legend(fontsize=8)
     bottom.sharex(top)
     bottom.set(xlabel="step", ylabel="learning\nrate")
     plain_ticks(top, "y")
