@@ -1,5 +1,7 @@
 """Random numbers that depend on (seed, stream, indices) alone: never on batch size, workers, or what else runs."""
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,12 @@ WORTH_A_THREAD = 2**17  # numbers, drawn in 1.2 ms; with half of it a second thr
 def generator(seed: int, stream: str, *indices: int) -> np.random.Generator:
     """The generator of one stream, for example `generator(seed, "coefficient", field)`."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *indices])))
+
+
+def torch_generator(seed: int, stream: str, *indices: int) -> torch.Generator:
+    """One of torch on the CPU, of 32 bits of (seed, stream, indices): its normal numbers take a third of the time of NumPy's."""
+    bits = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), *indices]).generate_state(1)
+    return torch.Generator().manual_seed(int(bits[0]))
 
 
 def white_noise(shape: tuple[int, ...], generators: Generators, dtype: type = np.float32) -> np.ndarray:

@@ -19,7 +19,7 @@ from ddis.evaluation.metrics import relative_l2
 from ddis.evaluation.posteriors import FLOOR, METRICS
 from ddis.grid import Space, square
 from ddis.models.checkpoint import save_tensors
-from ddis.references.chains import WALK, Chains, State
+from ddis.references.chains import Chains, State
 from ddis.stages import generate, needs, reference, sample, tables
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
 from ddis.stages.records import outputs_of, steps
@@ -189,8 +189,8 @@ def test_chains_of_a_version_with_other_fields_start_anew(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("pde", ["darcy", "darcy-facies"])
-def test_a_job_asks_for_the_time_and_memory_of_walks(pde):
-    """32 x 32 nodes: 16 walking chains of two-valued darcy took 0.107 s a step; facies have four Gaussian fields."""
+def test_a_job_asks_for_the_time_of_walks(pde):
+    """32 x 32 nodes: 16 walking chains of two-valued darcy took up to 0.107 s a step."""
     problems = {"smooth": {"pde": "darcy", "coefficient": "log-normal"}, "jumps": {"pde": pde}}
     data = {**CONFIG["data"], "resolution": 32}
     made = Study.load(
@@ -199,10 +199,6 @@ def test_a_job_asks_for_the_time_and_memory_of_walks(pde):
     labels = [{"problem": problem, "observation": "sparse"} for problem in problems]
     smooth, jumps = (needs.minutes(made, "reference", **label) for label in labels)
     assert smooth < 2 * 21_000 * 0.107 / 60 < jumps
-    smooth, jumps = (needs.memory_mb(made, "reference", **label) for label in labels)
-    fields = 4 if pde == "darcy-facies" else 1
-    noise = 2 * WALK * 16 * fields * 32**2 * 4 / 1e6  # of two test fields
-    assert noise < jumps - smooth < 3 * noise
 
 
 def test_without_references_nothing_of_a_study_knows_of_them():

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ddis.observe.base import node_functions
-from ddis.randomness import generator
+from ddis.randomness import generator, torch_generator
 from ddis.references.diagnostics import Diagnosis, diagnose
 from ddis.references.latent import Latent
 from ddis.references.proposal import Proposal, fitted
@@ -37,7 +37,8 @@ from ddis.references.surrogate import Surrogate, walk
 
 LEADING_MODES = 256  # that a proposal adapts to
 ACCEPTANCE, GAIN, FIRST_STEP = 0.25, 0.1, 0.3
-ADAPT_EVERY, RECORD_EVERY, CHECK_EVERY = 10, 4, 1000  # steps
+ADAPT_EVERY, RECORD_EVERY = 10, 4  # steps
+CHECK_EVERY, CHECK_WALKS = 1000, 250  # steps that are walks cost more
 HISTORY = 128  # recorded states of every chain that a proposal is fitted to
 WATCHED_MODES, WATCHED_POINTS = 16, 8
 WALK, PLAIN, REFIT = 32, 4, 5  # of guided chains: steps of a walk; 1 / share of the burn-in without; adaptations to a fit
@@ -164,7 +165,7 @@ class Chains:
         modes, m = len(self.latent.modes), self.latent.values.shape[1]
         r, shape = min(LEADING_MODES, modes), self.latent.problem.coefficient_space(self.latent.resolution).shape
         watched = min(WATCHED_MODES, modes) + self._points.shape[1] + 1
-        z = self._random(range(n), 0, 1)[0][:, 0]
+        z = self._random(range(n), 0)[0]
         predicted = self.latent.predict(z)
         proposal = Proposal.prior(n, r)
         features = len(self.latent.leading[0]) if self.guided else 0
@@ -227,7 +228,7 @@ class Chains:
         """The diagnosis of the fields, by their place in the state, whose chains have converged or used up their budget."""
         steps = state.step - self.budget.burn_in
         last = steps >= self.budget.steps
-        if steps <= 0 or (steps % CHECK_EVERY and not last):
+        if steps <= 0 or (steps % (CHECK_WALKS if self.guided else CHECK_EVERY) and not last):
             return {}
         watched = state.watched[:, : state.recorded].double().numpy().transpose(0, 3, 2, 1)
         found = {i: diagnose(quantities) for i, quantities in enumerate(watched)}
@@ -263,22 +264,34 @@ class Chains:
     def _proposed(self, state: State, latent: Latent) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """z' [n, N, P], the logarithm of what its acceptance owes to the proposal, uniform numbers [n, N], walk's acceptance."""
         walks, proposal = self._walks(state.step), Proposal(state.mean, state.root)
-        xi, uniform = self._random(state.row.tolist(), state.step + 1, WALK if walks else 1)
+        rows, step = state.row.tolist(), state.step + 1
+        xi, uniform = self._random(rows, step)
         if not walks:
-            return *proposal.step(state.z, xi[:, 0], state.size), uniform[:, 0], None
+            return *proposal.step(state.z, xi, state.size), uniform, None
         surrogate = Surrogate(state.centre, state.weight, state.slope, state.level)
-        z, ratio, going = walk(latent, surrogate, proposal, state.z, state.power, state.size, (xi, uniform[:, 1:]))
-        return z, ratio, uniform[:, 0], going
+        noise = self._walking(rows, step)
+        z, ratio, going = walk(latent, surrogate, proposal, state.z, state.power, state.size, noise)
+        return z, ratio, uniform, going
 
-    def _random(self, rows: Sequence[int], step: int, count: int) -> tuple[Tensor, Tensor]:
-        """Standard normal [n, T, N, P] and uniform [n, 1 or T + 1, N] numbers for T = count steps; of 1 there is one of them."""
+    def _random(self, rows: Sequence[int], step: int) -> tuple[Tensor, Tensor]:
+        """Standard normal [n, N, P] and uniform [n, N] numbers."""
         chains, modes, drawn = self.budget.chains, len(self.latent.modes), []
         for row in rows:
             rng = generator(self.seed, self.stream, self.numbers[row], step)
-            shape, kind = (count, chains, modes), np.float64 if count == 1 else np.float32
-            drawn.append((rng.standard_normal(shape, kind), rng.random((count + (count > 1), chains))))
+            drawn.append((rng.standard_normal((chains, modes)), rng.random(chains)))
         normal, uniform = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
         return normal, uniform
+
+    def _walking(self, rows: Sequence[int], step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Standard normal [n, N, P] and uniform [n, N] numbers of each step of a walk, in single precision and in place."""
+        every = [torch_generator(self.seed, f"{self.stream} walk", self.numbers[row], step) for row in rows]
+        normal = torch.empty(len(rows), self.budget.chains, len(self.latent.modes))
+        uniform = torch.empty(normal.shape[:2])
+        for _ in range(WALK):
+            for i, rng in enumerate(every):
+                normal[i].normal_(generator=rng)
+                uniform[i].uniform_(generator=rng)
+            yield normal, uniform
 
     def _adapt(self, state: State) -> None:
         """Raises the power, at the latest to 1 at the end of the burn-in, and fits the proposal."""

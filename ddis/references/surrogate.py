@@ -14,13 +14,17 @@ The steps are reversible, so that this leaves e^(-β Φ) N(0, I) invariant howev
 Scientific Computing, 2001, section 9.4.3; Christen and Fox, J. Comput. Graph. Stat. 14, 795, 2005).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from ddis.references.latent import Latent
 from ddis.references.proposal import Proposal
+
+Noise: TypeAlias = Iterable[tuple[Tensor, Tensor]]  # of steps, one after the other
 
 SQUARED = 24  # modes of the coefficient whose products count
 RIDGE = 5e-6  # of the regression, for x of mean square 1, per state
@@ -72,32 +76,32 @@ def products(x: Tensor) -> Tensor:
 
 
 def walk(
-    latent: Latent, surrogate: Surrogate, proposal: Proposal, z: Tensor, power: Tensor, size: Tensor, noise: tuple[Tensor, Tensor]
+    latent: Latent, surrogate: Surrogate, proposal: Proposal, z: Tensor, power: Tensor, size: Tensor, noise: Noise
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Metropolis steps from z [n, N, P] under e^(-β Φ*) N(0, I), proposed with steps b about the proposal.
 
-    power, size: β and b [n]; noise: standard normal [n, T, N, P], float32, and uniform [n, T, N] numbers of T steps. In
-    single precision inside: Φ* is learnt anyway.
+    power, size: β and b [n]; noise: of each step standard normal [n, N, P], float32, and uniform [n, N] numbers. In single
+    precision inside: Φ* is learnt anyway.
     Returns where they end, β (Φ* there - Φ* of z) [n, N], and the mean chance of acceptance [n].
     """
 
     def energy(white: Tensor) -> tuple[Tensor, Tensor]:
         """β Φ* and log N(μ, Σ) / N(0, I), [n, N] each."""
         z = proposal.field(white)
-        predicted = surrogate(latent.features(latent.coefficient(z)).float())
+        predicted = surrogate(latent.features(latent.coefficient(z).float()))
         return power[:, None] * latent.misfit(predicted), proposal.excess(z, white)
 
     proposal, surrogate = Proposal(proposal.mean.float(), proposal.root.float()), surrogate.single()
     b = size[:, None, None].float()
     kept, white = (1 - b**2).sqrt(), proposal.white(z.float())
     before, excess = energy(white)
-    begin, total = before, torch.zeros_like(size)
-    for xi, uniform in zip(noise[0].unbind(1), noise[1].unbind(1), strict=True):
+    begin, chances = before, []
+    for xi, uniform in noise:
         moved = kept * white + b * xi
         after, other = energy(moved)
         chance = (before - after + excess - other).exp().clamp_max(1)
         accept = uniform < chance
         white = torch.where(accept[..., None], moved, white)
         before, excess = torch.where(accept, after, before), torch.where(accept, other, excess)
-        total += chance.mean(dim=1)
-    return proposal.field(white).double(), before - begin, total / noise[0].shape[1]
+        chances.append(chance.mean(dim=1))
+    return proposal.field(white).double(), before - begin, torch.stack(chances).mean(dim=0)

@@ -30,7 +30,6 @@ READ_SPEED = 5e7  # bytes per second, of a busy file system
 # In MB: Python, torch and CUDA's libraries; one process that generates fields.
 BASE, WORKER = 3000, 1000
 CHAIN_BYTES = 4_000_000  # of what a Markov chain keeps
-WALK_MODE_BYTES = 2 * 4 * 32  # of the noise of 32 steps in single precision, and a copy
 # Tensors of the first level's width that a network keeps at most, forwards and backwards; fields of an operator's Jacobian.
 TENSORS, JACOBIAN_FIELDS = 100, 128
 
@@ -50,8 +49,8 @@ def memory_mb(study: Study, stage: str, **arguments: str) -> int:
         case = Case(**{key: value for key, value in arguments.items() if key != "shard"})
         total += (3 * _samples_bytes(study, case) + evaluations(study, case).memory) / 1e6
     if stage == "reference" and study.references is not None:
-        chain = CHAIN_BYTES + WALK_MODE_BYTES * _walk_modes(study, arguments["problem"])
-        total += study.reference_fields * (4 * _values(study) * study.references.samples + chain * study.references.chains) / 1e6
+        chains = study.references.chains
+        total += study.reference_fields * (4 * _values(study) * study.references.samples + CHAIN_BYTES * chains) / 1e6
     if stage in ("tables", "figures", "paper"):  # one file after the other; all runs on an observation together
         files = [[_samples_bytes(study, c) for c in study.cases() if (c.problem, c.observation) == g] for g in groups(study)]
         total += max(3 * max(sizes) if stage == "tables" else 2 * sum(sizes) for sizes in files) / 1e6
