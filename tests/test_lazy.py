@@ -42,11 +42,11 @@ def test_a_configuration_is_checked_without_what_computes(name, tmp_path):
         ("pairs", set()),
         ("verify", set()),
         ("card", {"matplotlib"}),
-        ("tables", {"scipy"}),
+        ("tables", set()),
         ("report", set()),
         ("tuning", {"matplotlib"}),
-        ("figures", {"scipy", "matplotlib"}),
-        ("paper", {"scipy", "matplotlib"}),
+        ("figures", {"matplotlib"}),
+        ("paper", {"matplotlib"}),
     ],
 )
 def test_a_stage_imports_what_it_needs(stage, needed, tmp_path):

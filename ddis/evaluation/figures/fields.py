@@ -101,7 +101,7 @@ def pairs(coefficient: NDArray[Any], solution: NDArray[Any], title: str, spaces:
             for ax in row[1:]:
                 ax.yaxis.set_visible(False)
             for ax in row:
-                ax.xaxis.set_visible(number == len(rows))
+                ax.xaxis.set_visible(line or number == len(rows))  # graphs are wider than pictures
         for ax in axes[-1]:
             ax.set_xlabel(spaces[1].grid.names[0], style="italic")
         figure.suptitle(title, fontsize=9)
