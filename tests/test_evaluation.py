@@ -15,7 +15,7 @@ from ddis.evaluation import limit as limits
 from ddis.evaluation import readable, table
 from ddis.evaluation.figures import calibration, fields, limit, moments, sbc, training
 from ddis.evaluation.figures import errors as error_figures
-from ddis.evaluation.figures.style import run_colours, run_label, to_png
+from ddis.evaluation.figures.style import plain_ticks, run_colours, run_label, to_png
 from ddis.evaluation.report import Model, Picture, render_report
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.text import known, where
@@ -242,6 +242,14 @@ def test_latex_escapes_what_latex_would_read():
     text = readable.to_latex(rows, "50 % of #1_a")
     assert r"my\_run\&50\%" in text and r"50 \% of \#1\_a" in text
     assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.98, 1.01), (0.85, 1.1), (0.21, 0.84), (0.3, 5.0), (1e-4, 1.0)])
+def test_a_logarithmic_axis_has_numbers_enough_to_be_read(low, high):
+    ax = matplotlib.figure.Figure().subplots()
+    ax.set(yscale="log", ylim=(low, high))
+    plain_ticks(ax, "y")
+    assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 2
 
 
 def test_runs_keep_their_colours():

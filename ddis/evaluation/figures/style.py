@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import AutoLocator, LogLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -125,12 +125,15 @@ def wide(values: NDArray[Any]) -> bool:
 
 
 def plain_ticks(ax: Axes, which: Literal["x", "y", "both"] = "both") -> None:
-    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers, more densely on short ones."""
+    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers, more densely on short ones; at least two numbers."""
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         if axis.get_scale() == "log" and which in (name, "both"):
-            decades = np.ptp(np.log10(axis.get_view_interval()))
+            low, high = sorted(axis.get_view_interval())
+            decades = np.log10(high / low)
             marks = (1, 1.2, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 2.5 else (1,)
-            axis.set_major_locator(LogLocator(subs=marks))
+            log = LogLocator(subs=marks)
+            few = sum(low <= tick <= high for tick in log.tick_values(low, high)) < 2
+            axis.set_major_locator(AutoLocator() if few else log)
             axis.set_major_formatter(plain_number)
             axis.set_minor_locator(NullLocator())
 
