@@ -73,7 +73,7 @@ def test_a_name_that_is_no_utf_8_can_be_written(tmp_path):
 
 
 def test_cells_of_a_table_are_names_or_numbers_or_missing(tmp_path):
-    (tmp_path / "t.csv").write_text('run,percent,step,loss\nnan,12.5,3,\n"a,b",100,4,1e-3\n007,1,5,nan\n')
+    (tmp_path / "t.csv").write_text('run,percent,step,loss\nnan,12.5,3,\n"a,b",100,4,1e-3\n007,1,5,nan\n\n')
     steps = [
         {"run": "nan", "percent": "12.5", "step": 3, "loss": None},
         {"run": "a,b", "percent": "100", "step": 4, "loss": 0.001},

@@ -24,11 +24,12 @@ NAMES: Mapping[str, type] = dict.fromkeys(("problem", "observation", "run", "per
 def read_table(path: Path | str, types: Mapping[str, type] = NAMES) -> list[dict[str, Any]]:
     """The rows of a table; None where a cell is empty, or nan in a column of numbers.
 
-    types: str, int or float by column, other than the default all that there must be. Raises InputError.
+    types: str, int or float by column, other than the default all that there must be; other columns have numbers alone.
+    Raises InputError.
     """
     text = read_text(path)
     try:
-        head, *rows = [*csv.reader(io.StringIO(text, newline=""))] or [[]]
+        head, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
         if lacking := [name for name in types if name not in head and types is not NAMES]:
             raise ValueError(f"it lacks the columns {', '.join(lacking)}")
         if not head or {len(row) for row in rows} - {len(head)}:
