@@ -132,12 +132,12 @@ def opening(size: int, observed: int, budget: Budget) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     quick, named = "quick" in sys.argv[1:], [name for name in sys.argv[1:] if name in PROBLEMS]
-    noises = [float(name) / 100 for name in sys.argv[1:] if name not in PROBLEMS and name != "quick"] or NOISES
+    chosen = [float(name) / 100 for name in sys.argv[1:] if name not in PROBLEMS and name != "quick"]
     size, observed = (16, 60) if quick else (32, 128)
     budget = Budget(burn_in=1000, steps=2000 if quick else 3000)
-    lines = RESULT.read_text(encoding="utf-8").splitlines() if named else opening(size, observed, budget)
+    lines = RESULT.read_text(encoding="utf-8").splitlines() if named or chosen else opening(size, observed, budget)
     print("\n".join(lines), flush=True)
-    for name, noise in product(named or PROBLEMS, noises):
+    for name, noise in product(named or PROBLEMS, chosen or NOISES):
         own = replace(budget, burn_in=400, steps=8000) if name in WALKED else budget
         before = [line for line in lines if not line.startswith(f"| {name} | {100 * noise:g} |")]
         for ends, seconds in measure(make_latent(*PROBLEMS[name], size, observed, noise, WALKED.get(name, FIELDS)), own):
