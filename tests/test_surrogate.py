@@ -16,6 +16,7 @@ from ddis.pde import make_problem
 from ddis.pde.darcy import Darcy, DarcyParameters
 from ddis.randomness import generator
 from ddis.references.chains import Budget, Chains
+from ddis.references.diagnostics import Diagnosis
 from ddis.references.latent import Latent
 from ddis.references.surrogate import Surrogate, products
 
@@ -113,6 +114,17 @@ def test_the_noise_of_a_walk_is_normal_and_of_the_seed_the_field_and_the_step_al
     normal, uniform = (torch.cat([step[part].flatten() for step in alone]) for part in range(2))
     assert abs(float(normal.mean())) < 0.023 and float(normal.square().mean()) == pytest.approx(1, abs=0.032)
     assert float(uniform.mean()) == pytest.approx(0.5, abs=4 * (1 / 12 / len(uniform)) ** 0.5) and float(uniform.min()) >= 0
+
+
+def test_chains_go_on_until_they_have_as_many_draws_as_are_kept(monkeypatch):
+    """128 of each chain: 250 steps give 62."""
+    monkeypatch.setattr("ddis.references.chains.diagnose", lambda _: Diagnosis(1.0, 1000.0, 1000.0))
+    latent = observed(make_problem("darcy", {}, SIZE), white(1, 63), 0.3)
+    chains = Chains(latent, Budget(samples=2048, chains=16, burn_in=100, steps=3000), SEED, [0])
+    state = chains.start()
+    for steps, ends in ((250, False), (500, False), (750, True)):
+        state.step, state.recorded, state.filled = 100 + steps, steps // 4, steps // 4
+        assert bool(chains.ended(state)) == ends
 
 
 class Fragile(Darcy):

@@ -232,7 +232,8 @@ class Chains:
             return {}
         watched = state.watched[:, : state.recorded].double().numpy().transpose(0, 3, 2, 1)
         found = {i: diagnose(quantities) for i, quantities in enumerate(watched)}
-        return {i: diagnosis for i, diagnosis in found.items() if last or diagnosis.converged}
+        enough = state.filled >= self.budget.kept
+        return {i: diagnosis for i, diagnosis in found.items() if last or (enough and diagnosis.converged)}
 
     def reference(self, state: State, i: int, diagnosis: Diagnosis) -> Reference:
         """What was found of the field at place i of the state."""
