@@ -4,9 +4,9 @@
 
 Poisson with α ~ U[1.5, 3], τ ~ U[2, 4] for every field on 32 x 32 nodes, 128 samples of each of eight fields, with the exact
 denoiser and the exact solver: what is left is that of the sampler. `exact` is the reference, and a second set of its samples the
-floor. First 60 observations with 2 % noise; then 128 with 2.5 %, as PosteriorBench has them, beside a sampler that knows the
-components; and with the correlated noise that studies train their priors with. Writes benchmarks/results/mixture_gap.md. Eight
-minutes on one core.
+floor; a sampler that knows the components stands beside them. First 60 observations with 2 % noise; then 128 with 2.5 %, as
+PosteriorBench has them; and those with the correlated noise that studies train their priors with. Writes
+benchmarks/results/mixture_gap.md. Eight minutes on one core.
 """
 
 from dataclasses import astuple
@@ -53,14 +53,14 @@ DENOISER: dict[str, tuple[str, dict[str, Any]]] = {
     "`ddis-gn`, `covariance: denoiser`, 2 products, 30 levels": ("ddis-gn", {"covariance": "denoiser", "steps": 30}),
     "`ddis-gn`, `covariance: denoiser`, 8 products, 30 levels": ("ddis-gn", {"covariance": "denoiser", "probes": 8, "steps": 30}),
 }
-LAST: dict[str, tuple[str, dict[str, Any]]] = {
+EVIDENCE: dict[str, tuple[str, dict[str, Any]]] = {
     "component drawn with the evidence of the values, 10 levels": (KNOWN, {"steps": 10})
 }
 WHITE, KERNEL = NoiseSettings(kernel="white"), NoiseSettings(kernel="exponential", length=0.02, diagonal=True)
 SETTINGS = {
-    "60 observations, 2 % noise": ((60, 0.02, WHITE), FLOOR | SPECTRUM | DENOISER | LAST),
-    "128 observations, 2.5 % noise": ((128, 0.025, WHITE), FLOOR | DENOISER | LAST),
-    "128 observations, 2.5 % noise, diffusion with the noise of the studies": ((128, 0.025, KERNEL), FLOOR | DENOISER | LAST),
+    "60 observations, 2 % noise": ((60, 0.02, WHITE), FLOOR | SPECTRUM | DENOISER | EVIDENCE),
+    "128 observations, 2.5 % noise": ((128, 0.025, WHITE), FLOOR | DENOISER | EVIDENCE),
+    "128 observations, 2.5 % noise, diffusion with the noise of the studies": ((128, 0.025, KERNEL), FLOOR | DENOISER | EVIDENCE),
 }
 
 

@@ -1,5 +1,7 @@
 """torch and parts of scipy, imported when first used: `from ddis.lazy import torch` in place of `import torch`.
 
+Of scipy.special only functions of single numbers, as its package is slow to import: `erf` is there, `logsumexp` is not.
+
 For modules that say what a study is as well as compute. The workflow asks them much, and stages that only read files ask them a
 little, and neither computes with torch, whose import takes longer than all that they do.
 """

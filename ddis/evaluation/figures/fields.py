@@ -155,7 +155,7 @@ def _sensors(ax: Axes, observation: NDArray[Any], mask: NDArray[Any], grid: Grid
     index, values = np.nonzero(mask), observation[mask].astype(np.float64)
     places = [axis[i] for axis, i in zip(grid.coordinates(), index, strict=True)]
     x, y = places[0], places[-1]
-    ax.set_ylabel("" if len(grid.shape) == 1 else grid.names[1])
+    ax.set_ylabel("" if len(grid.shape) == 1 else grid.names[1], style="italic")
     ax.set(facecolor="0.92", xlim=ends(grid, 0))
     set_ticks(ax, grid)
     ax.set_title(f"observed u, {len(values)} nodes")

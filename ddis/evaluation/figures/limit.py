@@ -62,11 +62,12 @@ def _ratios(ax: Axes, rows: Table, name: str, colours: Mapping[str, str]) -> Non
         colour = colours[row["run"]]
         if row[f"{name}_low"] is not None:
             ax.plot([row[f"{name}_low"], row[f"{name}_high"]], [place, place], color=colour, lw=1.6)
-        ax.plot(row[name], place, "o", color=colour, ms=4.5)
+        if row[name] is not None:
+            ax.plot(row[name], place, "o", color=colour, ms=4.5)
     if rows:
         ax.set_xscale("log")
         largest = np.nanmax([numbers(rows, name), numbers(rows, f"{name}_high")])
-        ax.set_xlim(min(0.9, 0.9 * numbers(rows, name).min()), max(2.0, 1.1 * largest))
+        ax.set_xlim(min(0.9, 0.9 * np.nanmin(numbers(rows, name))), max(2.0, 1.1 * largest))
         plain_ticks(ax, "x")
 
 

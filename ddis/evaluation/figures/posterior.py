@@ -59,13 +59,15 @@ def _seen(figure: Figure, ax: Axes, data: Observations, channel: int, grid: Grid
     rows = ~data.of & (data.channel == channel)
     values, places = data.value[rows], [data.places[rows, data.axes.index(axis)] for axis in grid.axes]
     ax.set_title(f"{values.size} {'values of the solution' if data.of.any() else 'observations'}")
-    ax.set(facecolor="0.92", xlim=ends(grid, 0), xlabel=f"${grid.names[0]}$")
+    ax.set(facecolor="0.92", xlim=ends(grid, 0))
+    ax.set_xlabel(grid.names[0], style="italic")
     set_ticks(ax, grid)
     if len(grid.shape) == 1:
         ax.plot(places[0], values, "o", ms=3)
         ax.set_ylabel(name)
         return
-    ax.set(ylim=ends(grid, 1), ylabel=f"${grid.names[1]}$", aspect=aspect(grid))
+    ax.set(ylim=ends(grid, 1), aspect=aspect(grid))
+    ax.set_ylabel(grid.names[1], style="italic")
     if values.size:
         seen = ax.scatter(places[0], places[1], c=values, s=min(18.0, 4000 / values.size), **field_colours(values))
         figure.colorbar(seen, ax=ax, label=name, format=plain_number)
@@ -87,7 +89,8 @@ def _estimates(
     line = len(grid.shape) == 1
     for ax, (text, field, scale) in zip(axes, fields, strict=True):
         colour_bar(figure, draw_field(ax, field, scale, grid), ax, name, format=plain_number)
-        ax.set(title=text, xlabel=f"${grid.names[0]}$")
+        ax.set_title(text)
+        ax.set_xlabel(grid.names[0], style="italic")
         ax.tick_params(labelleft=line)
     if line:
         axes[0].set_ylabel(name)
