@@ -7,8 +7,8 @@ Log-normal and two-valued darcy, navier-stokes, poisson-squared and darcy-facies
 field ends when it has converged, or with its budget of steps. Poisson comes first, where the posterior is known: error of mean
 and standard deviation against the closed form, in standard errors of the chains. Writes benchmarks/results/references.md, a row
 with each group of fields; rows of named problems (and noises, in percent) take the place of those that are there. Minutes are of
-processor time in the row of two-valued darcy, of the clock in the others, which are older. That of
-10 % is of its first four fields; at 5 %, and for poisson-squared and darcy-facies, rows are still to be made.
+processor time in the row of two-valued darcy, of the clock in the others, which are older.
+That of 10 % is of its first four fields; at 5 %, and for poisson-squared and darcy-facies, rows are still to be made.
 """
 
 import sys

@@ -101,7 +101,7 @@ def small_png(figure: Figure, most: int = 300_000) -> bytes:
         if len(png) <= most:
             break
         with Image.open(BytesIO(to_png(figure, dpi))) as picture, BytesIO() as buffer:
-            few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            few = picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
             few.save(buffer, "PNG", optimize=True)
             png = buffer.getvalue()
     return png
