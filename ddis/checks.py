@@ -18,6 +18,7 @@ from ddis.refusals import SettingError, below, told
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import check_set, load_method
 from ddis.settings import SPLITS
+from ddis.training.coarse import check_restriction
 from ddis.training.sections import RESERVED, OperatorSettings, PriorSettings
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def check_run(study: "Study", label: str, run: RunSettings) -> None:
     for percent in study.percents(label):
         for model in map(ModelId.parse, study.models_of(label, percent)):
             check_physics(study, label, run, model)
+            check_resolution(study, label, run, model)
             check_augmentation(study, label, run, model)
             batch, count = study.training(model).batch, study.training_processes
             if batch % count:
@@ -192,6 +194,28 @@ def check_physics(study: "Study", label: str, run: RunSettings, model: ModelId) 
         except SettingError as error:
             reason = error.below(f"{study.section_name(model)}.physics")
             raise InputError(f"{reason} for problem {name!r}, or runs.{label}.problems without it") from error
+
+
+def check_resolution(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:
+    """A network that is trained on fewer nodes is one that can be used on all, and fields can be restricted to them."""
+    section, size = study.section(model), study.data.resolution
+    resolution = study.training_resolution(model)
+    if resolution == size:
+        return
+    key = f"{study.section_name(model)}.resolution {resolution}"
+    if size % resolution:
+        accepted = ", ".join(str(divisor) for divisor in range(4, size + 1) if size % divisor == 0)
+        raise InputError(f"{key}: does not divide data.resolution, {size}; accepted: {accepted}")
+    if isinstance(section, OperatorSettings) and section.physics is not None:
+        raise InputError(f"{key}: the equation is that of all nodes; accepted: {size}, or no {study.section_name(model)}.physics")
+    if isinstance(section, PriorSettings) and (model.white or study.noise_of(model).kernel == "white"):
+        raise InputError(f"{key}: white noise is another one on other nodes; accepted: {size} for run {label!r}")
+    below(study.section_name(model), section.check_finer, resolution)
+    for name in run.problems or study.problems:
+        problem, fields = study.make_problem(name), 1 if model.part == "prior" else 2
+        with told(f"{key}: problem {name!r}: ", f"; accepted: {size}, or runs.{label}.problems without it"):
+            for fine, coarse in list(zip(problem.spaces(size), problem.spaces(resolution), strict=True))[:fields]:
+                check_restriction(fine.grid, coarse.grid, size // resolution)
 
 
 def check_augmentation(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:

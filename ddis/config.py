@@ -210,6 +210,10 @@ class Study(Settings):
         assert isinstance(section, OperatorSettings)
         return section
 
+    def training_resolution(self, model: ModelId) -> int:
+        """Nodes per side of the fields that a model is trained on."""
+        return self.section(model).resolution or self.data.resolution
+
     def training(self, model: ModelId) -> TrainingSettings:
         """Training settings of a model at its percent of the pairs."""
         return self.section(model).training_at(model.percent)

@@ -219,7 +219,8 @@ def test_white_joint_prior_is_a_model_of_its_own():
         [s.digest("train", problem="poisson", model=model) for model in ("joint-50", "joint-white-50")] for s in (study, longer)
     ]
     assert digests[0][0] != digests[1][0] and digests[0][1] == digests[1][1] and len({*digests[0]}) == 2
-    noises = [type(diffusion_noise(study, "navier-stokes", ModelId("joint", "50", white))[1]) for white in (True, False)]
+    models = [ModelId("joint", "50", white) for white in (True, False)]
+    noises = [type(diffusion_noise(study, "navier-stokes", model, study.data.resolution)[1]) for model in models]
     assert noises[0] is WhiteNoise and noises[1] is not WhiteNoise
     with pytest.raises(InputError, match=r"'joint-grey-50' is unknown; accepted: .*joint-white-<percent>"):
         study.digest("train", problem="poisson", model="joint-grey-50")

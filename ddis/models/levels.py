@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ddis.refusals import SettingError
+
 GROUPS = 16  # of channels that are normalised together
 
 Channels = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -29,6 +31,12 @@ def unet_flops(channels: Sequence[int], blocks: Sequence[int], resolution: float
 def modes_of(modes: int, level: int) -> int:
     """Fourier modes per axis of a level, of half those of the one before."""
     return max(2, modes >> level)
+
+
+def check_modes(modes: int, resolution: int) -> None:
+    """Raises SettingError if a grid of so many nodes per side does not carry all modes: the others are never trained."""
+    if modes > resolution:
+        raise SettingError(f"modes {modes}: {resolution} nodes do not carry them all; accepted: up to {resolution}")
 
 
 Widths = list[list[tuple[int, int]]]

@@ -106,17 +106,19 @@ def network_cost(study: Study, name: str, model: ModelId, units: Example) -> Net
     network = untrained(study, name, model, units.scales).to(device)
     one, two = (kept_bytes(partial(evaluate, study, network, model, units, fields), network) for fields in (1, 2))
     kept, fixed = two - one, 2 * one - two
+    axes = len(units.problem.coefficient_space(study.data.resolution).grid.shape)
+    trained = kept * (study.training_resolution(model) / study.data.resolution) ** axes  # of a field of the training
 
     def step(fields: int) -> Callable[[], Any]:
         rows = trainer(study, name, network, model, units, fields).run()
         return lambda: next(rows)
 
     alone = seconds_of(step(1), device)
-    fields = max(1, min(training.batch, int((free - weights - fixed) / kept), int(PATIENCE / alone)))
+    fields = max(1, min(training.batch, int((free - weights - fixed) / trained), int(PATIENCE / alone)))
     seconds = alone if fields == 1 else seconds_of(step(fields), device)
     network.eval().requires_grad_(False)
     forward = seconds_of(lambda: evaluate(study, network, model, units, fields), device) / fields
-    timed = Timed(weights + fixed + training.batch * kept, seconds * training.batch / fields, fields, training.batch)
+    timed = Timed(weights + fixed + training.batch * trained, seconds * training.batch / fields, fields, training.batch)
     return NetworkCost(network, parameters, kept, forward, timed, fixed)
 
 
@@ -133,7 +135,7 @@ def evaluate(study: Study, network: nn.Module, model: ModelId, units: Example, f
 
 def trainer(study: Study, name: str, network: nn.Module, model: ModelId, units: Example, fields: int) -> Trainer:
     """The training of a network, on a batch of random fields, without validation."""
-    device, size = next(network.parameters()).device, study.data.resolution
+    device, size = next(network.parameters()).device, study.training_resolution(model)
     training = study.training(model).model_copy(update={"batch": fields, "compile": False, "steps": 3})
     spaces = units.problem.spaces(size)
     if isinstance(network, NeuralOperator):

@@ -96,7 +96,7 @@ def _generate_seconds(study: Study, problem: str, split: str) -> float:
 
 def _train_seconds(study: Study, problem: str, model: str) -> float:
     named = ModelId.parse(model)
-    settings, network = study.training(named), study.section(named).flops(study.data.resolution)
+    settings, network = study.training(named), study.section(named).flops(study.training_resolution(named))
     steps = settings.steps * (1 + 1 / settings.validate_every)
     return _read_seconds(study) + _network_seconds(study, 3 * steps, 3 * network * steps * settings.batch)
 

@@ -33,6 +33,7 @@ from ddis.tracking import Shapes, StageRun
 from ddis.trained import noise_of, prior_channels, untrained
 from ddis.training import denoising, noisy, regression
 from ddis.training.acceleration import accelerate
+from ddis.training.coarse import restricted
 from ddis.training.distributed import Ranks, processes
 from ddis.training.loop import HistoryRow, Trainer
 
@@ -95,7 +96,10 @@ def _lead(study: Study, problem: str, model: str, ranks: Ranks) -> None:
 
 
 def judge(study: Study, problem: str, model: ModelId, job: Job) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """The best network on held-out fields: what is told of its errors beside the weights, and the rows of denoising.csv."""
+    """The best network on held-out fields: what is told of its errors beside the weights, and the rows of denoising.csv.
+
+    The fields have all the study's nodes, also where the network was trained on fewer: these are the errors that it samples with.
+    """
     best = job.trainer.average
     best.load_state_dict(job.trainer.best)
     if isinstance(best, NeuralOperator):
@@ -163,9 +167,9 @@ def train_to_end(study: Study, problem: str, model: str, job: Job, tracker: Stag
     return checkpoint
 
 
-def diffusion_noise(study: Study, problem: str, model: ModelId) -> tuple[Basis, Noise]:
-    """The problem's basis, and the noise of a prior on its grid."""
-    modes = study.make_problem(problem).coefficient_space(study.data.resolution).grid.basis
+def diffusion_noise(study: Study, problem: str, model: ModelId, resolution: int) -> tuple[Basis, Noise]:
+    """The problem's basis at a resolution, and the noise of a prior on its grid."""
+    modes = study.make_problem(problem).coefficient_space(resolution).grid.basis
     return modes, noise_of(study.noise_of(model), modes, model.white)
 
 
@@ -176,7 +180,10 @@ def scale(study: Study, problem: str, pairs: Pairs, kind: str, rows: np.ndarray 
 
 
 def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
-    """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields."""
+    """Training of a coefficient prior on all coefficients, or of a joint prior on the pairs of a percent; on relaxed fields.
+
+    The spectrum is that of the fields on all their nodes, on whichever of them the network is trained.
+    """
     made = study.make_problem(problem)
     train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     spaces = dict(zip(FIELDS, made.spaces(study.data.resolution), strict=True))
@@ -195,8 +202,11 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
         parts = [spaces[name].channelled(own.normalise(fields(pairs, name, which))) for name, own in scales.items()]
         return torch.cat(parts, dim=1).float().to(device)
 
-    data, held = stacked(train, rows), stacked(validation, held_out)
-    modes, noise = diffusion_noise(study, problem, model)
+    resolution = study.training_resolution(model)
+    grid = made.coefficient_space(resolution).grid
+    whole = stacked(train, rows)
+    data, held = restricted(whole, grid), restricted(stacked(validation, held_out), grid)
+    _, noise = diffusion_noise(study, problem, model, resolution)
     settings, training = study.prior_section(model), study.training(model)
     network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
     accelerate(network.get_submodule("backbone"), training)
@@ -204,8 +214,8 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start, moved)
     validate = settings.validation_loss(held, noise, study.seed)
     trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
-    free = data.cpu().double().reshape(-1, *spaces["coefficient"].shape)
-    spectrum = modes.forward(free).var(dim=0) if alone else None
+    free = whole.cpu().double().reshape(-1, *spaces["coefficient"].shape)
+    spectrum = spaces["coefficient"].grid.basis.forward(free).var(dim=0) if alone else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), noisy.VALIDATION_DRAWS)}
     return Job(trainer, scales, sizes, spectrum)
 
@@ -217,10 +227,11 @@ def operator_job(study: Study, problem: str, model: ModelId, device: torch.devic
     made = study.make_problem(problem)
     coefficient = scale(study, problem, train, "coefficient", slice(None))
     solution = scale(study, problem, train, "solution", rows)
+    grids = [space.grid for space in made.spaces(study.training_resolution(model))]
 
     def normalised(pairs: Pairs, which: np.ndarray) -> tuple[Tensor, Tensor]:
         a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
-        return coefficient.normalise(a).to(device), solution.normalise(u).to(device)
+        return restricted(coefficient.normalise(a), grids[0]).to(device), restricted(solution.normalise(u), grids[1]).to(device)
 
     settings, training = study.operator_section(model), study.training(model)
     spaces = made.spaces(study.data.resolution)
@@ -245,4 +256,5 @@ def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> 
     fields = made.relax(torch.from_numpy(load_pairs(study, problem, "validation").coefficient[:256]))
     data = made.coefficient_space(study.data.resolution).channelled(normalisation.normalise(fields))
     data = data.to(next(denoiser.parameters()).device)
-    return denoising.quality(denoiser, data, spectrum, *diffusion_noise(study, problem, ModelId("prior")), study.seed)
+    basis, noise = diffusion_noise(study, problem, ModelId("prior"), study.data.resolution)
+    return denoising.quality(denoiser, data, spectrum, basis, noise, study.seed)

@@ -30,10 +30,14 @@ RESERVED = ("solver", "corrected")  # names of operators that no section may hav
 
 
 class TrainedSettings(Settings, ABC):
-    """A training; `at` changes it at a percent of the pairs: `at: {1: {steps: 300}}`."""
+    """A training; `at` changes it at a percent of the pairs: `at: {1: {steps: 300}}`.
+
+    resolution  nodes per side that fields are restricted to for the training (ddis.training.coarse); None: all there are
+    """
 
     training: TrainingSettings = TrainingSettings()
     at: AtPercent = Field({})
+    resolution: int | None = Field(None, ge=4, exclude_if=lambda resolution: resolution is None)
 
     def training_at(self, percent: str) -> TrainingSettings:
         """The training at a percent of the pairs. Raises SettingError."""
@@ -45,6 +49,10 @@ class TrainedSettings(Settings, ABC):
     @abstractmethod
     def versioned(self) -> dict[str, type]:
         """The classes whose versions the weights are of, by their names in ddis/versions.py."""
+
+    @abstractmethod
+    def check_finer(self, resolution: int) -> None:
+        """Raises SettingError if the network, trained on S = `resolution` nodes per side, does not serve a finer grid."""
 
     @abstractmethod
     def flops(self, resolution: int) -> float:
@@ -114,6 +122,9 @@ class PriorSettings(TrainedSettings):
         key = f"backbone-{name}" if name in BACKBONES.builtin else name
         return {self.kind: type(self)} | ({} if name == UNET else {key: type(self.backbone)})
 
+    def check_finer(self, resolution: int) -> None:
+        below("backbone", self.backbone.check_finer, resolution)
+
     def flops(self, resolution: int) -> float:
         return self.backbone.flops(resolution)
 
@@ -159,6 +170,9 @@ class OperatorSettings(TrainedSettings):
 
     def versioned(self) -> dict[str, type]:
         return {self.name: type(self.network)} | ({} if self.physics is None else {"physics": PhysicsSettings})
+
+    def check_finer(self, resolution: int) -> None:
+        below("network", self.network.check_finer, resolution)
 
     def flops(self, resolution: int) -> float:
         return self.network.flops(resolution)

@@ -29,6 +29,9 @@ class Architecture(BaseModel, ABC):
         C and C' are the channels of the two spaces; the nodes are those of the solution's grid and of its padding, so any number.
         """
 
+    def check_finer(self, resolution: int) -> None:
+        """Raises SettingError if weights that are trained on S = `resolution` nodes per side do not serve a finer grid."""
+
     @abstractmethod
     def flops(self, resolution: int) -> float:
         """Of one field of S x S nodes through the network, about."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ddis.models.architectures.base import Architecture
+from ddis.models.levels import check_modes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,9 @@ class FNO(Architecture):
 
         axes = len(solution.grid.shape)
         return fno(coefficient.channels, solution.channels, axes, self.modes, self.width, self.layers)
+
+    def check_finer(self, resolution: int) -> None:
+        check_modes(self.modes, resolution)
 
     def flops(self, resolution: int) -> float:
         """Per layer the transforms, the product of the modes, and three products of channels."""

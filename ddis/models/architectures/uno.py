@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ddis.models.architectures.base import Architecture
+from ddis.models.levels import check_modes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +42,9 @@ class UNO(Architecture):
         from ddis.models.fourier import uno
 
         return uno(coefficient.channels, solution.channels, len(solution.grid.shape), self.width, self._layers)
+
+    def check_finer(self, resolution: int) -> None:
+        check_modes(self.modes, resolution)
 
     def flops(self, resolution: int) -> float:
         """Per layer the transforms, the product of the modes, and three products of channels."""

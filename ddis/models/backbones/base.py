@@ -24,6 +24,9 @@ class Backbone(BaseModel, ABC):
     def build(self, channels: int, grid: "Grid") -> "nn.Module":
         """The network F: fields [B, C, *nodes] and c_noise [B], a number for the noise level of each, to [B, C, *nodes]."""
 
+    def check_finer(self, resolution: int) -> None:
+        """Raises SettingError if weights that are trained on S = `resolution` nodes per side do not serve a finer grid."""
+
     @abstractmethod
     def flops(self, resolution: int) -> float:
         """Of one field of S x S nodes through the network, about."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ddis.models.backbones.levels import Levels
-from ddis.models.levels import block_widths, modes_of
+from ddis.models.levels import block_widths, check_modes, modes_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +35,9 @@ class UNOBackbone(Levels):
 
         size = self.channels, self.blocks, self.modes, self.rank, self.attention, self.embedding, self.dropout
         return ModulatedUNO(channels, grid, *size)
+
+    def check_finer(self, resolution: int) -> None:
+        check_modes(self.modes, resolution)
 
     def flops(self, resolution: int) -> float:
         """Of the transforms, the products by mode, and the products of channels at every node."""
