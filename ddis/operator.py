@@ -11,6 +11,6 @@ __all__ = ["Operator", "black_box", "corrected", "load", "solver"]
 def load(folder: Path | str, resolution: int | None = None) -> Operator:
     """The trained operator of a study's folder models/<problem>/operator-<percent>. Raises InputError.
 
-    resolution: nodes per side, if others than those it was trained on (see `ddis.trained.Trained.on`).
+    resolution: nodes per side, if others than the study's (see `ddis.trained.Trained.on`).
     """
     return of_folder(folder, resolution).as_operator()

@@ -14,6 +14,6 @@ __all__ = ["Prior", "empirical", "gaussian", "load", "mixture"]
 def load(folder: Path | str, resolution: int | None = None) -> Prior:
     """The trained prior of a study's folder models/<problem>/{prior, joint-...}. Raises InputError.
 
-    resolution: nodes per side, if others than those it was trained on (see `ddis.trained.Trained.on`).
+    resolution: nodes per side, if others than the study's (see `ddis.trained.Trained.on`).
     """
     return of_folder(folder, resolution).as_prior()

@@ -177,7 +177,7 @@ def as_tensor(values: list[list[float]] | None) -> Tensor | None:
 def of_folder(folder: Path | str, resolution: int | None = None) -> Trained:
     """The network of a folder results/<study>/models/<problem>/<model>, on the CPU. Raises InputError.
 
-    resolution: nodes per side, if others than those it was trained on (see `Trained.on`).
+    resolution: nodes per side, if others than the study's (see `Trained.on`).
     """
     path = Path(folder).absolute()
     home = path.parents[2] if len(path.parts) > 3 else path
