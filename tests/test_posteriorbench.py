@@ -178,6 +178,15 @@ def test_exported_files_are_what_the_benchmark_reads(study, tmp_path):
         export.run(study, *RUN[:3], "7", "posteriorbench", tmp_path)
 
 
+def test_an_export_does_not_mix_with_cases_of_another(study, tmp_path):
+    export.run(study, *RUN, "posteriorbench", tmp_path)
+    export.run(study, *RUN, "posteriorbench", tmp_path)  # the same cases again
+    (tmp_path / "poisson_2").rename(tmp_path / "poisson_9")
+    with pytest.raises(InputError, match=r"has cases that this run does not write \(poisson_9, ...\); accepted: an empty folder"):
+        export.run(study, *RUN, "posteriorbench", tmp_path)
+    assert not (tmp_path / "poisson_2").exists()
+
+
 def other_column(rows):
     for row in rows:
         row["posterior_samples"] = row.pop("posterior_samples_a")

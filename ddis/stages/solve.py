@@ -43,7 +43,7 @@ from ddis.sampling.methods import operator_of, run_settings, uses_pairs, with_op
 from ddis.stages.check import lines_of
 from ddis.stages.common import load_pairs, training_share
 from ddis.stages.records import check_writable
-from ddis.stages.sampler import parts_of
+from ddis.stages.sampler import Parts, parts_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,47 +125,24 @@ def solve(
     seed = whole_number("seed", seed)
     data = read_observations(observations, spaces_of(study.make_problem(problem)))
     with threads(study.threads):
-        return posterior_of(study, Case(problem, "own", method, label), settings, data, seed)
+        return solve_case(study, Case(problem, "own", method, label), settings, data, seed)
 
 
-def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observations, seed: int) -> Solution:
+def solve_case(study: Study, case: Case, settings: RunSettings, data: Observations, seed: int) -> Solution:
     """The posterior of checked observations, by a run with these settings."""
     settings = settings.for_case(case.problem, case.percent)
     checks = lines_of(study, case.problem, case.run, case.percent)
     parts = parts_of(study, case.problem, settings, case.percent)
-    prior = parts.prior
-    if prior.joint:
-        pairs = load_pairs(study, case.problem, "train")
-        known = training_share(study, case.percent)[:INTERPOLATION_DRAWS]
-        prior = replace(prior, examples=torch.from_numpy(pairs.solution[known]))
-    sensors, order = sensors_of(data, spaces_of(parts.problem))
-    posterior = Posterior(parts.problem, prior, parts.operator, sensors, data.value[order], seed=study.seed, device=parts.device)
+    posterior, order = posterior_on(study, case, parts, data)
     begin = time.perf_counter()
     generators = [generator(seed, f"solve {case.problem}", number) for number in range(settings.samples)]
     progress = Progress(f"{case.problem} {case.run}", settings.samples, unit="samples")
     drawn = posterior.draw(parts.method, generators, progress.update)
     progress.finish()
     result = posterior.result(parts.method, drawn, fewest=2)
+    result = replace(result, misfit=replace(result.misfit, worst=int(order[result.misfit.worst])))
     weights = weights_of(posterior, result)
-    misfit = replace(result.misfit, worst=int(order[result.misfit.worst]))
     record = provenance.collect(settings.model_dump(mode="json"), seed, str(parts.device))
-    models = study.models_for(settings, case.percent)
-    attributes = {
-        **{"study": study.study, "problem": case.problem, "pde": study.problems[case.problem].pde},
-        **{"run": case.run, "method": settings.method, "operator": operator_of(settings), "percent": float(case.percent)},
-        "pairs": len(training_share(study, case.percent)) if uses_pairs(settings) else None,
-        "models": {name: study.digest("train", problem=case.problem, model=name) for name in models},
-        "operator_error_in_R": settings.operator != "corrected" and posterior.error(parts.method.error_model) is not None,
-        **{"seed": seed, "n_failed": result.failed, **asdict(misfit)},
-        "prior_evaluations": result.cost.prior_evaluations,
-        "operator_evaluations": result.cost.operator_evaluations,
-        **({"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}),
-        **({} if weights is None else {"effective_samples": effective(weights)}),
-        **({"checks": checks} if checks else {}),
-        "seconds": time.perf_counter() - begin,
-        "device": record["device"],
-        "provenance": record,
-    }
     grid = posterior.spaces[0].grid
     fields = result.samples.astype(np.float64)
     return Solution(
@@ -175,11 +152,49 @@ def posterior_of(study: Study, case: Case, settings: RunSettings, data: Observat
         axes={name: axis.astype(np.float32) for name, axis in zip(grid.axes, grid.coordinates(), strict=True)},
         observations=data,
         predicted=result.predicted[:, np.argsort(order)],
-        misfit=misfit,
-        attributes=attributes,
+        misfit=result.misfit,
+        attributes={
+            **names_of(study, case, settings),
+            "operator_error_in_R": settings.operator != "corrected" and posterior.error(parts.method.error_model) is not None,
+            **{"seed": seed, "n_failed": result.failed, **asdict(result.misfit)},
+            **cost_of(result, settings),
+            **({} if weights is None else {"effective_samples": effective(weights)}),
+            **({"checks": checks} if checks else {}),
+            **{"seconds": time.perf_counter() - begin, "device": record["device"], "provenance": record},
+        },
         problem=parts.problem,
         weights=weights,
     )
+
+
+def names_of(study: Study, case: Case, settings: RunSettings) -> dict[str, Any]:
+    """What was asked: study, problem, run, pairs, and digests of the networks."""
+    models = study.models_for(settings, case.percent)
+    return {
+        **{"study": study.study, "problem": case.problem, "pde": study.problems[case.problem].pde},
+        **{"run": case.run, "method": settings.method, "operator": operator_of(settings), "percent": float(case.percent)},
+        "pairs": len(training_share(study, case.percent)) if uses_pairs(settings) else None,
+        "models": {name: study.digest("train", problem=case.problem, model=name) for name in models},
+    }
+
+
+def cost_of(result: Result, settings: RunSettings) -> dict[str, Any]:
+    """Evaluations of the networks, and of the solver where it corrects one."""
+    calls = {"solver_calls": result.cost.solver_calls} if settings.operator == "corrected" else {}
+    evaluations = {name: getattr(result.cost, name) for name in ("prior_evaluations", "operator_evaluations")}
+    return evaluations | calls
+
+
+def posterior_on(study: Study, case: Case, parts: Parts, data: Observations) -> tuple[Posterior, NDArray[np.intp]]:
+    """The posterior of the observations, and which of them its values are, in order."""
+    prior = parts.prior
+    if prior.joint:
+        pairs = load_pairs(study, case.problem, "train")
+        known = training_share(study, case.percent)[:INTERPOLATION_DRAWS]
+        prior = replace(prior, examples=torch.from_numpy(pairs.solution[known]))
+    sensors, order = sensors_of(data, spaces_of(parts.problem))
+    values = data.value[order]
+    return Posterior(parts.problem, prior, parts.operator, sensors, values, seed=study.seed, device=parts.device), order
 
 
 def weights_of(posterior: Posterior, result: Result) -> NDArray[np.float64] | None:
