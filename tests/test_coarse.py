@@ -49,6 +49,11 @@ def test_samples_have_all_nodes(study):
         assert samples.coefficient.shape[2:] == samples.solution_true.shape[1:] == (16, 16) and not samples.failed.any()
 
 
+def test_tables_say_which_networks_saw_fewer_nodes(study):
+    found = (study.folder / "tables" / "errors.md").read_text(encoding="utf-8")
+    assert "Networks trained on fewer nodes per side: prior 8, operator 8, joint 8, flow 8." in found
+
+
 def test_an_operator_is_trained_on_means_of_blocks_and_judged_on_all_nodes(study):
     """By its loss on means of 2 x 2 nodes of the validation pairs, and its error on the pairs as they are, computed here."""
     trained = load_network(study, "poisson", "operator-100", CPU)
