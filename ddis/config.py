@@ -214,6 +214,12 @@ class Study(Settings):
         """Nodes per side of the fields that a model is trained on."""
         return self.section(model).resolution or self.data.resolution
 
+    def coarser(self, run: str, percent: str) -> dict[str, int]:
+        """By section, the nodes per side that networks of a run are trained on, where these are fewer than the fields have."""
+        models = map(ModelId.parse, self.models_of(run, percent))
+        nodes = {self.section_name(model): self.training_resolution(model) for model in models}
+        return {name: size for name, size in nodes.items() if size != self.data.resolution}
+
     def training(self, model: ModelId) -> TrainingSettings:
         """Training settings of a model at its percent of the pairs."""
         return self.section(model).training_at(model.percent)

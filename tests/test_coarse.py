@@ -13,6 +13,7 @@ from ddis.config import Study
 from ddis.data.store import read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.grid import Grid, square
+from ddis.stages.experiments import sections
 from ddis.stages.layout import data_path, samples_path
 from ddis.trained import load_network
 from ddis.training.coarse import restricted
@@ -52,6 +53,12 @@ def test_samples_have_all_nodes(study):
 def test_tables_say_which_networks_saw_fewer_nodes(study):
     found = (study.folder / "tables" / "errors.md").read_text(encoding="utf-8")
     assert "Networks trained on fewer nodes per side: prior 8, operator 8, joint 8, flow 8." in found
+
+
+def test_the_papers_page_says_it_too(study):
+    settings = {entry.run: dict(entry.settings) for _, entries in sections(study) for entry in entries}
+    assert settings["ddis"]["prior.resolution"] == settings["ddis"]["operator.resolution"] == "8"
+    assert settings["fundps"]["joint.resolution"] == "8" and "joint.resolution" not in settings["ddis"]
 
 
 def test_an_operator_is_trained_on_means_of_blocks_and_judged_on_all_nodes(study):

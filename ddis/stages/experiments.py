@@ -50,7 +50,7 @@ def _entry(study: Study, case: Case) -> Entry:
         same_values=observed[0] == base[0],
         most=not paired or case.percent == percents[-1],
         few=not paired or case.percent == percents[0],
-        settings=_chosen(study.run_for(case)),
+        settings=_chosen(study.run_for(case)) + _trained(study, case),
     )
 
 
@@ -73,6 +73,11 @@ def _chosen(settings: RunSettings) -> tuple[tuple[str, str], ...]:
         for name, value, field in shown
         if name not in WHERE and value != field.default
     )
+
+
+def _trained(study: Study, case: Case) -> tuple[tuple[str, str], ...]:
+    """The nodes that networks are trained on, where these are fewer than the fields have."""
+    return tuple((f"{name}.resolution", str(size)) for name, size in study.coarser(case.run, case.percent).items())
 
 
 def _operator(study: Study, settings: RunSettings) -> Operator:

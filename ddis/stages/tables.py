@@ -16,7 +16,6 @@ from ddis.evaluation.posteriors import Compared
 from ddis.evaluation.published import PARAMETERS, POSTERIORS_SETTING
 from ddis.evaluation.scores import Scores, field_scores
 from ddis.files import write_together
-from ddis.models.ids import ModelId
 from ddis.sampling.methods import load_method
 from ddis.stages.common import has_both_signs, stage
 from ddis.stages.layout import DISTANCES, TABLES, reference_path, samples_path
@@ -157,7 +156,5 @@ def notes(study: Study) -> list[str]:
 
 def resolution_notes(study: Study) -> list[str]:
     """Which networks were trained on fewer nodes than the fields have; nothing where none was."""
-    models = [ModelId.parse(name) for case in study.cases() for name in study.models_of(case.run, case.percent)]
-    nodes = {study.section_name(model): study.training_resolution(model) for model in models}
-    coarse = ", ".join(f"{name} {size}" for name, size in nodes.items() if size != study.data.resolution)
-    return [f"Networks trained on fewer nodes per side: {coarse}."] if coarse else []
+    nodes = {name: size for case in study.cases() for name, size in study.coarser(case.run, case.percent).items()}
+    return [f"Networks trained on fewer nodes per side: {', '.join(f'{name} {nodes[name]}' for name in nodes)}."] if nodes else []
