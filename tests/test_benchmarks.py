@@ -12,6 +12,9 @@ from posterior_gap import Setting, draw, make_setting
 from test_gauss_newton import SIZE, make_task
 
 from ddis.config import Study
+from ddis.fields.noise import WhiteNoise
+from ddis.grid import square
+from ddis.models.denoiser import GaussianDenoiser
 from ddis.operators.error import OperatorError, operator_error_model
 from ddis.sampling.covariance import conditional_spectrum
 from ddis.sampling.matrix_free import LeadingModes, MatrixFreeUpdate
@@ -19,6 +22,7 @@ from ddis.sampling.matrix_free import LeadingModes, MatrixFreeUpdate
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import budget  # noqa: E402
+import coarse_training  # noqa: E402
 import gauss_newton  # noqa: E402
 import operator_error  # noqa: E402
 import operators  # noqa: E402
@@ -142,3 +146,35 @@ def test_an_architecture_is_a_row_with_its_error_and_times(monkeypatch):
     assert torch.allclose(pairs.normalised("train")[1].std(correction=0), torch.tensor(0.5))
     problem, name, parameters, *numbers = [cell.strip() for cell in operators.row(pairs, "fno").strip("|").split("|")]
     assert (problem, name, parameters) == ("`poisson`", "`fno`", "234,001") and all(float(number) > 0 for number in numbers)
+
+
+def test_ways_to_restrict_a_field_on_a_line():
+    line = torch.arange(8.0)[:, None].expand(8, 8)
+    found = {name: way(line)[:, 0].tolist() for name, way in coarse_training.WAYS.items()}
+    assert found["nodes"] == [0, 2, 4, 6] and found["means"] == [0.5, 2.5, 4.5, 6.5]
+    assert found["ends"] == pytest.approx([0, 7 / 3, 14 / 3, 7])
+
+
+def test_modes_of_means_of_two_nodes_have_the_variances_in_closed_form():
+    """Coarse mode k > 0 is cos(π k / 2 S) / √2 times mode k of S nodes, less sin(π k / 2 S) / √2 times mode S - k."""
+    size = 16
+    spectrum = torch.rand(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    k = torch.arange(size // 2)
+    squares = torch.zeros(size // 2, size, dtype=torch.float64)
+    squares[k, k] = (torch.pi * k / (2 * size)).cos().double() ** 2 / 2
+    squares[k[1:], size - k[1:]] = (torch.pi * k[1:] / (2 * size)).sin().double() ** 2 / 2
+    found = coarse_training.spectrum_of_means(spectrum, square(size).basis, square(size // 2).basis)
+    torch.testing.assert_close(found, squares @ spectrum @ squares.T, rtol=1e-6, atol=0)
+
+
+def test_the_optimal_denoiser_has_no_excess_and_its_own_error_in_every_band():
+    """White fields of variance 1/4 in white noise of 1/4: the optimal error is half the power; 960 values in the first band."""
+    basis, spectrum, noise = square(32).basis, torch.full((32, 32), 0.25, dtype=torch.float64), WhiteNoise()
+    x = 0.5 * torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    optimal = GaussianDenoiser(basis, spectrum, noise.spectrum(basis))
+    excess, bands = coarse_training.judged(optimal, x, noise, basis, spectrum)
+    assert max(map(abs, excess)) < 1e-9
+    assert len(bands) == len(coarse_training.BANDS) - 1
+    for band in bands:
+        own, best = (float(text.strip("()")) for text in band.split())
+        assert own == best == pytest.approx(0.5, abs=0.05)

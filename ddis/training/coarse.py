@@ -7,8 +7,9 @@ cosines take it as the middle of the cell from i / S to (i + 1) / S, and the mea
     mode k of S nodes, c, becomes mode k of S / r nodes, c / sqrt(r), of a bounded axis times sin(π k r / 2S) / (r sin(π k / 2S))
 
 That factor is 0.92 for the middle one of the modes that S / 2 nodes carry. Every second node of a bounded axis ends before its
-boundary does: on poisson an FNO trained on those of 64 nodes errs by 7.0 % on all of them, one trained on means by 4.6 %, and
-one trained on fields interpolated to nodes i / (S/2 - 1) by 6.6 %; on their own nodes all of them err by 4.0 to 4.2 %.
+boundary does: on poisson an FNO trained on those of 64 nodes errs by 7.1 % on all of them, one trained on means by 4.5 %, and
+one trained on fields interpolated to nodes i / (S/2 - 1) by 6.6 %; on their own nodes all of them err by 3.8 or 3.9 %
+(benchmarks/coarse_training.py).
 """
 
 from __future__ import annotations
