@@ -185,6 +185,12 @@ def test_the_reason_of_a_job_names_what_changed(clone: Clone) -> None:
     assert "settings.weight was 0.5, is 0.7" in done.stdout, done.stdout
 
 
+def test_files_that_are_stale_for_reasons_of_their_own_can_be_asked_for_together(clone: Clone) -> None:
+    samples = "results/quickstart/samples/poisson/sparse"
+    changes = 'runs={"ddis": {"weight": 0.7}, "fundps": {"weight": 700}}'
+    assert clone.jobs("--config", changes, "--", f"{samples}/ddis-100.h5", f"{samples}/fundps-100.h5") == {"sample": 2}
+
+
 def test_a_dry_run_tells_the_hours_that_are_left(clone: Clone) -> None:
     """Records of the stand-ins tell no times."""
     done = clone.snakemake("-n", "--config", 'runs={"ddis": {"weight": 0.7}}')

@@ -111,10 +111,15 @@ def reads(stage, **more):
 
 
 def mark(step):
-    """A new file outside the study, with the reason why a step is to be run as its name, for Snakemake to show; or none."""
+    """A new file outside the study, with the reason why a step is to be run as its name, for Snakemake to show; or none.
+
+    Each is in a folder of its own: Snakemake looks once into a folder, and takes what comes later for missing.
+    """
     if step.label not in WORK:
         return []
-    path = Path(MARKS.name, WORK[step.label].replace(os.sep, "|")[:200])
+    folder = Path(MARKS.name, str(list(WORK).index(step.label)))
+    folder.mkdir(exist_ok=True)
+    path = folder / WORK[step.label].replace(os.sep, "|")[:200]
     path.touch()
     return [str(path)]
 
