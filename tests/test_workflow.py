@@ -352,6 +352,35 @@ def test_a_study_whose_folder_leads_elsewhere_is_refused(clone: Clone, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["results/blocked", "results/blocked/data", "results/blocked/logs"])
+def test_a_file_in_the_place_of_a_folder_is_one_clear_message(clone: Clone, name: str) -> None:
+    path = clone.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("not of a study")
+    try:
+        for options in (["-n"], ["--cores", "1"]):
+            done = clone.snakemake(*options, "--config", "study=blocked")
+            assert (
+                done.returncode != 0 and f"{name} is a file where study blocked has a folder; accepted: a folder" in done.stdout
+            )
+            assert "Traceback" not in done.stdout
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("samples/poisson/sparse/ddis-50.h5", "poisson/sparse/ddis-50 is not in the study; accepted: poisson/sparse/ddis-1, "),
+        ("references/poisson/sparse.h5", "reference poisson/sparse is not in the study; accepted: none, `references` is not set"),
+        ("models/poisson/other-100/model.json", "model 'other-100' is unknown; accepted: prior, joint-<percent>, "),
+    ],
+)
+def test_a_target_that_is_not_in_the_study_is_one_clear_message(clone: Clone, target: str, message: str) -> None:
+    done = clone.snakemake("-n", f"results/quickstart/{target}")
+    assert done.returncode != 0 and message in done.stdout and "Traceback" not in done.stdout, done.stdout
+
+
 def test_sampling_in_parts_has_few_jobs_and_is_not_done_again(clone: Clone) -> None:
     """12 test fields: 8 samples each in batches of 64 are two parts, one sample each are one batch, which no job shares."""
     changed = ("--config", "shards=5")

@@ -36,6 +36,8 @@ from ddis.stages.layout import (
 )
 from ddis.steps import Step, read_record, record_name
 
+BESIDE = ("benchmarks", "logs", "provenance", "work")  # folders of a study that hold no outputs
+
 
 def steps(study: Study) -> list[Step]:
     """All that a finished study is made of, in the order of its making."""
@@ -231,6 +233,15 @@ def check_folders(study: Study, step: Step) -> None:
     check_links(study.folder)
     for folder in dict.fromkeys(path.parent for path in outputs_of(study, step)):
         check_writable(folder)
+
+
+def check_places(study: Study) -> None:
+    """Raises InputError if a file stands where a study has a folder. Writes nothing, so that a dry run can ask it."""
+    outputs = {path for step in [*steps(study), *asked_steps(study)] for path in outputs_of(study, step)}
+    folders = {folder for path in outputs for folder in path.parents} | {study.folder / name for name in BESIDE}
+    for folder in sorted(folders):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file where study {study.study} has a folder; accepted: a folder, or nothing")
 
 
 def check_writable(folder: Path) -> None:

@@ -3,6 +3,7 @@ import os
 import re
 import sys
 import tempfile
+from functools import wraps
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -13,6 +14,7 @@ from ddis.stages.common import gpu_is_there
 from ddis.stages.needs import memory_mb, minutes
 from ddis.stages.records import (
     asked_steps,
+    check_places,
     check_steps,
     inputs_of,
     outputs_of,
@@ -30,6 +32,7 @@ try:
         workflow.overwrite_configfiles or ["config/config.yaml"],
         workflow.config_settings.config_args or [],
     )
+    check_places(study)
     # A job on a cluster reads this file too, and does what it was submitted for.
     WORK = work(study) if workflow.is_main_process else {}
 except InputError as error:
@@ -91,12 +94,27 @@ def case_of(wildcards):
     return Case(**{key: getattr(wildcards, key) for key in CASE})
 
 
+def told(function):
+    """The function of the wildcards; of what it refuses the message alone is told, where Snakemake adds a traceback."""
+
+    @wraps(function)
+    def asked(*given, **named):
+        try:
+            return function(*given, **named)
+        except InputError as error:
+            logger.error(str(error))
+            sys.exit(1)
+
+    return asked
+
+
 def reads(stage, **more):
     """Function of the wildcards: the files that a job reads, and a mark if it is to be run for a reason of its own.
 
     Times of files decide nothing: one that stays as it is counts as `ancient`.
     """
 
+    @told
     def files(wildcards):
         begin()
         step = Step(stage, arguments(wildcards, **more))
@@ -126,16 +144,18 @@ def mark(step):
 
 def memory(stage, **more):
     """Function of the wildcards: memory in MB that a job asks for; twice that after a failure, which may have been for want of it."""
-    return lambda wildcards, attempt: min(attempt, 2) * memory_mb(
-        study, stage, **arguments(wildcards, **more)
+    return told(
+        lambda wildcards, attempt: min(attempt, 2)
+        * memory_mb(study, stage, **arguments(wildcards, **more))
     )
 
 
 def duration(stage, **more):
     """Function of the wildcards: time in minutes that a job asks for."""
-    return lambda wildcards: minutes(study, stage, **arguments(wildcards, **more))
+    return told(lambda wildcards: minutes(study, stage, **arguments(wildcards, **more)))
 
 
+@told
 def shards(wildcards):
     """Marks of a run's sampling jobs, if there are several."""
     case = case_of(wildcards)
