@@ -10,7 +10,9 @@ from ddis.data.store import PAIRS, open_pairs
 from ddis.data.subsets import percent_label
 from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
+from ddis.grid import Grid
 from ddis.inputs import chosen
+from ddis.models.architectures import Architecture
 from ddis.models.ids import PARTS, ModelId
 from ddis.observe import KINDS, sensors_of
 from ddis.pde.base import Problem, symmetries_of
@@ -144,7 +146,7 @@ def check_training(study: "Study") -> None:
             below(key, section.training_at, percent)
         if isinstance(section, OperatorSettings):
             padding = section.network.padding
-            if round(padding * study.data.resolution) >= study.data.resolution:
+            if section.network.padded(study.data.resolution) >= study.data.resolution:
                 raise InputError(f"{key}.network.padding {padding}: reflects more nodes than there are")
 
 
@@ -216,6 +218,16 @@ def check_resolution(study: "Study", label: str, run: RunSettings, model: ModelI
         with told(f"{key}: problem {name!r}: ", f"; accepted: {size}, or runs.{label}.problems without it"):
             for fine, coarse in list(zip(problem.spaces(size), problem.spaces(resolution), strict=True))[:fields]:
                 check_restriction(fine.grid, coarse.grid, size // resolution)
+        if isinstance(section, OperatorSettings):
+            check_padding(study.section_name(model), section.network, fine.grid, coarse.grid)
+
+
+def check_padding(key: str, network: Architecture, fine: Grid, coarse: Grid) -> None:
+    """A domain that is longer by another share on other nodes has other Fourier modes there."""
+    for many, few, wraps in zip(fine.shape, coarse.shape, fine.periodic, strict=True):
+        if not wraps and network.padded(many) * few != network.padded(few) * many:
+            pads = f"{network.padded(few)} of {few} nodes, {network.padded(many)} of {many}"
+            raise InputError(f"{key}.network.padding {network.padding:g}: {pads}; accepted: 0, or multiples of 1/{few}")
 
 
 def check_augmentation(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:

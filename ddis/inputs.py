@@ -95,7 +95,8 @@ class Inputs:
     def train(self, problem: str, model: str) -> dict[str, Any]:
         named = ModelId.parse(model)
         section = self.study.section(named)
-        settings = self.plain(section, "at", "training") | {"training": self.plain(section.training_at(named.percent))}
+        without = ["at", "training"] + ["resolution"] * (section.resolution == self.study.data.resolution)  # which is all nodes
+        settings = self.plain(section, *without) | {"training": self.plain(section.training_at(named.percent))}
         noise = {"kernel": "white"} if named.white else self.plain(self.study.noise_of(named))
         return {
             "data": self.data(problem, "train", "validation"),

@@ -114,6 +114,20 @@ def test_a_resolution_makes_another_network_of_the_same_data():
     assert "resolution" in TrainedSettings.model_fields
 
 
+def test_the_resolution_of_the_fields_is_that_of_no_other_network():
+    plain = Study.load({**configuration(), **{key: TINY[key] for key in ("prior", "operator")}})
+    same = Study.load({**configuration(), **{key: TINY[key] | {"resolution": 16} for key in ("prior", "operator")}})
+    for model in ("prior", "operator-100"):
+        assert plain.inputs("train", problem="poisson", model=model) == same.inputs("train", problem="poisson", model=model)
+        assert plain.digest("train", problem="poisson", model=model) == same.digest("train", problem="poisson", model=model)
+
+
+def test_a_periodic_domain_has_no_padding_that_could_be_another():
+    changes = {"problems": {"flow": {"pde": "navier-stokes"}}, "runs": {"es-mda": {}}, "noise": {}, "tuning": {}}
+    sizes = {"data": TINY["data"] | {"resolution": 24}, "operator": TINY["operator"] | {"resolution": 12}}
+    assert Study.load(configuration(**changes, **sizes)).operator.resolution == 12
+
+
 def test_another_operator_takes_the_resolution_of_the_first_or_null():
     study = Study.load(configuration(operators={"same": {}, "whole": {"resolution": None}}))
     assert [study.operators[name].resolution for name in ("same", "whole")] == [8, None]
@@ -125,6 +139,10 @@ REFUSED = [
     ({"prior": COARSE | {"resolution": 2}}, r"prior\.resolution: .*greater than or equal to 4 \(got 2\)"),
     ({"operator": COARSE}, r"operator\.network\.modes 16: 8 nodes do not carry them all; accepted: up to 8$"),
     ({"prior": COARSE | {"backbone": {"name": "uno"}}}, r"prior\.backbone\.modes 16: 8 nodes do not carry them all"),
+    (
+        {"data": TINY["data"] | {"resolution": 24}, "operator": TINY["operator"] | {"resolution": 12}, "runs": {"tikhonov": {}}},
+        r"operator\.network\.padding 0\.125: 2 of 12 nodes, 3 of 24; accepted: 0, or multiples of 1/12$",
+    ),
     (
         {"operator": TINY["operator"] | COARSE | {"physics": {"pde": 1}}},
         r"operator\.resolution 8: the equation is that of all nodes; accepted: 16, or no operator\.physics",

@@ -192,10 +192,10 @@ def test_error_rates_are_those_of_two_valued_coefficients_only(study: Study) -> 
 def test_navier_stokes_is_periodic_throughout(study: Study) -> None:
     device = torch.device("cpu")
     operators = {p: load_network(study, p, "operator-100", device).network for p in LEARNT}
-    assert {p: network.padding for p, network in operators.items()} == {
-        "helmholtz": (0.125, 0.125),
-        "darcy": (0.125, 0.125),
-        "navier-stokes": (0.0, 0.0),
+    assert {p: network.periodic for p, network in operators.items()} == {
+        "helmholtz": (False, False),
+        "darcy": (False, False),
+        "navier-stokes": (True, True),
     }
     x = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     moved = {}

@@ -31,7 +31,7 @@ class NeuralOperator(nn.Module):
             name = architecture.architecture
             raise InputError(f"operator {name}: coefficients on {a} nodes, solutions on {u}; accepted: the same first axes")
         self.channels, self.repeats = (spaces[0].channels, spaces[1].channels), u.shape[len(a.shape) :]
-        self.padding = tuple(0.0 if wraps else architecture.padding for wraps in u.periodic)
+        self.architecture, self.periodic = architecture, u.periodic
         self.coefficient, self.solution = coefficient, solution
         self.outside = None if u.mask is None else torch.from_numpy(~u.mask)
         self._name = architecture.architecture.rpartition(":")[2]  # weights are called after it: fno.lifting...
@@ -48,7 +48,7 @@ class NeuralOperator(nn.Module):
         for size in self.repeats:
             x = x[..., None].expand(*x.shape, size)
         sizes = x.shape[2:]
-        pads = [round(share * size) for share, size in zip(self.padding, sizes, strict=True)]
+        pads = [0 if wraps else self.architecture.padded(size) for wraps, size in zip(self.periodic, sizes, strict=True)]
         if any(pads):
             x = nn.functional.pad(x, [pad for pad in reversed(pads) for _ in range(2)], mode="reflect")
         padded = self.network(x)

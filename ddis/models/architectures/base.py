@@ -29,6 +29,10 @@ class Architecture(BaseModel, ABC):
         C and C' are the channels of the two spaces; the nodes are those of the solution's grid and of its padding, so any number.
         """
 
+    def padded(self, size: int) -> int:
+        """Reflected nodes on each side of a bounded axis of so many nodes."""
+        return round(self.padding * size)
+
     def check_finer(self, resolution: int) -> None:
         """Raises SettingError if weights that are trained on S = `resolution` nodes per side do not serve a finer grid."""
 
