@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from posterior_gap import Setting, draw, make_setting
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import budget  # noqa: E402
 import coarse_training  # noqa: E402
+import forcing_modes  # noqa: E402
 import gauss_newton  # noqa: E402
 import operator_error  # noqa: E402
 import operators  # noqa: E402
@@ -178,3 +180,10 @@ def test_the_optimal_denoiser_has_no_excess_and_its_own_error_in_every_band():
     for band in bands:
         own, best = (float(text.strip("()")) for text in band.split())
         assert own == best == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_modes_of_the_forcing_are_those_of_x_plus_y():
+    x, y = 2 * np.pi * np.arange(16)[:, None] / 16, 2 * np.pi * np.arange(16) / 16
+    forcing = 0.3 * np.sin(x + y) - 0.7 * np.cos(x + y)
+    other = np.cos(x - y) + np.sin(2 * (x + y)) + np.cos(x) + 1
+    assert np.allclose(forcing_modes.forced((forcing + other)[None]), forcing)
