@@ -31,7 +31,7 @@ from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import Placed, SensorSettings, sensors_of, settings_of
 from ddis.observe.likelihood import Likelihood
 from ddis.pde import make_problem
-from ddis.pde.base import Problem
+from ddis.pde.base import Problem, symmetries_of
 from ddis.references.kinds import kind_of
 from ddis.refusals import SettingError, below, explain, shown, text_keys
 from ddis.sampling.base import RunSettings
@@ -209,6 +209,13 @@ class Study(Settings):
         section = self.section(model)
         assert isinstance(section, OperatorSettings)
         return section
+
+    def located(self, problem: str, model: ModelId) -> bool:
+        """Whether the model is a prior of fields that shifts along periodic axes are not known to leave as likely as they are."""
+        made = self.make_problem(problem)
+        if model.part == OPERATOR or not any(made.coefficient_space(self.data.resolution).grid.periodic):
+            return False
+        return self.data_file(problem, "train") is not None or "shifts" not in symmetries_of(made, pairs=bool(model.percent))
 
     def training_resolution(self, model: ModelId) -> int:
         """Nodes per side of the fields that a model is trained on."""

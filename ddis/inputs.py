@@ -15,7 +15,7 @@ from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import SensorSettings
 from ddis.sampling.methods import load_method
 from ddis.settings import SPLITS, Case
-from ddis.versions import METHODS, NEARER, NETWORKS, PROBLEMS, STAGES, WALKS, version
+from ddis.versions import COORDINATES, METHODS, NEARER, NETWORKS, PROBLEMS, STAGES, WALKS, version
 
 if TYPE_CHECKING:
     from ddis.config import Study
@@ -50,8 +50,10 @@ def versions_of(study: "Study", stage: str, **arguments: str) -> dict[str, int |
     if stage == "tune" and study.make_problem(arguments["problem"]).even:
         found["nearer"] = NEARER
     if stage == "train":
-        kinds = study.section(ModelId.parse(arguments["model"])).versioned()
+        model = ModelId.parse(arguments["model"])
+        kinds = study.section(model).versioned()
         found |= {name: version(NETWORKS, name, kind) for name, kind in kinds.items()}
+        found |= {"coordinates": COORDINATES} if study.located(arguments["problem"], model) else {}
     if "run" in arguments:
         name = study.runs[arguments["run"]].method
         found[name] = version(METHODS, name, load_method(name))

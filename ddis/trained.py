@@ -124,7 +124,8 @@ def untrained(study: Study, problem: str, model: ModelId, normalisation: Mapping
     if model.part == OPERATOR:
         settings = study.operator_section(model)
         return NeuralOperator(settings.network, (coefficient, solution), normalisation["coefficient"], normalisation["solution"])
-    return study.prior_section(model).build(prior_channels((coefficient, solution), model), coefficient.grid)
+    channels, located = prior_channels((coefficient, solution), model), study.located(problem, model)
+    return study.prior_section(model).build(channels, coefficient.grid, located)
 
 
 def prior_channels(spaces: tuple[Space, Space], model: ModelId) -> int:

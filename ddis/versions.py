@@ -24,6 +24,7 @@ METHODS = {
     **{"ddis": 1, "ddis-gn": 2, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
     **{"exact": 1, "prior-mean": 1, "tikhonov": 1, "es-mda": 1, "eci": 1},
 }
+COORDINATES = 1  # of priors that are told them
 WALKS = 2  # of reference chains where the coefficient has jumps
 NEARER = 1  # of validation errors where a and -a explain the solution alike
 

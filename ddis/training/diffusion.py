@@ -23,10 +23,10 @@ class DiffusionSettings(PriorSettings):
     log_sigma_mean: float = -1.2
     log_sigma_std: float = Field(1.2, gt=0)
 
-    def build(self, channels: int, grid: "Grid") -> "nn.Module":
+    def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
         from ddis.models.edm import EDMDenoiser
 
-        return EDMDenoiser(self.backbone.build(channels, grid))
+        return EDMDenoiser(self.built(channels, grid, coordinates))
 
     def training_loss(
         self,

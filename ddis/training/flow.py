@@ -39,10 +39,10 @@ class FlowSettings(PriorSettings):
     noise: FlowNoise = FlowNoise()
     sigma_min: float = Field(1e-4, ge=0, lt=1)
 
-    def build(self, channels: int, grid: "Grid") -> "nn.Module":
+    def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
         from ddis.models.velocity import Velocity
 
-        return Velocity(self.backbone.build(channels, grid))
+        return Velocity(self.built(channels, grid, coordinates))
 
     def training_loss(
         self,

@@ -84,8 +84,17 @@ class PriorSettings(TrainedSettings):
         return backbone_of(given)
 
     @abstractmethod
-    def build(self, channels: int, grid: "Grid") -> "nn.Module":
-        """The network of noisy fields [B, C, *nodes] and their levels [B]; `backbone` is the part that is accelerated."""
+    def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
+        """The network of noisy fields [B, C, *nodes] and their levels [B]; `backbone` is the part that is accelerated.
+
+        coordinates: whether it is told those along periodic axes.
+        """
+
+    def built(self, channels: int, grid: "Grid", coordinates: bool) -> "nn.Module":
+        """The backbone of such a network."""
+        from ddis.models.coordinates import WithCoordinates
+
+        return WithCoordinates(self.backbone, channels, grid) if coordinates else self.backbone.build(channels, grid)
 
     @abstractmethod
     def training_loss(
