@@ -25,7 +25,7 @@ a to u; it is smaller than the decoupled derivative, for u_t tells the joint den
 
 The toy: a in R^4 with standard deviations 1, 1/2, 1/3, 1/4, u = G a with G orthogonal, 200 noisy fresh pairs as x_t. Then the
 same weights on real fields: pairs of poisson, 32 x 32 nodes. Writes benchmarks/results/guidance_attenuation.md and
-docs/paper/attenuation-16/mixture.png. A quarter of a minute on one core.
+docs/paper/attenuation-32/mixture.png. A quarter of a minute on one core.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ from ddis.text import pipe_table
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "guidance_attenuation.md"
-PICTURE = ROOT / "docs" / "paper" / "attenuation-16" / "mixture.png"
+PICTURE = ROOT / "docs" / "paper" / "attenuation-32" / "mixture.png"
 SEED, STATES, ABUNDANT = 0, 200, 20_000
 LEVELS, PAIRS = (2.0, 0.5, 0.2, 0.1), (10, 100, 1000, 10_000)
 STANDARD = 1 / np.arange(1, 5)  # standard deviations of a
