@@ -13,7 +13,7 @@ from ddis.fields.noise import RandomFieldNoise
 from ddis.grid import Grid
 from ddis.inputs import chosen
 from ddis.models.architectures import Architecture
-from ddis.models.ids import PARTS, ModelId
+from ddis.models.ids import OPERATOR, PARTS, ModelId
 from ddis.observe import KINDS, sensors_of
 from ddis.pde.base import Problem, symmetries_of
 from ddis.refusals import SettingError, below, told
@@ -86,8 +86,6 @@ def check_method(label: str, run: RunSettings, name: str, problem: Problem, size
         )
     with told(f"runs.{label}."):
         method(run).check(problem, size)
-        if method.prior not in (None, "coefficient"):
-            problem.check_joint(size)
 
 
 def check_files(study: "Study", name: str) -> None:
@@ -171,34 +169,51 @@ def check_run(study: "Study", label: str, run: RunSettings) -> None:
     check_known(f"runs.{label}.observations", run.observations or (), study.observations)
     for percent in study.percents(label):
         for model in map(ModelId.parse, study.models_of(label, percent)):
-            check_physics(study, label, run, model)
-            check_resolution(study, label, run, model)
-            check_augmentation(study, label, run, model)
-            batch, count = study.training(model).batch, study.training_processes
-            if batch % count:
-                raise InputError(
-                    f"{study.section_name(model)}.training.batch {batch}: cannot be divided among training_processes {count}; "
-                    f"accepted: multiples of {count}"
-                )
+            check_model(study, model, run.problems or study.problems, label)
     with told(f"runs.{label}."):
         run.check_cases(list(study.problems), study.percents(label))
 
 
-def check_physics(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:
-    """An operator is not to be trained with terms that a problem of the run does not have."""
+def check_model(study: "Study", model: ModelId, problems: Iterable[str], run: str = "") -> None:
+    """A network can be trained as its section says, on each of these problems.
+
+    run: that needs the network, and might do without a problem; "": none does, and the network is trained by hand.
+    """
+    for name in problems:
+        if model.percent and model.part != OPERATOR:
+            key, accepted = (f"runs.{run}", f"; accepted: runs.{run}.problems without it") if run else (model, "")
+            with told(f"{key}: problem {name!r}: ", accepted):
+                study.make_problem(name).check_joint(study.data.resolution)
+        check_physics(study, model, name, run)
+        check_resolution(study, model, name, run)
+        check_augmentation(study, model, name, run)
+    batch, count = study.training(model).batch, study.training_processes
+    if batch % count:
+        raise InputError(
+            f"{study.section_name(model)}.training.batch {batch}: cannot be divided among training_processes {count}; "
+            f"accepted: multiples of {count}"
+        )
+
+
+def or_without(run: str) -> str:
+    """What else is accepted where a network that a run needs cannot be trained on a problem."""
+    return f", or runs.{run}.problems without it" if run else ""
+
+
+def check_physics(study: "Study", model: ModelId, problem: str, run: str) -> None:
+    """An operator is not to be trained with terms that the problem does not have."""
     section = study.section(model)
     if not isinstance(section, OperatorSettings) or section.physics is None:
         return
-    for name in run.problems or study.problems:
-        problem = study.make_problem(name)
-        try:
-            section.physics.check(problem, problem.solution_space(study.data.resolution).grid)
-        except SettingError as error:
-            reason = error.below(f"{study.section_name(model)}.physics")
-            raise InputError(f"{reason} for problem {name!r}, or runs.{label}.problems without it") from error
+    made = study.make_problem(problem)
+    try:
+        section.physics.check(made, made.solution_space(study.data.resolution).grid)
+    except SettingError as error:
+        reason = error.below(f"{study.section_name(model)}.physics")
+        raise InputError(f"{reason} for problem {problem!r}{or_without(run)}") from error
 
 
-def check_resolution(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:
+def check_resolution(study: "Study", model: ModelId, problem: str, run: str) -> None:
     """A network that is trained on fewer nodes is one that can be used on all, and fields can be restricted to them."""
     section, size = study.section(model), study.data.resolution
     resolution = study.training_resolution(model)
@@ -211,15 +226,15 @@ def check_resolution(study: "Study", label: str, run: RunSettings, model: ModelI
     if isinstance(section, OperatorSettings) and section.physics is not None:
         raise InputError(f"{key}: the equation is that of all nodes; accepted: {size}, or no {study.section_name(model)}.physics")
     if isinstance(section, PriorSettings) and (model.white or study.noise_of(model).kernel == "white"):
-        raise InputError(f"{key}: white noise is another one on other nodes; accepted: {size} for run {label!r}")
+        needed = f" for run {run!r}" if run else ""
+        raise InputError(f"{key}: white noise is another one on other nodes; accepted: {size}{needed}")
     below(study.section_name(model), section.check_finer, resolution)
-    for name in run.problems or study.problems:
-        problem, fields = study.make_problem(name), 1 if model.part == "prior" else 2
-        with told(f"{key}: problem {name!r}: ", f"; accepted: {size}, or runs.{label}.problems without it"):
-            for fine, coarse in list(zip(problem.spaces(size), problem.spaces(resolution), strict=True))[:fields]:
-                check_restriction(fine.grid, coarse.grid, size // resolution)
-        if isinstance(section, OperatorSettings):
-            check_padding(study.section_name(model), section.network, fine.grid, coarse.grid)
+    made, fields = study.make_problem(problem), 1 if model.part == "prior" else 2
+    with told(f"{key}: problem {problem!r}: ", f"; accepted: {size}{or_without(run)}"):
+        for fine, coarse in list(zip(made.spaces(size), made.spaces(resolution), strict=True))[:fields]:
+            check_restriction(fine.grid, coarse.grid, size // resolution)
+    if isinstance(section, OperatorSettings):
+        check_padding(study.section_name(model), section.network, fine.grid, coarse.grid)
 
 
 def check_padding(key: str, network: Architecture, fine: Grid, coarse: Grid) -> None:
@@ -230,20 +245,19 @@ def check_padding(key: str, network: Architecture, fine: Grid, coarse: Grid) -> 
             raise InputError(f"{key}.network.padding {network.padding:g}: {pads}; accepted: 0, or multiples of 1/{few}")
 
 
-def check_augmentation(study: "Study", label: str, run: RunSettings, model: ModelId) -> None:
+def check_augmentation(study: "Study", model: ModelId, problem: str, run: str) -> None:
     """A prior is not to be trained with images of fields that may have another distribution."""
     section = study.section(model)
     if not isinstance(section, PriorSettings) or not section.augmentation:
         return
-    for name in run.problems or study.problems:
-        file, pairs = study.data_file(name, "train"), bool(model.percent)
-        if file is not None or not symmetries_of(study.make_problem(name), pairs):
-            fields = "pairs" if pairs else "coefficients"
-            why = "have no known symmetry" if file is None else f"come from {file}"
-            raise InputError(
-                f"{study.section_name(model)}.augmentation {section.augmentation:g}: the {fields} of problem {name!r} {why}; "
-                f"accepted: 0, or runs.{label}.problems without it"
-            )
+    file, pairs = study.data_file(problem, "train"), bool(model.percent)
+    if file is not None or not symmetries_of(study.make_problem(problem), pairs):
+        fields = "pairs" if pairs else "coefficients"
+        why = "have no known symmetry" if file is None else f"come from {file}"
+        raise InputError(
+            f"{study.section_name(model)}.augmentation {section.augmentation:g}: the {fields} of problem {problem!r} {why}; "
+            f"accepted: 0{or_without(run)}"
+        )
 
 
 def check_tuning(study: "Study") -> None:

@@ -13,6 +13,7 @@ from ddis.config import Study
 from ddis.data.store import read_pairs, read_samples
 from ddis.errors import InputError
 from ddis.grid import Grid, square
+from ddis.stages import train
 from ddis.stages.experiments import sections
 from ddis.stages.layout import data_path, samples_path
 from ddis.trained import load_network
@@ -157,6 +158,10 @@ REFUSED = [
         {"problems": {"burgers": {"pde": "burgers"}}, "runs": {"ddis-gn": {}}},
         r"operator\.resolution 8: problem 'burgers': its fields have 16 x 17 nodes, which are not 2 times 8 x 9; accepted: 16",
     ),
+    (
+        {"problems": {"burgers": {"pde": "burgers"}}, "runs": {"eci": {}}},
+        r"runs\.eci: problem 'burgers': a joint prior needs .* have 16 and 16 x 17; accepted: runs\.eci\.problems without it",
+    ),
 ]
 
 
@@ -164,3 +169,20 @@ REFUSED = [
 def test_what_cannot_be_is_refused_before_any_work(changes, message):
     with pytest.raises(InputError, match=message):
         Study.load(configuration(**changes))
+
+
+BY_HAND = [
+    ("poisson", "joint-white-100", r"joint\.resolution 8: white noise is another one on other nodes; accepted: 16$"),
+    ("burgers", "operator-100", r"operator\.resolution 8: problem 'burgers': its fields have 16 x 17 nodes, .*; accepted: 16$"),
+    ("burgers", "joint-100", r"joint-100: problem 'burgers': a joint prior needs .* nodes; here they have 16 and 16 x 17$"),
+]
+
+
+@pytest.mark.parametrize(("problem", "model", "message"), BY_HAND)
+def test_a_network_that_no_run_needs_is_refused_where_it_is_trained_by_hand(tmp_path, monkeypatch, problem, model, message):
+    monkeypatch.chdir(tmp_path)
+    problems = {"poisson": {"pde": "poisson"}, "burgers": {"pde": "burgers"}}
+    study = Study.load(configuration(problems=problems, runs={"ddis-gn": {"problems": ["poisson"]}}, tuning={}))
+    with pytest.raises(InputError, match=message):
+        train.run(study, problem, model)
+    assert not list(tmp_path.iterdir())

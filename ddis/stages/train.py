@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddis.checks import check_model
 from ddis.config import Study
 from ddis.data.hdf5 import read_attributes
 from ddis.data.store import FIELDS, PAIRS, Pairs
@@ -49,7 +50,11 @@ class Job:
 
 
 def run(study: Study, problem: str, model: str) -> None:
-    """Writes models/<problem>/<model>/{weights.safetensors, model.json, history.csv} (and denoising.csv of a prior)."""
+    """Writes models/<problem>/<model>/{weights.safetensors, model.json, history.csv} (and denoising.csv of a prior).
+
+    Raises InputError for a model that cannot be trained on the problem, which a run that needs it is checked for.
+    """
+    check_model(study, ModelId.parse(model), [problem])
     with processes(resolve_device(study.device)) as ranks:
         if ranks.rank == 0:
             _lead(study, problem, model, ranks)
