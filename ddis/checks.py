@@ -238,9 +238,9 @@ def check_resolution(study: "Study", model: ModelId, problem: str, run: str) -> 
 
 
 def check_padding(key: str, network: Architecture, fine: Grid, coarse: Grid) -> None:
-    """A domain that is longer by another share on other nodes has other Fourier modes there."""
+    """The padding of each bounded axis is the same share of its nodes on both grids."""
     for many, few, wraps in zip(fine.shape, coarse.shape, fine.periodic, strict=True):
-        if not wraps and network.padded(many) * few != network.padded(few) * many:
+        if not wraps and not network.pads_alike(many, few):
             pads = f"{network.padded(few)} of {few} nodes, {network.padded(many)} of {many}"
             raise InputError(f"{key}.network.padding {network.padding:g}: {pads}; accepted: 0, or multiples of 1/{few}")
 

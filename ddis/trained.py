@@ -77,22 +77,14 @@ class Trained:
         return Network(self.network, self.solution, error, spaces)
 
     def on(self, problem: Problem) -> "Trained":
-        """The same network for fields of the problem on another number of nodes.
-
-        Raises InputError for masked domains, and for an operator from a line to two axes: it repeats the line on its own nodes.
+        """The same network for fields of the problem on another number of nodes. Raises InputError where it does not serve them.
 
         Noise keeps its kernel and length, and the modes of fields and of the operator's error their size as functions: with S'
         instead of S nodes per side a variance is (S'/S)² times as large, and 0 for modes that the network has not seen. How good
         prior and operator are on these nodes, what was measured on their own does not say.
         """
         spaces = spaces_of(problem)
-        if any(space.grid.mask is not None for space in spaces):
-            raise InputError(f"resolution: the network knows its domain on its own nodes only, {spaces_of(self.problem)[0].grid}")
-        a, u = (space.grid for space in spaces_of(self.problem))
-        if self.model.part == OPERATOR and len(a.shape) != len(u.shape):
-            raise InputError(
-                f"resolution: an operator from {a} to {u} nodes repeats its input on its own {u.axes[-1]}; accepted: {a}"
-            )
+        self.check_nodes(spaces)
         return replace(
             self,
             problem=problem,
@@ -101,6 +93,29 @@ class Trained:
             error_spectrum=_resized(self.error_spectrum, spaces[1].shape, scaled=True),
             excess=None,
         )
+
+    def check_nodes(self, spaces: tuple[Space, Space]) -> None:
+        """Raises InputError unless the network serves fields of the same domain with these nodes.
+
+        It does not on masked domains. An operator does not from a line to two axes, as it repeats the line on its own nodes, nor
+        where its padding is another share of them.
+        """
+        a, u = (space.grid for space in spaces_of(self.problem))
+        if any(space.grid.mask is not None for space in spaces):
+            raise InputError(f"resolution: the network knows its domain on its own nodes only, {a}")
+        if not isinstance(self.network, NeuralOperator):
+            return
+        if len(a.shape) != len(u.shape):
+            raise InputError(
+                f"resolution: an operator from {a} to {u} nodes repeats its input on its own {u.axes[-1]}; accepted: {a}"
+            )
+        padded = self.network.architecture.padded
+        for own, other, wraps in zip(u.shape, spaces[1].grid.shape, u.periodic, strict=True):
+            if not wraps and not self.network.architecture.pads_alike(own, other):
+                raise InputError(
+                    f"resolution: the operator pads {padded(other)} of {other} nodes, in its training {padded(own)} of {own}; "
+                    f"accepted: numbers of nodes with the same share, such as {own}"
+                )
 
 
 def _resized(values: Tensor | None, shape: tuple[int, ...], scaled: bool) -> Tensor | None:

@@ -90,3 +90,21 @@ def test_an_operator_from_a_line_to_space_and_time_stays_on_its_nodes(folders):
 def test_networks_of_masked_domains_stay_on_their_nodes(folders):
     with pytest.raises(InputError, match="resolution: the network knows its domain on its own nodes only"):
         of_folder(folders[0]).on(ddis.problem("poisson-l-shape", resolution=33))
+
+
+def test_an_operator_that_pads_another_share_of_other_nodes_stays_on_its_own(folders):
+    """An eighth of 16 nodes is two, and so is that of 20, rounded; of 24 it is three."""
+    with pytest.raises(
+        InputError, match=r"resolution: the operator pads 2 of 20 nodes, in its training 2 of 16; accepted: .*, such as 16$"
+    ):
+        ddis.operator.load(folders[1], resolution=20)
+    assert ddis.operator.load(folders[1], resolution=24) and ddis.prior.load(folders[0], resolution=20)
+
+
+def test_padding_does_not_bind_operators_of_periodic_domains(folders):
+    own, other = (ddis.problem("navier-stokes", resolution=size) for size in (16, 20))
+    operator = of_folder(folders[1])
+    scales = operator.coefficient, operator.solution
+    network = NeuralOperator(architecture_of({"modes": 4, "width": 4, "layers": 2, "padding": 0.125}), own.spaces(16), *scales)
+    trained = replace(operator, problem=own, network=network, error_gain=None, error_spectrum=None)
+    assert trained.on(other).problem is other

@@ -33,6 +33,10 @@ class Architecture(BaseModel, ABC):
         """Reflected nodes on each side of a bounded axis of so many nodes."""
         return round(self.padding * size)
 
+    def pads_alike(self, size: int, other: int) -> bool:
+        """Whether the padding is the same share of two such axes; where it is another, the network's Fourier modes are others."""
+        return self.padded(size) * other == self.padded(other) * size
+
     def check_finer(self, resolution: int) -> None:
         """Raises SettingError if weights that are trained on S = `resolution` nodes per side do not serve a finer grid."""
 
