@@ -13,7 +13,7 @@ from ddis.steps import Step, record_name
 from ddis.yaml_text import read_yaml
 
 PRIOR = Step("train", {"problem": "poisson", "model": "prior"})
-COMMAND, TARGETS = "ddis cost --config tiny.yaml", ["all", "tune"]
+COMMAND, TARGETS = "`ddis cost --config tiny.yaml`", ["all", "tune"]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def everything(study: Study) -> dict[str, str]:
 
 def test_without_an_estimate_it_is_said_how_to_get_one(study):
     told = hours_left(study, everything(study), TARGETS, COMMAND)
-    assert told == f"Hours left: not known, 19 of 19 jobs have no estimate, which `{COMMAND}` makes."
+    assert told == f"Hours left: not known, 19 of 19 jobs have no estimate, which {COMMAND} makes."
     assert (
         hours_left(study, {"tables": "", "report": ""}, TARGETS, COMMAND) is None
         and hours_left(study, {}, TARGETS, COMMAND) is None
@@ -85,7 +85,7 @@ def test_an_estimate_for_other_settings_does_not_count(study):
     content = read_yaml(TINY)
     content["prior"]["training"]["steps"] = 24
     told = hours_left(Study.load(content), {PRIOR.label: "", "train/poisson/operator-100": ""}, ["all"], COMMAND)
-    missing = f"1 of 2 jobs have no estimate, which `{COMMAND}` makes"
+    missing = f"1 of 2 jobs have no estimate, which {COMMAND} makes"
     assert told == f"Hours left, one job after another: 5; {missing}; estimates are of a machine."
 
 

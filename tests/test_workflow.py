@@ -193,10 +193,20 @@ def test_files_that_are_stale_for_reasons_of_their_own_can_be_asked_for_together
 
 def test_a_dry_run_tells_the_hours_that_are_left(clone: Clone) -> None:
     """Records of the stand-ins tell no times."""
-    done = clone.snakemake("-n", "--config", 'runs={"ddis": {"weight": 0.7}}')
-    assert (
-        "Hours left: not known, 2 of 2 jobs have no estimate, which `ddis cost --config config/config.yaml` makes." in done.stdout
-    )
+    runs = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["runs"]
+    runs["ddis"]["weight"] = 0.7
+    whole, part = configuration(clone, "a study.yaml", {"runs": runs}), "part.yaml"
+    (clone.folder / part).write_text(yaml.safe_dump({"runs": {"ddis": {"weight": 0.7}}}))
+    of_one = f"`ddis cost --config '{clone.folder}/{whole}'`"
+    of_more = "`ddis cost --config FILE` (a file with all these settings)"
+    for options, command in (
+        (("--configfile", whole), of_one),
+        (("--configfile", "config/config.yaml", part), of_more),
+        (("--config", 'runs={"ddis": {"weight": 0.7}}'), of_more),
+    ):
+        told = f"Hours left: not known, 2 of 2 jobs have no estimate, which {command} makes."
+        done = clone.snakemake("-n", *options)
+        assert told in done.stdout, done.stdout
     assert "Hours left" not in clone.snakemake("-n").stdout
 
 

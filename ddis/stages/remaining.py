@@ -21,14 +21,14 @@ LONG = ("generate", "train", "sample", "reference", "tune", "check")  # the stag
 def hours_left(study: Study, work: Mapping[str, str], targets: Collection[str], command: str) -> str | None:
     """One sentence on those jobs of `work` (reasons by label) that the targets ask for; None if none of them takes long.
 
-    command: how to get an estimate where there is none.
+    command: how to get an estimate where there is none, `ddis cost` in backticks.
     """
     device, estimates = stored(study)
     wanted = [step for step in steps(study) if set(targets) - {"tune", "check"} or step.stage in ("generate", "train")]
     wanted += tuning_steps(study) * ("tune" in targets) + check_steps(study) * ("check" in targets)
     jobs = [step for step in wanted if step.label in work and step.stage in LONG]
     found = [seconds for step in jobs if (seconds := seconds_of(study, step, estimates)) is not None]
-    missing = f"{len(jobs) - len(found)} of {len(jobs)} jobs have no estimate, which `{command}` makes"
+    missing = f"{len(jobs) - len(found)} of {len(jobs)} jobs have no estimate, which {command} makes"
     if not found:
         return f"Hours left: not known, {missing}." if jobs else None
     notes = [missing] * (len(found) < len(jobs)) + [f"estimates are of {device}"] * bool(device)

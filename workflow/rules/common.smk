@@ -27,11 +27,10 @@ from ddis.steps import Step
 
 # A configuration of the user's own is taken as it is, never mixed with the default study; `--config` changes either. Snakemake's
 # own reading is not used: it takes the last of two equal keys, `on` for a truth value, and 007 for a number.
+FILES = workflow.overwrite_configfiles or ["config/config.yaml"]
+CHANGES = workflow.config_settings.config_args or []
 try:
-    study = Study.read(
-        workflow.overwrite_configfiles or ["config/config.yaml"],
-        workflow.config_settings.config_args or [],
-    )
+    study = Study.read(FILES, CHANGES)
     check_places(study)
     # A job on a cluster reads this file too, and does what it was submitted for.
     WORK = work(study) if workflow.is_main_process else {}

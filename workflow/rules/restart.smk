@@ -31,11 +31,11 @@ def begin():
 @cache
 def tell_hours():
     """Says how long the jobs take, those of seconds aside."""
-    files = workflow.overwrite_configfiles or ["config/config.yaml"]
+    command = "`ddis cost --config FILE` (a file with all these settings)"
+    if len(FILES) == 1 and not CHANGES:
+        command = f"`ddis cost --config {shlex.quote(str(FILES[0]))}`"
     targets = workflow.dag_settings.targets or ["all"]
-    told = hours_left(
-        study, WORK, targets, f"ddis cost --config {shlex.join(map(str, files))}"
-    )
+    told = hours_left(study, WORK, targets, command)
     if told:
         logger.info(told)
 
