@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from outside import Convolutions, Diagonal, OneLayer
+from outside import Convolutions, Diagonal, OneLayer, Screened
 
 import ddis
 from ddis.config import Study
@@ -63,6 +63,23 @@ def test_parameters_of_an_outside_problem_are_checked():
         Study.load(wrong)
     with pytest.raises(InputError, match=r"pde 'nowhere:Thing' cannot be loaded"):
         Study.load({**CONFIGURATION, "problems": {"screened": {"pde": "nowhere:Thing"}}})
+
+
+class WithoutGradients(Screened):
+    """A problem whose solver is another program."""
+
+    def solve(self, coefficient):
+        return torch.from_numpy(super().solve(coefficient.detach()).numpy())
+
+
+def test_a_solve_without_gradients_is_told_by_methods_that_need_them_and_does_for_others():
+    problem = ddis.problem("test_extension:WithoutGradients", resolution=8)
+    values = ddis.observe.simulate(ddis.observe.nodes([20, 30]), problem.solve(problem.sample_coefficients([0], 8, 0))[0])
+    posterior = ddis.Posterior(problem, ddis.prior.gaussian(problem), None, ddis.observe.nodes([20, 30]), values)
+    for method in ("ddis", "ddis-gn", "exact", "tikhonov"):
+        with pytest.raises(InputError, match=r"WithoutGradients: its solve has no gradients.*accepted: .* es-mda"):
+            posterior.sample(method, samples=2)
+    assert np.isfinite(posterior.sample("es-mda", samples=50).samples).all()
 
 
 class Unfinished(Method[RunSettings]):

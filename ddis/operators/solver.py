@@ -59,7 +59,13 @@ class Solver(Operator):
         self.spaces = None if problem.resolution is None else problem.spaces(problem.resolution)
 
     def __call__(self, coefficient: Tensor) -> Tensor:
-        return solved(self.problem, coefficient)
+        solution = solved(self.problem, coefficient)
+        if torch.is_grad_enabled() and coefficient.requires_grad and not solution.requires_grad:
+            raise InputError(
+                f"problem {type(self.problem).__name__}: its solve has no gradients, as it is not of PyTorch operations alone; "
+                "accepted: methods that ask for none, such as es-mda"
+            )
+        return solution
 
 
 def solved(problem: Problem, coefficient: Tensor) -> Tensor:
