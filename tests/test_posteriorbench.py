@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,12 +180,21 @@ def test_exported_files_are_what_the_benchmark_reads(study, tmp_path):
 
 
 def test_an_export_does_not_mix_with_cases_of_another(study, tmp_path):
-    export.run(study, *RUN, "posteriorbench", tmp_path)
-    export.run(study, *RUN, "posteriorbench", tmp_path)  # the same cases again
-    (tmp_path / "poisson_2").rename(tmp_path / "poisson_9")
-    with pytest.raises(InputError, match=r"has cases that this run does not write \(poisson_9, ...\); accepted: an empty folder"):
-        export.run(study, *RUN, "posteriorbench", tmp_path)
-    assert not (tmp_path / "poisson_2").exists()
+    output = tmp_path / "cases"
+    export.run(study, *RUN, "posteriorbench", output)
+    export.run(study, *RUN, "posteriorbench", output)  # the same cases again
+    other = (output / "poisson_2").rename(tmp_path / "other")
+    for number, others in (
+        (9, "poisson_9"),
+        (11, "poisson_9, poisson_11"),
+        (10, "poisson_9, poisson_10, poisson_11"),
+        (12, "poisson_9, poisson_10, poisson_11 and 1 more"),
+        (13, "poisson_9, poisson_10, poisson_11 and 2 more"),
+    ):
+        shutil.copytree(other, output / f"poisson_{number}")
+        with pytest.raises(InputError, match=rf"that this run does not write \({others}\); accepted: an empty folder"):
+            export.run(study, *RUN, "posteriorbench", output)
+    assert not (output / "poisson_2").exists()
 
 
 def other_column(rows):

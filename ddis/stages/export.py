@@ -17,6 +17,7 @@ from ddis.stages.tables import read_case
 _log = logging.getLogger(__name__)
 
 FILE = "generated.h5"  # of a case, in a folder of its name
+NAMED = 3  # cases that a refusal names
 
 
 def run(study: Study, problem: str, observation: str, run: str, percent: str, format: str, output: Path) -> None:
@@ -50,6 +51,10 @@ def run(study: Study, problem: str, observation: str, run: str, percent: str, fo
 
 def refuse_others(output: Path, names: Collection[str]) -> None:
     """Raises InputError if the folder has a case that is none of these."""
-    others = sorted(path.parent.name for path in output.glob(f"*/{FILE}") if path.parent.name not in names)
+    others = {path.parent.name for path in output.glob(f"*/{FILE}")} - set(names)
     if others:
-        raise InputError(f"{output}: has cases that this run does not write ({others[0]}, ...); accepted: an empty folder")
+        first = sorted(others, key=lambda name: (len(name), name))[:NAMED]  # of numbered cases, the smallest numbers
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        raise InputError(
+            f"{output}: has cases that this run does not write ({', '.join(first)}{more}); accepted: an empty folder"
+        )
