@@ -15,7 +15,7 @@ from ddis.evaluation import limit as limits
 from ddis.evaluation import readable, table
 from ddis.evaluation.figures import calibration, fields, limit, moments, sbc, training
 from ddis.evaluation.figures import errors as error_figures
-from ddis.evaluation.figures.style import plain_ticks, run_colours, run_label, to_png
+from ddis.evaluation.figures.style import plain_number, plain_ticks, run_colours, run_label, to_png
 from ddis.evaluation.report import Model, Picture, render_report
 from ddis.evaluation.scores import field_scores
 from ddis.evaluation.text import known, where
@@ -250,6 +250,29 @@ def test_a_logarithmic_axis_has_numbers_enough_to_be_read(low, high):
     ax.set(yscale="log", ylim=(low, high))
     plain_ticks(ax, "y")
     assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.5, 2e5, ["10⁰", "10¹", "10²", "10³", "10⁴", "10⁵"]),
+        (8, 2e4, ["10", "100", "1000", "10000"]),
+        (4e-4, 6e-3, ["5×10⁻⁴", "10⁻³", "2×10⁻³", "5×10⁻³"]),
+        (0.008, 3, ["0.01", "0.1", "1"]),
+        (150, 900, ["200", "500"]),
+    ],
+)
+def test_a_logarithmic_axis_has_powers_of_ten_where_its_numbers_have_many_digits(low, high, labels):
+    ax = matplotlib.figure.Figure().subplots()
+    ax.set(yscale="log", ylim=(low, high))
+    plain_ticks(ax, "y")
+    shown = [tick for tick in ax.get_yticks() if low <= tick <= high]
+    assert ax.yaxis.get_major_formatter().format_ticks(shown) == labels
+
+
+def test_numbers_are_digits_or_powers_of_ten():
+    written = {0: "0", 0.25: "0.25", -3: "-3", 5e-4: "0.0005", 1e-5: "10⁻⁵", -2.5e-5: "-2.5×10⁻⁵", 1e6: "10⁶", 12e6: "1.2×10⁷"}
+    assert {value: plain_number(value) for value in written} == written
 
 
 def test_runs_keep_their_colours():

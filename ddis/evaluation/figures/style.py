@@ -37,6 +37,7 @@ _KNOWN = {
 }
 _OTHERS = ("#332288", "#44AA99", "#AA4466", "#661100", "#6699CC", "#DDCC77")
 _DASHES = ("-", "--", ":", "-.")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -125,21 +126,33 @@ def wide(values: NDArray[Any]) -> bool:
 
 
 def plain_ticks(ax: Axes, which: Literal["x", "y", "both"] = "both") -> None:
-    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers, more densely on short ones; at least two numbers."""
+    """Logarithmic axes labelled 1, 2, 5, 10 ... in plain numbers, more densely on short ones; at least two numbers.
+
+    An axis with numbers below 0.001, or of more than five digits, has powers of ten.
+    """
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         if axis.get_scale() == "log" and which in (name, "both"):
             low, high = sorted(axis.get_view_interval())
             decades = np.log10(high / low)
             marks = (1, 1.2, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 2.5 else (1,)
             log = LogLocator(subs=marks)
-            few = sum(low <= tick <= high for tick in log.tick_values(low, high)) < 2
-            axis.set_major_locator(AutoLocator() if few else log)
-            axis.set_major_formatter(plain_number)
+            shown = [tick for tick in log.tick_values(low, high) if low <= tick <= high]
+            axis.set_major_locator(AutoLocator() if len(shown) < 2 else log)
+            axis.set_major_formatter(power_of_ten if any(not 0.0009 < tick < 99999 for tick in shown) else plain_number)
             axis.set_minor_locator(NullLocator())
 
 
-def plain_number(value: float, _: float) -> str:
-    return f"{value:g}"
+def plain_number(value: float, _: float = 0) -> str:
+    """Digits; where they would be many, a power of ten."""
+    text = f"{value:g}"
+    return power_of_ten(value) if "e" in text else text
+
+
+def power_of_ten(value: float, _: float = 0) -> str:
+    """Such as 10⁵ or 2×10⁻⁴."""
+    factor, exponent = f"{value:e}".split("e")
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    return power if float(factor) == 1 else f"{float(factor):g}×{power}"
 
 
 def panels(count: int) -> tuple[Figure, list[Axes]]:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ddis.evaluation.figures.style import LIMIT, TRUTH, drawing, panels, plain_ticks, wide
+from ddis.evaluation.figures.style import LIMIT, TRUTH, drawing, panels, plain_number, plain_ticks, wide
 from ddis.evaluation.text import Table, known, numbers, where
 
 
@@ -103,4 +103,4 @@ def _history(top: Axes, bottom: Axes, model: str, history: Table) -> None:
     bottom.sharex(top)
     bottom.set(xlabel="step", ylabel="learning\nrate")
     plain_ticks(top, "y")
-    bottom.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    bottom.yaxis.set_major_formatter(plain_number)
