@@ -55,6 +55,7 @@ class Posterior:
         chosen: which of what might be observed each field shows, [n, m]; None: as the sensors say.
         variance: of the values' independent errors [m], in place of the sensors' assumed noise.
         seed: of the draws that the error of interpolation is estimated on.
+        device: where samples are computed; networks of prior and operator are moved there.
 
     Raises InputError for whatever does not fit together.
     """
@@ -80,6 +81,9 @@ class Posterior:
         _check_spaces(operator, self.spaces)
         self.bases = self.spaces[0].grid.basis, self.spaces[1].grid.basis
         self.operator = operator or Solver(problem, prior.solution)
+        self.operator.to(self.device)
+        if isinstance(prior.denoise, torch.nn.Module):
+            prior.denoise.to(self.device)
         self.coefficient = prior.coefficient
         self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed)
         self.placed = Placed(sensors, self.spaces[1], self.spaces[0])

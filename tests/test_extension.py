@@ -247,6 +247,19 @@ def test_a_loaded_prior_denoises_as_well_as_its_training_said(networks):
     assert prior.excess == dict(zip(levels["sigma"], levels["excess"], strict=True))
 
 
+def test_networks_go_where_the_samples_are_computed(networks):
+    """The device "meta" holds no numbers, and is on every machine."""
+    prior = ddis.prior.load(model_folder(networks, "poisson", "prior"))
+    operators = [ddis.operator.load(model_folder(networks, "poisson", "operator-100")) for _ in range(2)]
+    problem = ddis.problem("poisson", resolution=12)
+    corrected = ddis.operator.corrected(operators[1], ddis.operator.solver(problem))
+    for operator in (operators[0], corrected):
+        with pytest.raises(RuntimeError, match="meta tensors"):  # where it asks for the numbers of an observation
+            ddis.Posterior(problem, prior, operator, ddis.observe.nodes([20]), [0.0], device="meta")
+    for network in (prior.denoise, *(operator.network for operator in operators)):
+        assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
 def test_a_folder_of_another_kind_is_refused(networks, tmp_path):
     with pytest.raises(InputError, match=r"model operator-100: an operator; accepted: models of prior, joint"):
         ddis.prior.load(model_folder(networks, "poisson", "operator-100"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import ddis
 from ddis.config import Case, Study
 from ddis.data.store import read_samples
 from ddis.models.checkpoint import load_tensors
@@ -75,6 +76,16 @@ def test_samples_are_those_of_the_cpu(trained: None, case: Case) -> None:
     """In norm: where a coefficient of two values is cut off, a node near the edge may differ by more."""
     expected, found = drawn(ON_CPU, case), drawn(ON_GPU, case)
     assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_loaded_networks_are_moved_to_the_gpu_and_sample_what_they_do_on_the_cpu(trained: None) -> None:
+    problem, results = ddis.problem("poisson", resolution=16), []
+    for device in ("cpu", "cuda"):
+        folders = [model_folder(ON_CPU, "poisson", name) for name in ("prior", "operator-100")]
+        parts = ddis.prior.load(folders[0]), ddis.operator.load(folders[1])
+        posterior = ddis.Posterior(problem, *parts, ddis.observe.nodes([40, 80, 120]), [0.01, 0.02, 0.01], device=device)
+        results.append(posterior.sample("ddis-gn", samples=2, steps=3).samples)
+    assert np.linalg.norm(results[1] - results[0]) < 1e-3 * np.linalg.norm(results[0])
 
 
 @pytest.mark.parametrize("model", ["prior", "joint-100", "operator-100"])

@@ -10,6 +10,7 @@ from ddis.models.normalisation import Normalisation
 from ddis.operators.error import OperatorError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -30,3 +31,6 @@ class Operator(ABC):
     @abstractmethod
     def __call__(self, coefficient: Tensor) -> Tensor:
         """Solutions of coefficients; NaN for a field that has none, which must not end the others."""
+
+    def to(self, device: torch.device) -> None:  # noqa: B027 (most have no weights)
+        """Moves its weights, if it has any: coefficients will be on this device."""

@@ -8,6 +8,7 @@ from ddis.errors import InputError
 from ddis.operators.base import Operator
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -32,3 +33,7 @@ class Corrected(Operator):
 
     def __call__(self, coefficient: Tensor) -> Tensor:
         return self.network(coefficient)
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+        self.solver.to(device)

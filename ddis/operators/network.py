@@ -1,5 +1,6 @@
 """A trained neural operator."""
 
+import torch
 from torch import Tensor, nn
 
 from ddis.grid import Space
@@ -23,3 +24,6 @@ class Network(Operator):
     def __call__(self, coefficient: Tensor) -> Tensor:
         out: Tensor = self.network(coefficient)
         return out
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
