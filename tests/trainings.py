@@ -1,6 +1,7 @@
 """Two tiny trainings, a study to train, and what test_distributed.py runs under torchrun with them: `trainings.py FOLDER`."""
 
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ def operator_trainer(
 
 
 def study_with_data(content: dict[str, Any]) -> Study:
-    """The study of a configuration, with its file and the data of a training, in the working directory."""
+    """The study of a configuration, with its file and the data of its trainings, in the working directory."""
     study = Study.load(content)
     study.folder.mkdir(parents=True)
     (study.folder / "config.yaml").write_text(yaml.safe_dump(study.resolved()))
-    for split in ("train", "validation"):
-        generate.run(study, "poisson", split)
+    for problem, split in product(study.problems, ("train", "validation")):
+        generate.run(study, problem, split)
     return study
 
 

@@ -30,8 +30,9 @@ def truth() -> tuple[np.ndarray, np.ndarray]:
 
 def sine_series(solution: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The solution [S, S] at points x, y [m]."""
-    q, k = sine_matrix(SIZE - 2), np.pi * np.arange(1, SIZE - 1)
-    terms = [np.sqrt(2 / (SIZE - 1)) * np.sin(np.outer(axis, k)) for axis in (x, y)]
+    size = len(solution)
+    q, k = sine_matrix(size - 2), np.pi * np.arange(1, size - 1)
+    terms = [np.sqrt(2 / (size - 1)) * np.sin(np.outer(axis, k)) for axis in (x, y)]
     return np.einsum("mk,kl,ml->m", terms[0], q @ solution[1:-1, 1:-1] @ q.T, terms[1])
 
 
