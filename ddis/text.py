@@ -57,6 +57,11 @@ def tex(text: str) -> str:
     return plain.replace("+-", r"$\pm$").replace(r"E\_s", "$E_s$").replace(" x ", r" $\times$ ")
 
 
+def decimals(value: float, digits: int) -> str:
+    """A number for a table; with three digits where many would stand before the point."""
+    return f"{value:.3g}" if abs(value) >= 1e4 else f"{value:.{digits}f}"
+
+
 def with_interval(row: Mapping[str, Any], value: str, low: str, high: str, digits: int = 3) -> str:
     """`value [low, high]` of a row, to significant digits; the value alone where the ends are empty, nothing without a value."""
     number, *ends = (row[name] for name in (value, low, high))

@@ -12,7 +12,7 @@ from ddis.evaluation.bootstrap import HOW
 from ddis.evaluation.published import PUBLISHED_SETTING
 from ddis.evaluation.table import KEY
 from ddis.evaluation.text import Table, grouped, known
-from ddis.text import latex_table, pipe_table, tex, with_interval
+from ddis.text import decimals, latex_table, pipe_table, tex, with_interval
 
 
 def caption(table: Table, study: str, seed: int, notes: Sequence[str] = ()) -> str:
@@ -82,20 +82,16 @@ class _Column:
     """Whether it is also in the report."""
 
 
-def _decimals(value: float, digits: int) -> str:
-    return f"{value:.3g}" if abs(value) >= 1e4 else f"{value:.{digits}f}"
-
-
 def _number(name: str, digits: int) -> Callable[[Any], str]:
-    return lambda row: "" if row[name] is None else _decimals(row[name], digits)
+    return lambda row: "" if row[name] is None else decimals(row[name], digits)
 
 
 def _with_error(name: str, digits: int) -> Callable[[Any], str]:
     def cell(row: Any) -> str:
         if row[name] is None:
             return ""
-        value, error = _decimals(row[name], digits), row[f"{name}_se"]
-        return value if error is None else f"{value} ± {_decimals(error, digits)}"
+        value, error = decimals(row[name], digits), row[f"{name}_se"]
+        return value if error is None else f"{value} ± {decimals(error, digits)}"
 
     return cell
 

@@ -9,7 +9,7 @@ from ddis.evaluation.paper.sections import Axis, Entry, Section
 from ddis.evaluation.published import PUBLISHED_PHYSICS
 from ddis.evaluation.table import COLUMNS
 from ddis.evaluation.text import Table
-from ddis.text import csv_text, latex_table, pipe_table, tex
+from ddis.text import csv_text, decimals, latex_table, pipe_table, tex
 
 MEASURES = {
     "l2_sample": ("l2 of a sample, %", 1),
@@ -76,7 +76,7 @@ def cell(row: Mapping[str, Any], measure: str, paper: float | None = None) -> st
     elif measure == "seconds_per_sample":
         text = f"{value:.3g}"
     else:
-        text = _decimals(value, digits) + ("" if error is None else f" ± {_decimals(error, digits)}")
+        text = decimals(value, digits) + ("" if error is None else f" ± {decimals(error, digits)}")
     return text if paper is None else f"{text} ({paper:g})".strip()
 
 
@@ -142,7 +142,3 @@ def _numbers(head: Sequence[str]) -> list[bool]:
 
 def _join(values: Sequence[Any]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _decimals(value: float, digits: int) -> str:
-    return f"{value:.3g}" if abs(value) >= 1e4 else f"{value:.{digits}f}"
