@@ -120,7 +120,7 @@ def solve(
     Raises InputError for whatever cannot be used, before any long work.
     """
     study, problem = open_model(Path(model))
-    settings = settings_of(study, problem, method, samples)
+    settings = settings_of(study, method, samples)
     label = checked_percent(study, Path(model), settings, method, percent)
     seed = whole_number("seed", seed)
     data = read_observations(observations, spaces_of(study.make_problem(problem)))
@@ -231,7 +231,7 @@ def open_model(model: Path) -> tuple[Study, str]:
     return study, path.name
 
 
-def settings_of(study: Study, problem: str, name: str, samples: int) -> RunSettings:
+def settings_of(study: Study, name: str, samples: int) -> RunSettings:
     """The settings of the study's run `name`, or of the method of that name, with K samples."""
     if samples < 2:
         raise InputError(f"samples {samples}; accepted: 2 or more, for a standard deviation")
