@@ -92,6 +92,15 @@ def test_calls_of_the_solver_that_corrects_a_run_take_their_time(study):
     assert slow.evaluations.solver == 5 and slow.seconds == pytest.approx(30 * 1000, rel=0.01)
 
 
+def test_samples_of_a_closed_form_are_timed_together(study, monkeypatch):
+    """They share what takes long, a factorisation for each field: hours are not those of one sample times their number."""
+    monkeypatch.setattr(measure, "PATIENCE", 0.0)
+    other = Study.load({**study.resolved(), "runs": {"exact": {"samples": 50}}, "tuning": {}})
+    (case,) = other.cases()
+    found = measure.sampler_cost(other, case, None, None, measure.example(other, "poisson"))
+    assert found.step.fields == 50
+
+
 def test_what_does_not_fit_is_not_run(study, monkeypatch, capsys):
     def never(*arguments: object) -> None:
         raise AssertionError("a step was run")

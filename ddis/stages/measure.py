@@ -190,7 +190,7 @@ def sampler_cost(
     chain, shared = one.prior * of_prior + one.operator * of_operator, one.shared * of_operator
     solved = test * samples * whole.solver * units.solve
     guess = test * samples * chain + whole.shared * of_operator + solved
-    fewest = samples if method.ensemble else 1
+    fewest = samples if method.ensemble or method.closed_form else 1  # a closed form takes as long for one as for all
     free = SHARE * free_memory(device)
     if shared > LONGEST or chain * fewest > FEWEST_STEPS * LONGEST or memory(1, fewest) > free:
         return SamplerCost(whole, Timed(memory(test, batch), batch=batch), None, guess)
