@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from nodes import unit_square
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch.nn.functional import pad
@@ -20,16 +21,11 @@ def problem(request):
     return make_problem("darcy", request.param)
 
 
-def grid(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.linspace(0, 1, size, dtype=torch.float64)
-    return x[:, None], x[None, :]
-
-
 @pytest.mark.parametrize("smooth", [True, False])
 def test_second_order_convergence_to_a_manufactured_solution(smooth):
     pi, errors = torch.pi, []
     for size in (17, 33, 65, 129):
-        x, y = grid(size)
+        x, y = unit_square(size)
         a = torch.exp(torch.sin(pi * x) + x * y)
         u = torch.sin(pi * x) * torch.sin(2 * pi * y)
         u_x, u_y = pi * torch.cos(pi * x) * torch.sin(2 * pi * y), 2 * pi * torch.sin(pi * x) * torch.cos(2 * pi * y)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from nodes import unit_square
 from scipy.special import kv
 
 from ddis.errors import InputError
@@ -63,7 +64,7 @@ def test_correlation_lengths_are_those_of_the_parameters():
 
 
 def test_a_displacement_moves_values_along_y_and_mirrors_beyond_the_boundary():
-    x, y = torch.linspace(0, 1, 6, dtype=torch.float64)[:, None], torch.linspace(0, 1, 6, dtype=torch.float64)[None]
+    x, y = unit_square(6)
     field = (3 * x + y)[None]
     moved = displaced(field, torch.full_like(field, 0.1))
     assert torch.allclose(moved[0], 3 * x + torch.where(y + 0.1 > 1, 2 - (y + 0.1), y + 0.1))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from nodes import unit_square
 
 from ddis.pde import make_problem
 
@@ -12,8 +13,7 @@ PI = torch.pi
 def test_second_order_convergence_to_a_manufactured_solution():
     errors = []
     for size in (17, 33, 65):
-        x = torch.linspace(0, 1, size, dtype=torch.float64)
-        x, y = x[:, None], x[None, :]
+        x, y = unit_square(size)
         k = torch.exp(torch.sin(PI * x) + x * y)
         u = torch.sin(PI * x) * torch.sin(2 * PI * y)
         u_x, u_y = PI * torch.cos(PI * x) * torch.sin(2 * PI * y), 2 * PI * torch.sin(PI * x) * torch.cos(2 * PI * y)

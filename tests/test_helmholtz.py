@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from nodes import unit_square
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
@@ -17,15 +18,10 @@ from ddis.pde import make_problem
 EPS = np.finfo(float).eps
 
 
-def grid(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.linspace(0, 1, size, dtype=torch.float64)
-    return x[:, None], x[None, :]
-
-
 @pytest.mark.parametrize("k", [0.5, 1.0, 7.0])
 def test_eigenfunctions_of_the_discrete_operator(k):
     problem, size = make_problem("helmholtz", {"k": k}), 24
-    x, y = grid(size)
+    x, y = unit_square(size)
     for m, n in [(1, 1), (3, 2), (22, 22)]:
         u = torch.sin(torch.pi * m * x) * torch.sin(torch.pi * n * y)
         value = k**2 - 4 * (size - 1) ** 2 * sum(np.sin(np.pi * j / (2 * (size - 1))) ** 2 for j in (m, n))
@@ -36,7 +32,7 @@ def test_eigenfunctions_of_the_discrete_operator(k):
 def test_second_order_convergence_to_a_manufactured_solution(k):
     problem, errors = make_problem("helmholtz", {"k": k}), []
     for size in (33, 65, 129):
-        x, y = grid(size)
+        x, y = unit_square(size)
         u = x * (1 - x) * torch.sin(torch.pi * y) * y.exp()
         u_xx = -2 * torch.sin(torch.pi * y) * y.exp() * torch.ones_like(x)
         u_yy = x * (1 - x) * y.exp() * ((1 - torch.pi**2) * torch.sin(torch.pi * y) + 2 * torch.pi * torch.cos(torch.pi * y))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from nodes import unit_square
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
@@ -18,11 +19,6 @@ def problem():
     return make_problem("poisson", {})
 
 
-def grid(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.linspace(0, 1, size, dtype=torch.float64)
-    return x[:, None], x[None, :]
-
-
 def eigenvalue(size: int, m: int, n: int) -> float:
     """Of the 5-point Laplacian, for sin(π m x) sin(π n y)."""
     return -4 * (size - 1) ** 2 * sum(np.sin(np.pi * k / (2 * (size - 1))) ** 2 for k in (m, n))
@@ -30,7 +26,7 @@ def eigenvalue(size: int, m: int, n: int) -> float:
 
 @pytest.mark.parametrize("size", [8, 33, 128])
 def test_eigenfunctions_of_the_discrete_laplacian(problem, size):
-    x, y = grid(size)
+    x, y = unit_square(size)
     for m, n in [(1, 1), (2, 5), (size - 2, 3), (size - 2, size - 2)]:
         u = torch.sin(torch.pi * m * x) * torch.sin(torch.pi * n * y)
         value = eigenvalue(size, m, n)
@@ -41,7 +37,7 @@ def test_eigenfunctions_of_the_discrete_laplacian(problem, size):
 def test_second_order_convergence_to_a_manufactured_solution(problem):
     errors = []
     for size in (17, 33, 65, 129):
-        x, y = grid(size)
+        x, y = unit_square(size)
         u = x.exp() * torch.sin(torch.pi * x) * torch.sin(2 * torch.pi * y)
         u_xx = (
             x.exp()
