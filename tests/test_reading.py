@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from test_verify import fill, make
+from recorded import fill, finished, make
 
 from ddis.config import Study
 from ddis.data.hdf5 import read_attributes
@@ -22,7 +22,6 @@ from ddis.models.checkpoint import load_tensors, load_unfinished, save_tensors
 from ddis.reading import cannot_read, hdf5_damage, matlab_damage, safetensors_damage, system_reason
 from ddis.stages import records, verify
 
-TINY = Path(__file__).parent / "tiny.yaml"
 FIELD = np.ones((2, 4, 4), np.float32)
 
 
@@ -178,10 +177,7 @@ def test_arrays_of_another_type_are_refused(tmp_path, value):
 def study(tmp_path, monkeypatch) -> Study:
     """The tiny study, finished."""
     monkeypatch.chdir(tmp_path)
-    study = Study.load(TINY)
-    for number, step in enumerate(records.steps(study)):
-        make(study, step, number)
-    return study
+    return finished()
 
 
 def verified(study: Study, capsys: pytest.CaptureFixture) -> tuple[list[str], str]:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_verify import TINY, make
+from recorded import TINY, make
 
 from ddis.config import Study
 from ddis.files import write_json

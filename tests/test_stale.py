@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_verify import TINY, make
+from recorded import TINY, finished, make
 
 from ddis import versions
 from ddis.config import Study
@@ -35,10 +35,7 @@ class Later(DDISGN):
 def study(tmp_path, monkeypatch) -> Study:
     """The tiny study, finished, with its tuning curves."""
     monkeypatch.chdir(tmp_path)
-    study = Study.load(TINY)
-    for number, step in enumerate([*records.steps(study), *records.asked_steps(study)]):
-        make(study, step, number)
-    return study
+    return finished(tuned=True)
 
 
 def changed(**parts: dict) -> Study:
