@@ -1,6 +1,7 @@
 """Denoiser, operator and checkpoints against closed forms, dense linear algebra and the library."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -201,6 +202,12 @@ def test_the_unet_computes_what_the_library_does_with_its_gradients(nodes, perio
 
     for quick, expected in zip(results(network.net), results(library), strict=True):
         assert (quick - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_a_unet_of_a_periodic_domain_can_be_copied_and_pickled():
+    network, x = ModulatedUNet(2, square(8, True), (8, 8), (1, 1), 8, 0.0), torch.randn(1, 2, 8, 8)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(other(x, torch.zeros(1)), network(x, torch.zeros(1)))
 
 
 def test_wrapping_is_the_librarys_circular_padding_and_can_be_differentiated_twice():

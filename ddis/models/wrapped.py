@@ -39,4 +39,8 @@ def wrapped(x: Tensor) -> Tensor:
 def wrap(conv: nn.Conv2d) -> None:
     """Makes a convolution of 3 x 3 with circular padding wrap its input itself; what it gives stays as it is."""
     conv.padding_mode, conv.padding = "zeros", (0, 0)
-    conv.register_forward_pre_hook(lambda _, given: (wrapped(given[0]),))
+    conv.register_forward_pre_hook(_wrap_input)
+
+
+def _wrap_input(_conv: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+    return (wrapped(given[0]),)
