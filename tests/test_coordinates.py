@@ -1,16 +1,23 @@
 """Priors of fields that have a place on a periodic domain are told where each node is."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ddis.config import Study
 from ddis.data.store import write_pairs
+from ddis.errors import InputError
+from ddis.files import write_json, write_text
 from ddis.grid import Grid, square
 from ddis.inputs import versions_of
 from ddis.models.backbones import Backbone, backbone_of
+from ddis.models.checkpoint import save_tensors, weights
 from ddis.models.coordinates import WithCoordinates
 from ddis.models.ids import ModelId
+from ddis.stages.pyfunc import _load_pyfunc
 from ddis.training.diffusion import DiffusionSettings
 
 LEVELS = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}
@@ -83,6 +90,18 @@ def test_those_are_told_whose_distribution_shifts_are_not_known_to_leave_alone(t
     for study, problem, model in ((Study.load(STUDY), "navier-stokes", "joint-100"), (own, "navier-stokes", "prior")):
         assert versions_of(study, "train", problem=problem, model=model)["coordinates"] == 1
     assert "coordinates" not in versions_of(Study.load(STUDY), "train", problem="poisson", model="joint-100")
+
+
+def test_an_exported_network_that_was_told_none_is_refused(tmp_path):
+    """As releases logged them in MLflow before there were coordinates."""
+    study, grid, folder = Study.load(STUDY), square(16, periodic=True), tmp_path / "models" / "navier-stokes" / "joint-100"
+    write_text(tmp_path / "config.yaml", yaml.safe_dump(study.resolved()))
+    write_json(folder / "model.json", {"normalisation": {}})
+    for coordinates in (True, False):
+        network = study.joint.build(2, grid, coordinates)
+        save_tensors(folder / "weights.safetensors", weights(network), {})
+        with nullcontext() if coordinates else pytest.raises(InputError, match=r"safetensors is of a network that this version"):
+            _load_pyfunc(str(tmp_path))
 
 
 def test_a_wave_with_a_place_is_learnt_with_coordinates_alone():

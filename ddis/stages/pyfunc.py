@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ddis.config import Study
+from ddis.errors import InputError
 from ddis.files import read_json
 from ddis.models.checkpoint import load_tensors
 from ddis.models.ids import OPERATOR, ModelId
@@ -35,11 +36,15 @@ class Network:
 
 
 def _load_pyfunc(path: str) -> Network:
-    """Called by MLflow, with a folder that holds config.yaml and models/<problem>/<model>/."""
+    """Called by MLflow, with a folder that holds config.yaml and models/<problem>/<model>/. Raises InputError."""
     [folder] = Path(path).glob("models/*/*")
     study, problem, model = Study.load(Path(path) / "config.yaml"), folder.parent.name, ModelId.parse(folder.name)
     information = read_json(folder / "model.json")
     normalisation = {name: Normalisation(**values) for name, values in information["normalisation"].items()}
     network = untrained(study, problem, model, normalisation)
-    network.load_state_dict(load_tensors(folder / "weights.safetensors")[0])
+    weights = folder / "weights.safetensors"
+    try:
+        network.load_state_dict(load_tensors(weights)[0])
+    except RuntimeError as error:
+        raise InputError(f"{weights} is of a network that this version of ddis builds otherwise; train it again") from error
     return Network(network, "solution" if model.part == OPERATOR else study.prior_section(model).gives)
