@@ -180,10 +180,11 @@ def check_model(study: "Study", model: ModelId, problems: Iterable[str], run: st
     run: that needs the network, and might do without a problem; "": none does, and the network is trained by hand.
     """
     for name in problems:
+        made = study.make_problem(name)
         if model.percent and model.part != OPERATOR:
             key, accepted = (f"runs.{run}", f"; accepted: runs.{run}.problems without it") if run else (model, "")
             with told(f"{key}: problem {name!r}: ", accepted):
-                study.make_problem(name).check_joint(study.data.resolution)
+                made.check_joint(study.data.resolution)
         check_physics(study, model, name, run)
         check_resolution(study, model, name, run)
         check_augmentation(study, model, name, run)

@@ -174,6 +174,7 @@ def test_what_cannot_be_is_refused_before_any_work(changes, message):
 BY_HAND = [
     ("poisson", "joint-white-100", r"joint\.resolution 8: white noise is another one on other nodes; accepted: 16$"),
     ("burgers", "operator-100", r"operator\.resolution 8: problem 'burgers': its fields have 16 x 17 nodes, .*; accepted: 16$"),
+    ("darcy", "joint-100", r"^problem 'darcy' is not in the study; accepted: poisson, burgers$"),
     ("burgers", "joint-100", r"joint-100: problem 'burgers': a joint prior needs .* nodes; here they have 16 and 16 x 17$"),
 ]
 
