@@ -260,6 +260,7 @@ def test_a_logarithmic_axis_has_numbers_enough_to_be_read(low, high):
         (4e-4, 6e-3, ["5×10⁻⁴", "10⁻³", "2×10⁻³", "5×10⁻³"]),
         (0.008, 3, ["0.01", "0.1", "1"]),
         (150, 900, ["200", "500"]),
+        (2.08e-4, 2.27e-4, [f"{factor}×10⁻⁴" for factor in (2.1, 2.125, 2.15, 2.175, 2.2, 2.225, 2.25)]),
     ],
 )
 def test_a_logarithmic_axis_has_powers_of_ten_where_its_numbers_have_many_digits(low, high, labels):

@@ -135,9 +135,11 @@ def plain_ticks(ax: Axes, which: Literal["x", "y", "both"] = "both") -> None:
             low, high = sorted(axis.get_view_interval())
             decades = np.log10(high / low)
             marks = (1, 1.2, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if decades < 2.5 else (1,)
-            log = LogLocator(subs=marks)
-            shown = [tick for tick in log.tick_values(low, high) if low <= tick <= high]
-            axis.set_major_locator(AutoLocator() if len(shown) < 2 else log)
+            locators = LogLocator(subs=marks), AutoLocator()
+            ticks = [[tick for tick in locator.tick_values(low, high) if low <= tick <= high] for locator in locators]
+            chosen = int(len(ticks[0]) < 2)
+            axis.set_major_locator(locators[chosen])
+            shown = ticks[chosen]
             axis.set_major_formatter(power_of_ten if any(not 0.0009 < tick < 99999 for tick in shown) else plain_number)
             axis.set_minor_locator(NullLocator())
 
