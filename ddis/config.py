@@ -211,7 +211,7 @@ class Study(Settings):
         return section
 
     def located(self, problem: str, model: ModelId) -> bool:
-        """Whether the model is a prior of fields that shifts along periodic axes are not known to leave as likely as they are."""
+        """Whether a network is told coordinates: a prior on a domain with periodic axes, of fields without known `shifts`."""
         made = self.make_problem(problem)
         if model.part == OPERATOR or not any(made.coefficient_space(self.data.resolution).grid.periodic):
             return False

@@ -1,7 +1,7 @@
 """Coordinates along periodic axes, for networks of fields whose distribution has a place there, such as that of a forcing.
 
 A convolution with circular padding commutes with shifts, and so does a network of such; as channels of its input sin 2πx and
-cos 2πx tell it where a node is. Zero padding does that on bounded axes.
+cos 2πx tell it where a node is. On bounded axes the U-Net's zero padding does that, and coordinates that `uno` has of its own.
 """
 
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ class DiffusionSettings(PriorSettings):
     def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
         from ddis.models.edm import EDMDenoiser
 
-        return EDMDenoiser(self.built(channels, grid, coordinates))
+        return EDMDenoiser(self.build_backbone(channels, grid, coordinates))
 
     def training_loss(
         self,

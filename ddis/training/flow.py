@@ -42,7 +42,7 @@ class FlowSettings(PriorSettings):
     def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
         from ddis.models.velocity import Velocity
 
-        return Velocity(self.built(channels, grid, coordinates))
+        return Velocity(self.build_backbone(channels, grid, coordinates))
 
     def training_loss(
         self,

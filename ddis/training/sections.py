@@ -90,8 +90,8 @@ class PriorSettings(TrainedSettings):
         coordinates: whether it is told those along periodic axes.
         """
 
-    def built(self, channels: int, grid: "Grid", coordinates: bool) -> "nn.Module":
-        """The backbone of such a network."""
+    def build_backbone(self, channels: int, grid: "Grid", coordinates: bool) -> "nn.Module":
+        """The network's part that takes normalised noisy fields, with their coordinates or without."""
         from ddis.models.coordinates import WithCoordinates
 
         return WithCoordinates(self.backbone, channels, grid) if coordinates else self.backbone.build(channels, grid)
