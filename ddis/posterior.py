@@ -85,7 +85,7 @@ class Posterior:
         if isinstance(prior.denoise, torch.nn.Module):
             prior.denoise.to(self.device)
         self.coefficient = prior.coefficient
-        self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed)
+        self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed, self.device)
         self.placed = Placed(sensors, self.spaces[1], self.spaces[0])
         self.functionals = self.placed.functionals.to(self.device)
         given = _numbers("values", values)

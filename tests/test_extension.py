@@ -19,6 +19,7 @@ from ddis.inputs import versions_of
 from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
+from ddis.operators.base import Operator
 from ddis.sampling.base import Method, RunSettings, State
 from ddis.stages import generate, sample, train
 from ddis.stages import study as study_stage
@@ -258,6 +259,24 @@ def test_networks_go_where_the_samples_are_computed(networks):
             ddis.Posterior(problem, prior, operator, ddis.observe.nodes([20]), [0.0], device="meta")
     for network in (prior.denoise, *(operator.network for operator in operators)):
         assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
+class Recording(Operator):
+    """An operator that has no unit of solutions, and keeps the devices that its coefficients were on."""
+
+    def __init__(self):
+        self.devices = set()
+
+    def __call__(self, coefficient):
+        self.devices.add(coefficient.device.type)
+        return torch.arange(float(coefficient.numel())).reshape(coefficient.shape)
+
+
+def test_an_operator_is_asked_for_its_unit_where_the_samples_are_computed():
+    problem, operator = ddis.problem("poisson", resolution=12), Recording()
+    with pytest.raises(RuntimeError, match="meta tensors"):  # as above
+        ddis.Posterior(problem, ddis.prior.gaussian(problem), operator, ddis.observe.nodes([20]), [0.0], device="meta")
+    assert operator.devices == {"meta"}
 
 
 def test_a_folder_of_another_kind_is_refused(networks, tmp_path):

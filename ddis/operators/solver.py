@@ -41,10 +41,10 @@ def typical_solution(problem: Problem) -> Normalisation:
     return Normalisation(0.0, float(fields.std()))
 
 
-def solution_unit(problem: Problem, operator: Operator, seed: int) -> Normalisation:
+def solution_unit(problem: Problem, operator: Operator, seed: int, device: torch.device) -> Normalisation:
     """Mean 0 and the standard deviation of the operator's solutions of typical coefficients. Raises InputError if it has none."""
     assert problem.resolution is not None
-    u = operator(problem.sample_coefficients(range(FEW), problem.resolution, seed).float())
+    u = operator(problem.sample_coefficients(range(FEW), problem.resolution, seed).float().to(device))
     finite = u[u.flatten(1).isfinite().all(dim=1)]
     if not len(finite) or not float(finite.std()) > 0:
         raise InputError(f"operator: no solution of {FEW} typical coefficients is finite and not constant, see the warnings")
