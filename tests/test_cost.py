@@ -10,6 +10,8 @@ from torch import Tensor
 from ddis.cli import main
 from ddis.config import Study
 from ddis.models.ids import OPERATOR, ModelId
+from ddis.sampling.matrix_free import MatrixFreeGain
+from ddis.sampling.methods import load_method
 from ddis.stages import cost, layout, measure, records
 from ddis.stages.remaining import LONG, stored
 from ddis.trained import untrained
@@ -99,6 +101,23 @@ def test_samples_of_a_closed_form_are_timed_together(study, monkeypatch):
     (case,) = other.cases()
     found = measure.sampler_cost(other, case, None, None, measure.example(other, "poisson"))
     assert found.step.fields == 50
+
+
+def test_iterations_that_only_an_untrained_operator_takes_are_not_reckoned(study, monkeypatch):
+    """Conjugate gradients that never reach their tolerance make 200 products a step; the method says 17 evaluations."""
+    monkeypatch.setattr(
+        MatrixFreeGain, "_solved", lambda gain, residual, *_: torch.zeros_like(residual[..., :1], dtype=torch.bool)
+    )
+    runs = {"ddis-gn": {"samples": 2, "steps": 3, "solver": "matrix-free", "fractions": [1.0]}}
+    other = Study.load({**study.resolved(), "runs": runs, "tuning": {}})
+    (case,), units = other.cases(), measure.example(other, "poisson")
+    networks = [measure.network_cost(other, "poisson", ModelId.parse(name), units) for name in ("prior", "operator-100")]
+    method = load_method("ddis-gn")(other.run_for(case))
+    found = measure.sampler_step(other, case, method, tuple(networks), units, fields=1, chains=2)
+    assert found.share == pytest.approx(17 * 4 / 3 / 400, rel=0.02)  # four levels in three steps
+    monkeypatch.setattr(measure, "sampler_step", lambda *_: found)
+    whole = measure.sampler_cost(other, case, *networks, units)
+    assert whole.step.seconds / whole.step.batch == pytest.approx(found.share * found.seconds / whole.step.fields)
 
 
 def test_what_does_not_fit_is_not_run(study, monkeypatch, capsys):

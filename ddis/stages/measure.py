@@ -164,6 +164,20 @@ class SamplerCost:
     seconds: float | None
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """Seconds of what comes before the first step of a sampler, and of the second; how many steps it has.
+
+    share: of the step's evaluations of the operator that its method says it makes. Of an untrained operator, conjugate gradients
+    may ask for many times as many products as of a trained one.
+    """
+
+    before: float
+    seconds: float
+    steps: int
+    share: float
+
+
 def sampler_cost(
     study: Study, case: Case, prior: NetworkCost | None, operator: NetworkCost | None, units: Example
 ) -> SamplerCost:
@@ -195,15 +209,16 @@ def sampler_cost(
     if shared > LONGEST or chain * fewest > FEWEST_STEPS * LONGEST or memory(1, fewest) > free:
         return SamplerCost(whole, Timed(memory(test, batch), batch=batch), None, guess)
     fields, chains = 1, fewest
-    before, step, steps = sampler_step(study, case, method, (prior, operator), units, fields, chains)
-    most = min(batch, int(fewest * PATIENCE / step))
+    found = sampler_step(study, case, method, (prior, operator), units, fields, chains)
+    most = min(batch, int(fewest * PATIENCE / found.seconds))
     more = (most // samples, most // samples * samples) if most >= samples else (1, most)
     if more[1] > fewest and memory(*more) < free:
         fields, chains = more
-        before, step, steps = sampler_step(study, case, method, (prior, operator), units, fields, chains)
+        found = sampler_step(study, case, method, (prior, operator), units, fields, chains)
+    before, step = found.before, found.seconds * found.share
     before *= whole.shared / run_cost(study, case, method, fields).shared if whole.shared else 1
-    seconds = before + steps * step * test * samples / chains + solved
-    return SamplerCost(whole, Timed(memory(test, batch), step * batch / chains, chains, batch), steps, seconds)
+    seconds = before + found.steps * step * test * samples / chains + solved
+    return SamplerCost(whole, Timed(memory(test, batch), step * batch / chains, chains, batch), found.steps, seconds)
 
 
 def run_cost(study: Study, case: Case, method: Method[Any], fields: int) -> Evaluations:
@@ -221,8 +236,8 @@ def sampler_step(
     units: Example,
     fields: int,
     chains: int,
-) -> tuple[float, float, int]:
-    """Seconds of what comes before the first step, and of a step of `chains` chains of so many fields; the number of steps."""
+) -> Stepped:
+    """A step of `chains` chains of so many fields."""
     device, placed = resolve_device(study.device), study.placed(case.problem, case.observation)
     chosen = np.stack([placed.draw(study.seed, number)[0] for number in range(fields)])
     posterior = Posterior(
@@ -239,11 +254,13 @@ def sampler_step(
     prepared, cost = posterior.prepare(method)
     before = clock(device) - begin
     generators = [generator(study.seed, "cost", number) for number in range(chains)]
-    times, steps = [clock(device)], 1
+    times, made, steps = [clock(device)], [cost.operator], 1
     for state in islice(method.sample(posterior.batch(method, slice(None), generators, cost), prepared), 2):
         times.append(clock(device))
+        made.append(cost.operator)
         steps = state.steps
-    return before, times[-1] - times[-2], steps
+    expected = chains * run_cost(study, case, method, fields).operator / steps
+    return Stepped(before, times[-1] - times[-2], steps, min(1.0, expected / max(made[-1] - made[-2], 1)))
 
 
 def untrained_prior(study: Study, method: Method[Any], network: NetworkCost | None, units: Example) -> Prior:
