@@ -2,9 +2,10 @@
 
     python benchmarks/paper_step.py
 
-Untrained networks, poisson, one field. A training step is forward, backward, optimiser and average of the weights; a step of
-a sampler is one noise level of one chain, which for ddis has twenty Langevin steps through the operator. The second of two is
-timed. Writes benchmarks/results/paper_step.md; needs 16 GB. Some minutes.
+Untrained networks, poisson, one field. A training step is forward, backward, optimiser and average of the weights: the first one,
+with all that is set up in it, where it takes more than two seconds. A step of a sampler is one noise level of one chain, which
+for ddis has twenty Langevin steps through the operator: the second one. Writes benchmarks/results/paper_step.md; needs 16 GB.
+Some minutes.
 """
 
 import platform
