@@ -51,6 +51,7 @@ def test_a_training_takes_its_steps_and_a_run_its_batches(found):
     _, trainings, samplings = found
     for row in trainings:
         assert row.seconds == pytest.approx(row.steps * row.cost.step.seconds) and row.seconds > 0
+    assert all(row.cost.step.seconds > 0 for row in samplings)  # those that have no operator, too
     ddis = samplings[0]
     # batches of one chain: 3 fields, 3 steps, at two percents
     assert ddis.seconds == pytest.approx(2 * (9 * ddis.cost.step.seconds + ddis.solves), rel=0.1)

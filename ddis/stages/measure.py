@@ -259,8 +259,8 @@ def sampler_step(
         times.append(clock(device))
         made.append(cost.operator)
         steps = state.steps
-    expected = chains * run_cost(study, case, method, fields).operator / steps
-    return Stepped(before, times[-1] - times[-2], steps, min(1.0, expected / max(made[-1] - made[-2], 1)))
+    expected, found = chains * run_cost(study, case, method, fields).operator / steps, made[-1] - made[-2]
+    return Stepped(before, times[-1] - times[-2], steps, min(1.0, expected / found) if found else 1.0)
 
 
 def untrained_prior(study: Study, method: Method[Any], network: NetworkCost | None, units: Example) -> Prior:
