@@ -108,7 +108,7 @@ def test_a_training_split_holds_its_statistics(pde, given, tmp_path, monkeypatch
         "solution": Normalisation.of(pairs.solution, solution),
     }
     with monkeypatch.context() as patch:
-        patch.delattr("ddis.stages.common.read_pairs")  # its fields are not read
+        patch.delattr("ddis.stages.common.open_pairs")  # its fields are not read
         assert {kind: training_normalisation(made, "mine", kind) for kind in expected} == expected
     write_pairs(path, pairs.coefficient, pairs.solution, {k: v for k, v in pairs.attributes.items() if k != "statistics"})
     assert {kind: training_normalisation(made, "mine", kind) for kind in expected} == expected

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ddis.data import store
 from ddis.data.hdf5 import arrays_digest, read_attributes
 from ddis.data.store import PAIRS, open_pairs, pairs_writer, read_pairs, write_pairs
 from ddis.errors import DamagedError, InputError
@@ -65,8 +66,17 @@ def test_parts_are_read_alone_and_in_order(path, fields):
         assert (pairs.count, pairs.shapes) == (COUNT, ((SIZE, SIZE),) * 2)
         part = pairs.read([30, 2, 30])
         assert np.array_equal(part.coefficient, fields[0][[30, 2, 30]]) and np.array_equal(part.solution, fields[1][[30, 2, 30]])
-        assert np.array_equal(np.concatenate([u for _, u in pairs.blocks(20)]), fields[1][:20])
+        assert np.array_equal(np.concatenate([u for _, u in pairs.blocks(np.arange(20))]), fields[1][:20])
         pairs.verify()
+
+
+@pytest.mark.parametrize("rows", [[0], [3, 4, 17, COUNT - 1], list(range(COUNT))])
+def test_some_fields_are_read_block_by_block(path, fields, rows, monkeypatch):
+    monkeypatch.setattr(store, "BLOCK_BYTES", 4 * SIZE**2 * 5)  # five fields
+    with open_pairs(path, SIZE) as pairs:
+        blocks = [a for (a,) in pairs.blocks(np.array(rows), ["coefficient"])]
+    assert max(map(len, blocks)) <= 5
+    assert np.array_equal(np.concatenate(blocks), fields[0][rows])
 
 
 def test_a_single_field_costs_little(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ddis.data.hdf5 import blocks
+from ddis.data.hdf5 import mean_and_std
 from ddis.grid import Grid
 from ddis.pde.base import Problem
 from ddis.text import pipe_table
@@ -17,9 +17,8 @@ _HEADINGS = ("equation", "domain", "boundary", "grid", "axes", "units", "distrib
 
 def field_statistics(field: np.ndarray) -> dict[str, float]:
     """Mean, standard deviation, smallest and largest value of fields [N, S, S], in float64 and block by block."""
-    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks(field)) / field.size
-    square = sum(float(((block - mean) ** 2).sum(dtype=np.float64)) for block in blocks(field)) / field.size
-    return {"mean": mean, "std": float(np.sqrt(square)), "min": float(field.min()), "max": float(field.max())}
+    mean, std = mean_and_std(field)
+    return {"mean": mean, "std": std, "min": float(field.min()), "max": float(field.max())}
 
 
 def field_digests(field: np.ndarray) -> list[bytes]:

@@ -8,6 +8,7 @@ their digest, and that all values are finite.
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ def blocks(array: Any) -> Iterator[np.ndarray]:
 def all_finite(array: Any) -> bool:
     """Whether an array or HDF5 dataset holds neither NaN nor infinite values."""
     return all(bool(np.isfinite(block).all()) for block in blocks(array))
+
+
+def mean_and_std(array: Any) -> tuple[float, float]:
+    """Over all values, in float64."""
+    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks(array)) / array.size
+    square = sum(float(((block - np.float64(mean)) ** 2).sum()) for block in blocks(array)) / array.size
+    return mean, math.sqrt(square)
 
 
 def arrays_digest(arrays: Mapping[str, Any]) -> str:

@@ -200,16 +200,18 @@ class PairsFile:
         check_finite(self.path, arrays)
         return Pairs(**arrays, attributes=self.attributes)
 
-    def blocks(self, count: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(coefficient, solution) [n, *shape] of the first `count` fields, or of all, block by block."""
+    def blocks(self, rows: np.ndarray | None = None, names: Sequence[str] = FIELDS) -> Iterator[tuple[np.ndarray, ...]]:
+        """The arrays [n, *shape] of these names, of the fields `rows` in ascending order, or of all, block by block."""
         step = max(1, BLOCK_BYTES // (4 * max(map(math.prod, self.shapes))))
-        stop = self.count if count is None else count
-        for start in range(0, stop, step):
-            rows = slice(start, min(stop, start + step))
-            with readable(self.path):
-                arrays = {name: data[rows] for name, data in self._datasets.items()}
-            check_finite(self.path, arrays)
-            yield arrays["coefficient"], arrays["solution"]
+        wanted = np.arange(self.count) if rows is None else rows
+        for start in range(0, self.count, step):
+            chosen = wanted[(wanted >= start) & (wanted < start + step)]
+            if len(chosen):
+                first, stop = int(chosen[0]), int(chosen[-1]) + 1
+                with readable(self.path):
+                    arrays = {name: self._datasets[name][first:stop][chosen - first] for name in names}
+                check_finite(self.path, arrays)
+                yield tuple(arrays[name] for name in names)
 
     def verify(self) -> None:
         """Reads all fields against their digest. Raises InputError."""

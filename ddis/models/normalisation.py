@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddis.data.hdf5 import mean_and_std
 from ddis.errors import InputError
 from ddis.grid import Space
 from ddis.lazy import torch
@@ -45,7 +46,7 @@ class Normalisation:
             parts = [cls.of(fields[:, channel]) for channel in range(space.channels)]
             shape = (space.channels, *(1,) * len(space.grid.shape))
             return cls(*(np.reshape([getattr(part, name) for part in parts], shape).tolist() for name in ("mean", "std")))
-        mean, std = float(np.mean(fields, dtype=np.float64)), float(np.std(fields, dtype=np.float64))
+        mean, std = mean_and_std(fields)
         if not std > 0:
             raise InputError(f"fields are constant (standard deviation {std}); nothing can be learned from them")
         return cls(mean, std)

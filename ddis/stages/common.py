@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from ddis import provenance, tracking
 from ddis.config import Study
 from ddis.data.hdf5 import read_attributes
-from ddis.data.store import PAIRS, Pairs, read_pairs
+from ddis.data.store import PAIRS, Pairs, PairsFile, open_pairs, read_pairs
 from ddis.data.subsets import fraction_of, paired_subset
 from ddis.errors import InputError
 from ddis.lazy import torch
@@ -112,17 +112,28 @@ def load_pairs(study: Study, problem: str, split: str) -> Pairs:
     return pairs
 
 
-def training_normalisation(study: Study, problem: str, kind: str) -> Normalisation:
-    """Mean and standard deviation of the training split, see `ddis.models.normalisation`. Raises InputError.
+@contextmanager
+def open_split(study: Study, problem: str, split: str) -> Iterator[PairsFile]:
+    """The pairs of a split, checked as by `load_pairs`, to be read block by block. Raises InputError."""
+    path = data_path(study, problem, split)
+    with open_pairs(path, study.make_problem(problem).shapes(study.data.resolution), getattr(study.data, split)) as pairs:
+        _check_configuration(study, problem, split, pairs.attributes)
+        pairs.verify()
+        yield pairs
 
-    It is read whole only if it is from before they stood in its file, or constant.
+
+def training_normalisation(study: Study, problem: str, kind: str, rows: np.ndarray | None = None) -> Normalisation:
+    """Mean and standard deviation of training fields, all or `rows`, see `ddis.models.normalisation`. Raises InputError.
+
+    Those of all stand in the file, and are found again only if it is from before they did, or the fields are constant.
     """
     attributes = read_attributes(data_path(study, problem, "train"), PAIRS)
     _check_configuration(study, problem, "train", attributes)
     stored = attributes.get("statistics", {}).get(kind)
-    if stored is not None:
+    if stored is not None and (rows is None or len(rows) == study.data.train):
         return Normalisation(**stored)
-    fields = getattr(load_pairs(study, problem, "train"), KINDS[kind])
+    with open_split(study, problem, "train") as pairs:
+        fields = np.concatenate([block for (block,) in pairs.blocks(rows, [KINDS[kind]])])
     return normalisation(study.make_problem(problem), kind, fields)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddis.config import Study
@@ -85,7 +86,7 @@ def _take(source: Path, path: Path, shapes: Shapes, count: int, attributes: dict
         origin = {**pairs.attributes.get("source", {}), "file": str(source), "digest": pairs.attributes["digest"]}
         more = {"source": origin, "warnings": pairs.attributes.get("warnings", []), **attributes}
         with pairs_writer(path, count, shapes, {**kept, **more}) as writer:
-            for coefficient, solution in pairs.blocks(count):
+            for coefficient, solution in pairs.blocks(np.arange(count)):
                 writer.append(coefficient, solution)
             finish(writer)
     return {**writer.attributes, "digest": writer.digest}

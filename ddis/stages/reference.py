@@ -16,10 +16,9 @@ import torch
 from ddis.config import Case, Study
 from ddis.data.references import References, read_references, write_references
 from ddis.models.checkpoint import load_unfinished, save_tensors
-from ddis.models.normalisation import Normalisation
 from ddis.observe.likelihood import Likelihood, worth
 from ddis.observe.simulated import Simulated
-from ddis.posterior import Posterior, mean_unit, spaces_of
+from ddis.posterior import Posterior, mean_unit
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.references.chains import Budget, Chains, State
@@ -29,7 +28,7 @@ from ddis.references.latent import Latent, measured
 from ddis.references.weighted import OVERSAMPLED, weighted
 from ddis.sampling.methods import run_settings
 from ddis.settings import ReferenceSettings
-from ddis.stages.common import fingerprint, load_pairs, stage
+from ddis.stages.common import fingerprint, stage, training_normalisation
 from ddis.stages.layout import reference_path
 from ddis.stages.sampler import observe, parts_of
 
@@ -53,14 +52,13 @@ def run(study: Study, problem: str, observation: str) -> None:
             made = taken(source, study.reference_fields)
         else:
             made = (independent if made_for.has_closed_form else by_chains)(study, labels, settings, observed, work)
-        space = spaces_of(study.make_problem(problem))[0]
         made.attributes |= {
             **labels,
             "pde": study.problems[problem].pde,
             "kind": kind,
             "likelihood": made.attributes.get("likelihood", likelihood),
             "seed": study.seed,
-            "coefficient_std": mean_unit(Normalisation.of(load_pairs(study, problem, "train").coefficient, space)),
+            "coefficient_std": mean_unit(training_normalisation(study, problem, "coefficient")),
             "mean_error": mean_errors(made).tolist(),
             "configuration": digest,
             "provenance": record,

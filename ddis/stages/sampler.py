@@ -6,6 +6,7 @@ Batches lie in a work folder until all are there: a run goes on after the last f
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 
 from ddis.config import Case, Study
-from ddis.data.hdf5 import blocks
+from ddis.fields.noise import Noise
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR
+from ddis.models.normalisation import Normalisation
 from ddis.observe.simulated import Simulated, simulated
 from ddis.operators.base import Operator
 from ddis.operators.corrected import Corrected
@@ -29,7 +31,7 @@ from ddis.provenance import device_name, file_digest, peak_memory_mb
 from ddis.randomness import generator
 from ddis.sampling.base import Batch, Cost, Method, RunSettings, State, last_state
 from ddis.sampling.methods import load_method
-from ddis.stages.common import fingerprint, load_pairs, resolve_device, training_normalisation
+from ddis.stages.common import fingerprint, load_pairs, open_split, resolve_device, training_normalisation
 from ddis.stages.layout import model_folder
 from ddis.trained import load_network, noise_of
 
@@ -77,6 +79,13 @@ class Parts:
     device: torch.device
 
 
+def fitted(study: Study, name: str, problem: Problem, coefficient: Normalisation, noise: Noise) -> Prior:
+    """The Gaussian with mean and spectrum of the training coefficients."""
+    with open_split(study, name, "train") as pairs:
+        blocks = partial(pairs.blocks, names=["coefficient"])
+        return of_parts(problem, lambda: (torch.from_numpy(block) for (block,) in blocks()), coefficient, noise)
+
+
 def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Parts:
     """The parts of a run on the problem `name`, its networks from the study's files. Raises InputError."""
     device, problem, method = resolve_device(study.device), study.make_problem(name), load_method(settings.method)(settings)
@@ -94,8 +103,7 @@ def parts_of(study: Study, name: str, settings: RunSettings, percent: str) -> Pa
         if method.closed_form:
             prior = (gaussian if problem.is_gaussian else mixture)(problem, noise, coefficient)
         else:
-            fields = load_pairs(study, name, "train").coefficient
-            prior = of_parts(problem, lambda: (torch.from_numpy(block) for block in blocks(fields)), coefficient, noise)
+            prior = fitted(study, name, problem, coefficient, noise)
     operator: Operator
     if network is None:
         operator = Solver(problem, prior.solution or training_normalisation(study, name, "solution").without_mean)

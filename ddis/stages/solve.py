@@ -41,7 +41,7 @@ from ddis.result import Misfit, Result
 from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import operator_of, run_settings, uses_pairs, with_operator
 from ddis.stages.check import lines_of
-from ddis.stages.common import load_pairs, training_share
+from ddis.stages.common import open_split, training_share
 from ddis.stages.records import check_writable
 from ddis.stages.sampler import Parts, parts_of
 
@@ -189,9 +189,9 @@ def posterior_on(study: Study, case: Case, parts: Parts, data: Observations) -> 
     """The posterior of the observations, and which of them its values are, in order."""
     prior = parts.prior
     if prior.joint:
-        pairs = load_pairs(study, case.problem, "train")
-        known = training_share(study, case.percent)[:INTERPOLATION_DRAWS]
-        prior = replace(prior, examples=torch.from_numpy(pairs.solution[known]))
+        with open_split(study, case.problem, "train") as pairs:
+            known = pairs.read(training_share(study, case.percent)[:INTERPOLATION_DRAWS])
+        prior = replace(prior, examples=torch.from_numpy(known.solution))
     sensors, order = sensors_of(data, spaces_of(parts.problem))
     values = data.value[order]
     return Posterior(parts.problem, prior, parts.operator, sensors, values, seed=study.seed, device=parts.device), order

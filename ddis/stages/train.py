@@ -5,6 +5,7 @@ Under torchrun several processes share the steps; the first of them writes all f
 
 import dataclasses
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,32 @@ from torch import Tensor, nn
 from ddis.checks import check_model
 from ddis.config import Study
 from ddis.data.hdf5 import read_attributes
-from ddis.data.store import FIELDS, PAIRS, Pairs
+from ddis.data.store import FIELDS, PAIRS, PairsFile
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.files import write_csv, write_json
+from ddis.grid import Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR, ModelId
-from ddis.models.normalisation import KINDS, Normalisation, normalisation
+from ddis.models.normalisation import KINDS, Normalisation
 from ddis.models.operator import NeuralOperator
 from ddis.pde.base import symmetries_of
+from ddis.priors.gaussian import moments
 from ddis.progress import Progress
 from ddis.randomness import generator
 from ddis.refusals import told
 from ddis.signals import Stopped, StopRequest
-from ddis.stages.common import fingerprint, load_pairs, resolve_device, settle, stage, training_share, validation_share
+from ddis.stages.common import (
+    fingerprint,
+    load_pairs,
+    open_split,
+    resolve_device,
+    settle,
+    stage,
+    training_normalisation,
+    training_share,
+    validation_share,
+)
 from ddis.stages.layout import data_path, model_folder
 from ddis.tracking import Shapes, StageRun
 from ddis.trained import noise_of, prior_channels, untrained
@@ -178,10 +191,25 @@ def diffusion_noise(study: Study, problem: str, model: ModelId, resolution: int)
     return modes, noise_of(study.noise_of(model), modes, model.white)
 
 
-def scale(study: Study, problem: str, pairs: Pairs, kind: str, rows: np.ndarray | slice) -> Normalisation:
+def scale(study: Study, problem: str, kind: str, rows: np.ndarray | None = None) -> Normalisation:
     """Of the training fields that a model may see; kind: see `ddis.models.normalisation`."""
     with told(f"{problem} {KINDS[kind]}: "):
-        return normalisation(study.make_problem(problem), kind, getattr(pairs, KINDS[kind])[rows])
+        return training_normalisation(study, problem, kind, rows)
+
+
+def spectrum_of(space: Space, parts: Iterable[Tensor]) -> Tensor:
+    """Variance [*shape] of the modes of normalised fields [N, C, *nodes]."""
+    return moments(space.grid.basis.forward(part.double().reshape(-1, *space.shape)) for part in parts)[1]
+
+
+def filled(count: int, parts: Iterable[Tensor]) -> Tensor:
+    """The rows of all parts, `count` together, without having them in memory twice."""
+    whole, place = torch.empty(0), 0
+    for part in parts:
+        whole = whole if place else part.new_empty((count, *part.shape[1:]))
+        whole[place : place + len(part)] = part
+        place += len(part)
+    return whole
 
 
 def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
@@ -190,27 +218,28 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     The spectrum is that of the fields on all their nodes, on whichever of them the network is trained.
     """
     made = study.make_problem(problem)
-    train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     spaces = dict(zip(FIELDS, made.spaces(study.data.resolution), strict=True))
     alone = not model.percent
     rows = np.arange(study.data.train) if alone else training_share(study, model.percent)
     held_out = np.arange(study.data.validation) if alone else validation_share(study, model.percent)
-
-    def fields(pairs: Pairs, name: str, which: np.ndarray) -> Tensor:
-        values = torch.from_numpy(getattr(pairs, name)[which])
-        return made.relax(values) if name == "coefficient" else values
-
     kinds = {"coefficient": "free"} if alone else {"coefficient": "free", "solution": "solution"}
-    scales = {name: scale(study, problem, train, kind, rows) for name, kind in kinds.items()}
-
-    def stacked(pairs: Pairs, which: np.ndarray) -> Tensor:
-        parts = [spaces[name].channelled(own.normalise(fields(pairs, name, which))) for name, own in scales.items()]
-        return torch.cat(parts, dim=1).float().to(device)
-
+    scales = {name: scale(study, problem, kind, rows) for name, kind in kinds.items()}
     resolution = study.training_resolution(model)
     grid = made.coefficient_space(resolution).grid
-    whole = stacked(train, rows)
-    data, held = restricted(whole, grid), restricted(stacked(validation, held_out), grid)
+
+    def stacked(pairs: PairsFile, which: np.ndarray) -> Iterator[Tensor]:
+        for block in pairs.blocks(which, list(scales)):
+            fields = dict(zip(scales, map(torch.from_numpy, block), strict=True))
+            fields["coefficient"] = made.relax(fields["coefficient"])
+            parts = [spaces[name].channelled(own.normalise(fields[name])) for name, own in scales.items()]
+            yield torch.cat(parts, dim=1).float()
+
+    def on_grid(pairs: PairsFile, which: np.ndarray) -> Tensor:
+        return filled(len(which), (restricted(part, grid).to(device) for part in stacked(pairs, which)))
+
+    with open_split(study, problem, "train") as train, open_split(study, problem, "validation") as validation:
+        data, held = on_grid(train, rows), on_grid(validation, held_out)
+        spectrum = spectrum_of(spaces["coefficient"], stacked(train, rows)) if alone else None
     _, noise = diffusion_noise(study, problem, model, resolution)
     settings, training = study.prior_section(model), study.training(model)
     network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
@@ -219,37 +248,34 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start, moved)
     validate = settings.validation_loss(held, noise, study.seed)
     trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
-    free = whole.cpu().double().reshape(-1, *spaces["coefficient"].shape)
-    spectrum = spaces["coefficient"].grid.basis.forward(free).var(dim=0) if alone else None
     sizes = {"training_fields": len(rows), "validation_fields": min(len(held_out), noisy.VALIDATION_DRAWS)}
     return Job(trainer, scales, sizes, spectrum)
 
 
 def operator_job(study: Study, problem: str, model: ModelId, device: torch.device, ranks: Ranks) -> Job:
     """Training of an operator on the pairs of a percent. The coefficient is normalised with all (unpaired) coefficients."""
-    train, validation = load_pairs(study, problem, "train"), load_pairs(study, problem, "validation")
     rows, held_out = training_share(study, model.percent), validation_share(study, model.percent)
     made = study.make_problem(problem)
-    coefficient = scale(study, problem, train, "coefficient", slice(None))
-    solution = scale(study, problem, train, "solution", rows)
-    grids = [space.grid for space in made.spaces(study.training_resolution(model))]
+    scales = {"coefficient": scale(study, problem, "coefficient"), "solution": scale(study, problem, "solution", rows)}
+    grids = dict(zip(FIELDS, (space.grid for space in made.spaces(study.training_resolution(model))), strict=True))
 
-    def normalised(pairs: Pairs, which: np.ndarray) -> tuple[Tensor, Tensor]:
-        a, u = torch.from_numpy(pairs.coefficient[which]), torch.from_numpy(pairs.solution[which])
-        return restricted(coefficient.normalise(a), grids[0]).to(device), restricted(solution.normalise(u), grids[1]).to(device)
+    def normalised(pairs: PairsFile, name: str, which: np.ndarray) -> Tensor:
+        parts = (scales[name].normalise(torch.from_numpy(block)) for (block,) in pairs.blocks(which, [name]))
+        return filled(len(which), (restricted(part, grids[name]).to(device) for part in parts))
 
     settings, training = study.operator_section(model), study.training(model)
-    spaces = made.spaces(study.data.resolution)
-    network, average = (NeuralOperator(settings.network, spaces, coefficient, solution).to(device) for _ in range(2))
+    with open_split(study, problem, "train") as train, open_split(study, problem, "validation") as validation:
+        a, u = (normalised(train, name, rows) for name in FIELDS)
+        held_a, held_u = (normalised(validation, name, held_out) for name in FIELDS)
+        unpaired = normalised(train, "coefficient", np.arange(study.data.train)) if settings.physics else a
+    spaces, places = made.spaces(study.data.resolution), ranks.places(training.batch)
+    network, average = (NeuralOperator(settings.network, spaces, *scales.values()).to(device) for _ in range(2))
     accelerate(network.network, training)
-    pairs = normalised(train, rows)
-    coefficients = coefficient.normalise(torch.from_numpy(train.coefficient)).to(device) if settings.physics else pairs[0]
-    places = ranks.places(training.batch)
-    loss = settings.training_loss(network, pairs, coefficients, made, study.seed, training.batch, places)
-    validate = regression.validation_loss(*normalised(validation, held_out))
+    loss = settings.training_loss(network, (a, u), unpaired, made, study.seed, training.batch, places)
+    validate = regression.validation_loss(held_a, held_u)
     trainer = Trainer(network, loss, validate, len(rows), training, study.seed, average, ranks)
     sizes = {"training_fields": len(rows), "validation_fields": len(held_out)}
-    return Job(trainer, {"coefficient": coefficient, "solution": solution}, sizes)
+    return Job(trainer, scales, sizes)
 
 
 def prior_quality(study: Study, problem: str, denoiser: nn.Module, job: Job) -> list[dict[str, float]]:
