@@ -3,7 +3,7 @@
     python benchmarks/backbones.py
 
 2,000 coefficients of poisson on 32 x 32 nodes, white noise, 15 s of one thread for each training, in which a backbone takes as
-many steps of 16 fields as it can, at the learning rate RATE; one seed. Then the denoising loss on 128 fresh fields, beside that
+many steps of 16 fields as it can, at a learning rate of 3e-3; one seed. Then the denoising loss on 128 fresh fields, beside that
 of the best linear denoiser, which here is the best of all. Writes benchmarks/results/backbones.md.
 """
 
