@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from scipy.sparse.linalg import spsolve
 
 from ddis.cli import main
 from ddis.config import Study
+from ddis.data import hdf5
 from ddis.data.card import field_digests, field_statistics, repetitions, source_text
 from ddis.data.generate import Request, generate_file
 from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import discretisation_error
-from ddis.data.store import PAIRS, read_pairs, write_pairs
+from ddis.data.store import FIELDS, PAIRS, open_pairs, read_pairs, write_pairs
 from ddis.errors import InputError
-from ddis.models.normalisation import Normalisation
+from ddis.models.normalisation import Normalisation, statistics
 from ddis.pde import make_problem
 from ddis.provenance import file_digest
 from ddis.settings import SPLITS
@@ -212,6 +214,40 @@ def test_the_error_of_the_solver_is_of_second_order():
     fine = problem.sample_coefficients(range(3), 65, 0)
     errors = [discretisation_error(problem, fine[:, ::step, ::step]) for step in (1, 2, 4)]
     assert all(1.7 < np.log2(coarse / better) < 2.3 for better, coarse in pairwise(errors)), errors
+
+
+@pytest.mark.parametrize("pde", ["helmholtz", "darcy", "darcy-source", "poisson-l-shape"])
+def test_statistics_are_the_same_block_by_block_and_from_a_file(pde, tmp_path, monkeypatch):
+    """No more than a block of a training split is in memory."""
+    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 4 * 16**2 * 5)  # five fields
+    problem = make_problem(pde, {}, 16)
+    a = problem.sample_coefficients(range(12), 16, 0)
+    arrays = dict(zip(FIELDS, (a.float().numpy(), problem.solve(a).float().numpy()), strict=True))
+    write_pairs(tmp_path / "a.h5", *arrays.values(), {})
+    with open_pairs(tmp_path / "a.h5") as pairs:
+        found = statistics(problem, Bounded(pairs.datasets).__getitem__)
+        shown = {name: field_statistics(Bounded(pairs.datasets)[name]) for name in FIELDS}
+        assert field_digests(Bounded(pairs.datasets)["coefficient"]) == field_digests(arrays["coefficient"])
+    free = problem.relax(torch.from_numpy(arrays["coefficient"])).numpy()
+    for kind, fields in {**arrays, "free": free}.items():
+        space = problem.spaces(16)[kind == "solution"]
+        assert found[kind] == asdict(Normalisation.of(fields, space))
+        own = fields[..., space.grid.nodes].reshape(len(fields), space.channels, -1).astype(np.float64)
+        assert np.ravel(found[kind]["mean"]) == pytest.approx(own.mean(axis=(0, 2)), rel=1e-9, abs=1e-9)
+        assert np.ravel(found[kind]["std"]) == pytest.approx(own.std(axis=(0, 2)), rel=1e-9)
+    for name, fields in arrays.items():
+        assert (shown[name]["min"], shown[name]["max"]) == (fields.min(), fields.max())
+
+
+class Bounded(dict):
+    """Datasets of which a few fields can be read at once: five, or as many more as the domain's mask leaves room for."""
+
+    def __getitem__(self, name: str) -> hdf5.Mapped:
+        def few(block: np.ndarray) -> np.ndarray:
+            assert len(block) <= 6
+            return block
+
+        return hdf5.Mapped(super().__getitem__(name), few)
 
 
 def test_statistics_of_large_offsets():

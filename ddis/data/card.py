@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ddis.data.hdf5 import mean_and_std
+from ddis.data.hdf5 import blocks, mean_and_std
 from ddis.grid import Grid
 from ddis.pde.base import Problem
 from ddis.text import pipe_table
@@ -15,15 +15,17 @@ from ddis.text import pipe_table
 _HEADINGS = ("equation", "domain", "boundary", "grid", "axes", "units", "distribution", "solver")
 
 
-def field_statistics(field: np.ndarray) -> dict[str, float]:
-    """Mean, standard deviation, smallest and largest value of fields [N, S, S], in float64 and block by block."""
+def field_statistics(field: Any) -> dict[str, float]:
+    """Mean, standard deviation, smallest and largest value of an array or HDF5 dataset of fields, in float64, block by block."""
     mean, std = mean_and_std(field)
-    return {"mean": mean, "std": std, "min": float(field.min()), "max": float(field.max())}
+    ends = [(float(block.min()), float(block.max())) for block in blocks(field)]
+    return {"mean": mean, "std": std, "min": min(low for low, _ in ends), "max": max(high for _, high in ends)}
 
 
-def field_digests(field: np.ndarray) -> list[bytes]:
-    """A digest of each of the fields [N, S, S]; equal fields have equal digests."""
-    return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in field]
+def field_digests(field: Any) -> list[bytes]:
+    """A digest of each field of an array or HDF5 dataset; equal fields have equal digests."""
+    rows = (row for block in blocks(field) for row in block)
+    return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in rows]
 
 
 def repetitions(digests: Mapping[str, list[bytes]]) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,22 @@ def blocks(array: Any) -> Iterator[np.ndarray]:
     step = max(1, BLOCK_BYTES // max(1, row))
     for start in range(0, array.shape[0], step):
         yield array[start : start + step]
+
+
+class Mapped:
+    """An array or HDF5 dataset [N, ...] whose rows a function changes as they are read, for `blocks`."""
+
+    def __init__(self, array: Any, function: Callable[[np.ndarray], np.ndarray]):
+        first = function(array[:1])
+        self.array, self.function = array, function
+        self.dtype, self.shape = first.dtype, (array.shape[0], *first.shape[1:])
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.function(self.array[rows])
 
 
 def all_finite(array: Any) -> bool:
@@ -189,7 +205,7 @@ def check_digest(path: Path, arrays: Mapping[str, Any], expected: Any) -> None:
         raise DamagedError(f"{path} is damaged: its arrays do not match their digest; {REPAIR}")
 
 
-def check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def check_finite(path: Path, arrays: Mapping[str, Any]) -> None:
     """Raises InputError for a value that is not finite."""
     bad = [name for name, array in arrays.items() if not all_finite(array)]
     if bad:

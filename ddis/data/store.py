@@ -148,9 +148,9 @@ class PairsWriter:
             self._datasets[name][self.written : stop] = array
         self.written = stop
 
-    def read(self, name: str) -> np.ndarray:
-        """An array of what was written so far."""
-        return np.asarray(self._datasets[name][: self.written])
+    def dataset(self, name: str) -> h5py.Dataset:
+        """All fields of one kind, [N, *shape], once they are written."""
+        return self._datasets[name]
 
     def _end(self) -> None:
         if self.written != self.count:
@@ -184,11 +184,11 @@ def write_pairs(path: Path | str, coefficient: np.ndarray, solution: np.ndarray,
 
 
 class PairsFile:
-    """An open file of pairs, read by parts; made by `open_pairs`."""
+    """An open file of pairs, read by parts; made by `open_pairs`. datasets: coefficient and solution [N, *shape], by name."""
 
     def __init__(self, path: Path, file: h5py.File):
         self.path = path
-        self._datasets = {name: file[name] for name in FIELDS}
+        self.datasets = {name: file[name] for name in FIELDS}
         self.attributes = attributes_of(file)
         self.count = int(file[FIELDS[0]].shape[0])
         self.shapes: Shapes = (file[FIELDS[0]].shape[1:], file[FIELDS[1]].shape[1:])
@@ -196,7 +196,7 @@ class PairsFile:
     def read(self, indices: Sequence[int] | np.ndarray) -> Pairs:
         """The pairs of some fields, in the given order; nothing else is loaded."""
         with readable(self.path):
-            arrays = {name: np.stack([data[int(i)] for i in indices]) for name, data in self._datasets.items()}
+            arrays = {name: np.stack([data[int(i)] for i in indices]) for name, data in self.datasets.items()}
         check_finite(self.path, arrays)
         return Pairs(**arrays, attributes=self.attributes)
 
@@ -209,14 +209,14 @@ class PairsFile:
             if len(chosen):
                 first, stop = int(chosen[0]), int(chosen[-1]) + 1
                 with readable(self.path):
-                    arrays = {name: self._datasets[name][first:stop][chosen - first] for name in names}
+                    arrays = {name: self.datasets[name][first:stop][chosen - first] for name in names}
                 check_finite(self.path, arrays)
                 yield tuple(arrays[name] for name in names)
 
     def verify(self) -> None:
         """Reads all fields against their digest. Raises InputError."""
         with readable(self.path):
-            check_digest(self.path, self._datasets, self.attributes.get("digest"))
+            check_digest(self.path, self.datasets, self.attributes.get("digest"))
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddis.data.hdf5 import mean_and_std
+from ddis.data.hdf5 import Mapped, mean_and_std
 from ddis.errors import InputError
 from ddis.grid import Space
 from ddis.lazy import torch
@@ -35,15 +36,18 @@ class Normalisation:
     std: Any
 
     @classmethod
-    def of(cls, fields: np.ndarray, space: Space | None = None) -> Normalisation:
+    def of(cls, fields: Any, space: Space | None = None) -> Normalisation:
         """Statistics over fields [N, *shape] and the nodes of the domain, by channel; space: theirs (default: one channel).
+
+        fields: an array, or what gives it block by block (see `ddis.data.hdf5.Mapped`).
 
         Raises InputError for constant fields.
         """
         if space is not None and space.grid.mask is not None:
-            fields = fields[..., space.grid.mask]
+            mask = space.grid.mask
+            fields = Mapped(fields, lambda block: block[..., mask])
         if space is not None and space.channels > 1:
-            parts = [cls.of(fields[:, channel]) for channel in range(space.channels)]
+            parts = [cls.of(Mapped(fields, partial(_channel, channel))) for channel in range(space.channels)]
             shape = (space.channels, *(1,) * len(space.grid.shape))
             return cls(*(np.reshape([getattr(part, name) for part in parts], shape).tolist() for name in ("mean", "std")))
         mean, std = mean_and_std(fields)
@@ -68,6 +72,10 @@ class Normalisation:
         return field * (_value(self.std, field) / SIGMA_DATA) + _value(self.mean, field)
 
 
+def _channel(channel: int, fields: np.ndarray) -> np.ndarray:
+    return fields[:, channel]
+
+
 def _value(number: Any, like: Tensor | None = None) -> Any:
     """A number, or a tensor of nested lists: float64, or of the type and device of another."""
     if not isinstance(number, list):
@@ -76,7 +84,7 @@ def _value(number: Any, like: Tensor | None = None) -> Any:
     return values if like is None else values.to(like)
 
 
-def normalisation(problem: Problem, kind: str, fields: np.ndarray) -> Normalisation:
+def normalisation(problem: Problem, kind: str, fields: Any) -> Normalisation:
     """That of the array that a kind is of, [N, *shape]; `free`: of the free fields of coefficients, see `Problem.relax`.
 
     Raises InputError for constant fields.
@@ -84,16 +92,14 @@ def normalisation(problem: Problem, kind: str, fields: np.ndarray) -> Normalisat
     assert problem.resolution is not None
     coefficient, solution = problem.spaces(problem.resolution)
     if kind == "free":
-        fields = problem.relax(torch.from_numpy(fields)).numpy()
+        fields = Mapped(fields, lambda block: problem.relax(torch.from_numpy(block)).numpy())
     return Normalisation.of(fields, solution if kind == "solution" else coefficient)
 
 
-def statistics(problem: Problem, read: Callable[[str], np.ndarray]) -> dict[str, dict[str, Any]]:
-    """By kind, as JSON; without constant fields. read: gives an array by name."""
+def statistics(problem: Problem, dataset: Callable[[str], Any]) -> dict[str, dict[str, Any]]:
+    """By kind, as JSON; without constant fields. dataset: gives an array or HDF5 dataset by name, to be read block by block."""
     found = {}
-    for name in dict.fromkeys(KINDS.values()):
-        fields = read(name)
-        for kind in (kind for kind, of in KINDS.items() if of == name):
-            with suppress(InputError):
-                found[kind] = asdict(normalisation(problem, kind, fields))
+    for kind, name in KINDS.items():
+        with suppress(InputError):
+            found[kind] = asdict(normalisation(problem, kind, dataset(name)))
     return found

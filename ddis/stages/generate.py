@@ -50,9 +50,9 @@ def describe(problem: Problem, split: str, writer: PairsWriter) -> None:
     the solver, for the dataset card.
     """
     if split == "train":
-        writer.attributes["statistics"] = statistics(problem, writer.read)
+        writer.attributes["statistics"] = statistics(problem, writer.dataset)
     if split == "test":
-        coefficient = torch.from_numpy(writer.read("coefficient")[:SOLVED_FINER])
+        coefficient = torch.from_numpy(writer.dataset("coefficient")[:SOLVED_FINER])
         writer.attributes["solver_error"] = discretisation_error(problem, coefficient)
 
 

@@ -36,11 +36,9 @@ TENSORS, JACOBIAN_FIELDS = 100, 128
 
 def memory_mb(study: Study, stage: str, **arguments: str) -> int:
     """Main memory in MB that a job of a stage asks for. Of a network on a GPU, activations are not in main memory."""
-    copies = {"card": 2, "train": 3}  # other stages read training fields by blocks, if at all
-    total = BASE + copies.get(stage, 0) * _pairs_bytes(study, study.data.train) / 1e6
+    total = BASE + (3 * _pairs_bytes(study, study.data.train) / 1e6 if stage == "train" else 0)  # others read fields by blocks
     if stage == "generate":
         total += study.data.workers * (WORKER + _pairs_bytes(study, 100) / 1e6)
-        total += 2 * _pairs_bytes(study, study.data.train) / 1e6 * (arguments["split"] == "train")  # for its statistics
     if stage in ("train", "tune", "check", "draw", "sample", "guidance") and study.device == "cpu":
         total += _activation_bytes(study) / 1e6
     if stage == "train":
