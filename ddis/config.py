@@ -25,7 +25,7 @@ from pydantic import (
 
 from ddis.checks import check
 from ddis.data.subsets import percent_label
-from ddis.errors import InputError
+from ddis.errors import LARGEST_WHOLE, InputError
 from ddis.inputs import Inputs
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.observe import Placed, SensorSettings, sensors_of, settings_of
@@ -55,7 +55,7 @@ class Study(Settings):
     """
 
     study: Annotated[Name, BeforeValidator(as_written)]
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_WHOLE)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1)
     checkpoint_seconds: float = Field(20.0, ge=0)

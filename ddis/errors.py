@@ -2,6 +2,8 @@
 
 from numbers import Integral
 
+LARGEST_WHOLE = 2**63 - 1  # that files can hold
+
 
 class InputError(ValueError):
     """Input that cannot be used; the message says what it is, and what to do. The command line prints it without a traceback.
@@ -26,6 +28,6 @@ def printable(text: object) -> str:
 
 def whole_number(name: str, value: object, least: int = 0) -> int:
     """An argument that is a whole number. Raises InputError for others."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name} {value!r}; accepted: a whole number, {least} or more")
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= LARGEST_WHOLE:
+        raise InputError(f"{name} {value!r}; accepted: a whole number, {least} or more, and below 2^63")
     return int(value)

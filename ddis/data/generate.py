@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from ddis.data.hdf5 import read_attributes
 from ddis.data.residual import relative_residual
 from ddis.data.store import PAIRS, Pairs, PairsWriter, Shapes, pairs_writer, read_pairs, write_pairs
-from ddis.errors import InputError
+from ddis.errors import InputError, whole_number
 from ddis.pde import make_problem
 from ddis.pde.base import Problem
 from ddis.versions import PROBLEMS, STAGES, version
@@ -62,8 +62,8 @@ class Request:
 
     def __post_init__(self) -> None:
         self.make_problem().check(self.resolution)
-        if self.count < 1 or self.seed < 0:
-            raise InputError(f"count {self.count}, seed {self.seed}; accepted: count from 1, seed from 0")
+        whole_number("count", self.count, 1)
+        whole_number("seed", self.seed)
         if self.split not in SPLIT_OFFSET:
             raise InputError(f"split {self.split!r}; accepted: {', '.join(SPLIT_OFFSET)}")
 
