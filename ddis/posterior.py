@@ -279,11 +279,13 @@ class Posterior:
         batch = self.batch(method, slice(None), [])
         with torch.no_grad():
             a = self.physical(drawn.x0)
+            parts = drawn.x0.split(method.settings.batch)
             if batch.solver is None:
-                observation, predicted = batch.observation, batch.predict(drawn.x0).double()
+                observation, found = batch.observation, [batch.predict(x) for x in parts]
             else:
                 observation = replace(batch.observation, error=None)
-                predicted = batch.solve(drawn.x0, drawn.x0.flatten(1).isfinite().all(dim=1)).double()
+                found = [batch.solve(x, x.flatten(1).isfinite().all(dim=1)) for x in parts]
+            predicted = torch.cat(found).double()
         kept = a.flatten(1).isfinite().all(dim=1) & predicted.isfinite().all(dim=1)
         failed = int((~kept).sum())
         if int(kept.sum()) < fewest:
@@ -331,7 +333,7 @@ class Posterior:
         )
         samples, restored = (torch.from_numpy(found).double().to(self.device) for found in (result.samples, result.predicted))
         with torch.no_grad():
-            found = through.predict(samples)
+            found = torch.cat([through.predict(part) for part in samples.split(method.settings.batch)])
         pairs = (through.observation, found), (batch.observation, (restored - self.mean[place]) * self.unit[place])
         solver, network = (log_likelihood(seen.values[0], u, seen.covariance[0]) for seen, u in pairs)
         return weights(solver - network).cpu().numpy()

@@ -195,6 +195,39 @@ def test_an_argument_of_a_wrong_type_is_refused_by_its_name(arguments, message):
         ddis.Posterior(problem, ddis.prior.gaussian(problem), None, ddis.observe.nodes([30]), **given)
 
 
+class Watched(Solver):
+    """A solver that remembers the largest number of fields it was given at once."""
+
+    most = 0
+
+    def __call__(self, coefficient: torch.Tensor) -> torch.Tensor:
+        self.most = max(self.most, len(coefficient))
+        return super().__call__(coefficient)
+
+
+@pytest.mark.parametrize("method", ["ddis-gn", "exact"])
+def test_no_more_than_a_batch_of_samples_is_evaluated_at_once(method):
+    posterior = observed("nodes")[0]
+    operator, values = Watched(posterior.problem), posterior.solution.restore(posterior.values[0]).numpy()
+    made = ddis.Posterior(posterior.problem, posterior.prior, operator, SENSORS["nodes"], values)
+    result = made.sample(method, samples=20, batch=8)
+    assert operator.most <= 8
+    assert np.allclose(result.predicted, solve(result.samples).reshape(20, -1)[:, NODES], rtol=1e-4, atol=1e-6)
+
+
+def test_samples_of_a_run_are_solved_in_parts(monkeypatch):
+    problem, most = ddis.problem("poisson", resolution=SIZE), []
+    samples = problem.sample_coefficients(range(6), SIZE, 3).numpy().reshape(2, 3, SIZE, SIZE)
+    expected = solve(samples)
+    samples[1, 2] = np.nan
+    solver = type(problem).solve
+    monkeypatch.setattr(type(problem), "solve", lambda self, a: most.append(len(a)) or solver(self, a))
+    monkeypatch.setattr(sample, "SOLVED_TOGETHER", 4 * SIZE**2)
+    found = sample.solutions(problem, samples)
+    assert max(most) <= 4 and found.shape == samples.shape
+    assert np.allclose(found.reshape(6, -1)[:5], expected.reshape(6, -1)[:5], rtol=1e-6, atol=1e-12)
+
+
 def test_a_seed_of_samples_and_a_resolution_are_whole_numbers():
     posterior = observed("nodes")[0]
     for call, message in (

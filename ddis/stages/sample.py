@@ -17,6 +17,7 @@ from ddis.data.store import PAIRS, Samples, failed_fields, write_samples
 from ddis.evaluation.metrics import relative_l2
 from ddis.observe.simulated import Simulated
 from ddis.operators.solver import solved
+from ddis.pde.base import Problem
 from ddis.posterior import spaces_of
 from ddis.provenance import peak_memory_mb
 from ddis.sampling.base import RunSettings, State
@@ -25,6 +26,8 @@ from ddis.stages.common import stage, training_share
 from ddis.stages.layout import data_path, samples_path
 from ddis.stages.sampler import Result, Sampler, observe
 from ddis.tracking import StageRun
+
+SOLVED_TOGETHER = 2**24  # values of coefficients, 1024 fields of 128 x 128 nodes: a solver keeps several arrays of float64
 
 _log = logging.getLogger(__name__)
 
@@ -90,9 +93,6 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
     mask, observation = observed.picture()
     own_mean = result.coefficient.mean(axis=1)
     own_std = result.coefficient.std(axis=1, ddof=1) if k > 1 else np.full_like(own_mean, np.nan)
-    with torch.no_grad():
-        flat = torch.from_numpy(result.coefficient.reshape(n * k, *own_mean.shape[1:]))
-        solution = solved(sampler.parts.problem, flat).numpy().reshape(n, k, *observed.solution.shape[1:])
     operator, spaces = operator_of(study.runs[case.run]), spaces_of(sampler.parts.problem)
     attributes: dict[str, Any] = {
         "problem": case.problem,
@@ -124,8 +124,17 @@ def assemble(study: Study, case: Case, settings: RunSettings, sampler: Sampler, 
         solution_true=observed.solution,
         mask=mask,
         observation=observation,
-        solution=solution,
+        solution=solutions(sampler.parts.problem, result.coefficient),
         seen=observed.seen(),
         domain=spaces[0].grid.mask,
         attributes=attributes,
     )
+
+
+@torch.no_grad()
+def solutions(problem: Problem, samples: np.ndarray) -> np.ndarray:
+    """The problem's own solutions [n, K, *shape] of samples [n, K, *shape]; NaN of those that it refuses."""
+    flat = torch.from_numpy(samples.reshape(-1, *samples.shape[2:]))
+    parts = [solved(problem, part) for part in flat.split(max(1, SOLVED_TOGETHER // flat[0].numel()))]
+    found = torch.cat(parts).numpy()
+    return found.reshape(*samples.shape[:2], *found.shape[1:])
