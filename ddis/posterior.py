@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ddis.arrays import numbers
 from ddis.errors import InputError, whole_number
 from ddis.grid import Space, split
 from ddis.importance import log_likelihood, weights
@@ -75,7 +76,7 @@ class Posterior:
     ):
         self.problem, self.prior, self.seed, self.device = problem, prior, whole_number("seed", seed), _device(device)
         self.spaces = spaces_of(problem)
-        _check_parts(prior, operator)
+        _check_parts(prior, operator, sensors)
         if prior.shape != self.spaces[0].shape:
             raise InputError(f"prior of fields {prior.shape}; the problem's coefficient has {self.spaces[0].shape}")
         _check_spaces(operator, self.spaces)
@@ -88,7 +89,7 @@ class Posterior:
         self.solution = prior.solution or self.operator.solution or solution_unit(problem, self.operator, seed, self.device)
         self.placed = Placed(sensors, self.spaces[1], self.spaces[0])
         self.functionals = self.placed.functionals.to(self.device)
-        given = _numbers("values", values)
+        given = numbers("values", values)
         self.single = given.ndim == 1
         given = np.atleast_2d(given)
         if chosen is None:
@@ -134,7 +135,7 @@ class Posterior:
             floor = NOISELESS_VARIANCE * (SIGMA_DATA / unit[self.index]) ** 2
             self.variance = torch.maximum(assumed, floor) * unit[self.index] ** 2
         else:
-            self.variance = torch.as_tensor(np.asarray(variance, dtype=np.float64), device=self.device) * unit[self.index] ** 2
+            self.variance = torch.from_numpy(_variances(variance, values.shape)).to(self.device) * unit[self.index] ** 2
 
     def _where(self, place: int) -> str:
         for part, count in self._counts():
@@ -356,14 +357,11 @@ def _device(given: torch.device | str) -> torch.device:
     return device
 
 
-def _numbers(name: str, given: ArrayLike) -> NDArray[Any]:
-    """An array of numbers. Raises InputError for text and rows of different lengths."""
-    try:
-        array = np.asarray(given)
-    except ValueError as error:
-        raise InputError(f"{name}: {error}; accepted: an array of numbers") from error
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{name} of type {array.dtype}; accepted: an array of numbers")
+def _variances(given: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Variances of values [n, m]. Raises InputError for another number, and for what is not above 0."""
+    array = numbers("variance", given)
+    if array.shape not in ((), shape[1:], shape) or not ((array > 0) & np.isfinite(array)).all():
+        raise InputError(f"variance of shape {array.shape}; accepted: numbers above 0, one for each of {shape[1]} values")
     return array
 
 
@@ -373,8 +371,8 @@ def _usual(method: str) -> int:
     return min(64, schema.get("maximum", 64))
 
 
-def _check_parts(prior: object, operator: object) -> None:
-    """Raises InputError for what is no prior or no operator, such as a bare function."""
+def _check_parts(prior: object, operator: object, sensors: object) -> None:
+    """Raises InputError for what is no prior, no operator or no sensors, such as a bare function."""
     if not isinstance(prior, Prior):
         raise InputError(
             f"prior {type(prior).__name__}; accepted: ddis.prior.gaussian(problem), mixture, empirical or load(folder)"
@@ -382,6 +380,8 @@ def _check_parts(prior: object, operator: object) -> None:
     if not isinstance(operator, Operator | None):
         accepted = "ddis.operator.solver(problem), black_box(function), corrected or load(folder)"
         raise InputError(f"operator {type(operator).__name__}; accepted: {accepted}")
+    if not isinstance(sensors, Sensors | Joined):
+        raise InputError(f"sensors {type(sensors).__name__}; accepted: ddis.observe.points(xy), nodes(index) and so on, or a sum")
 
 
 def _check_spaces(operator: Operator | None, spaces: tuple[Space, Space]) -> None:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "ddis"
 LAYERS = (
     "lazy",
     "commands errors importance linear randomness signals text timing written",
-    "progress reading registry",
+    "arrays progress reading registry",
     "files provenance",
     "fields grid versions yaml_text",  # a grid has a basis, and a noise has a grid: apart from each other as modules, see below
     "pde",

@@ -181,11 +181,17 @@ def test_an_operator_of_another_problem_or_resolution_is_refused(name, size, mes
         ({"seed": -1}, "seed -1; accepted: a whole number, 0 or more"),
         ({"seed": "1"}, "seed '1'; accepted: a whole number"),
         ({"seed": 1.5}, "seed 1.5; accepted"),
+        ({"seed": 2**70}, "seed .*; accepted: a whole number, 0 or more, and below 2.63"),
         ({"device": "gpu"}, "device 'gpu': .*accepted: cpu"),
         ({"device": 1.5}, "device 1.5: .*accepted: cpu"),
         ({"values": ["1.0"]}, "values of type <U3; accepted: an array of numbers"),
         ({"values": [[1.0], [1.0, 2.0]]}, "values: .*accepted: an array of numbers"),
         ({"values": [None]}, "values of type object; accepted: an array of numbers"),
+        ({"values": torch.ones(1, requires_grad=True)}, "values: .*requires grad.*accepted: an array of numbers"),
+        ({"values": np.ma.masked_array([1.0], mask=[True])}, "values: some are masked; accepted: those that are known"),
+        ({"variance": [0.0]}, r"variance of shape \(1,\); accepted: numbers above 0"),
+        ({"variance": [np.nan]}, r"variance of shape \(1,\); accepted: numbers above 0"),
+        ({"variance": [1.0, 1.0]}, r"variance of shape \(2,\); accepted: numbers above 0, one for each of 1 values"),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_refused_by_its_name(arguments, message):
@@ -193,6 +199,46 @@ def test_an_argument_of_a_wrong_type_is_refused_by_its_name(arguments, message):
     given = {"values": [0.0], **arguments}
     with pytest.raises(InputError, match=f"^{message}"):
         ddis.Posterior(problem, ddis.prior.gaussian(problem), None, ddis.observe.nodes([30]), **given)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: np.flip(np.flip(x).copy()), lambda x: x.astype(">f8"), lambda x: x.astype(np.longdouble)]
+)
+def test_arrays_may_be_reversed_and_of_any_byte_order(change):
+    problem, sensors = ddis.problem("poisson", resolution=SIZE), SENSORS["nodes"]
+    a = problem.sample_coefficients(range(8), SIZE, 3)
+    u, a = problem.solve(a)[0].numpy(), a.numpy()
+    values, again = (ddis.observe.simulate(sensors, field) for field in (u, change(u)))
+    assert np.array_equal(values, again)
+    priors = [ddis.prior.empirical(problem, fields) for fields in (a, change(a))]
+    first, other = (
+        ddis.Posterior(problem, prior, None, sensors, given)
+        for prior, given in zip(priors, (values, change(values)), strict=True)
+    )
+    assert torch.equal(first.values, other.values) and torch.equal(first.prior.spectrum, other.prior.spectrum)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ddis.observe.columns([0.5]), r"at \[0\.5\]; accepted: whole numbers"),
+        (lambda: ddis.observe.columns([10**30]), r"at .*; accepted: whole numbers"),
+        (lambda: ddis.observe.nodes([18.7, 20.2]), r"index \[18\.7, 20\.2\]; accepted: whole numbers"),
+        (lambda: ddis.observe.nodes(np.eye(SIZE, dtype=bool)), r"index .*; accepted: whole numbers"),
+        (lambda: ddis.observe.nodes(np.ones((2, 2, 2))), r"index of shape \(2, 2, 2\); accepted: flat nodes"),
+        (lambda: ddis.observe.nodes(2.7), r"index 2\.7; accepted: whole numbers"),
+        (lambda: ddis.observe.nodes([[1, 2], [3]]), r"index: .*; accepted: an array of numbers"),
+        (lambda: ddis.observe.points(2.7), r"points 2\.7; accepted: whole numbers"),
+        (lambda: ddis.observe.points([[0.1, 0.2], [0.3]]), r"points: .*; accepted: an array of numbers"),
+        (lambda: ddis.observe.lines([[[0.1, 0.2], [0.3]]], 3), r"ends: .*; accepted: an array of numbers"),
+        (lambda: ddis.observe.lines([[[0.1, 0.2], [0.3, 0.4]]], 3.5), r"count 3\.5; accepted: a whole number"),
+        (lambda: ddis.observe.blocks("4"), r"count '4'; accepted: a whole number"),
+        (lambda: ddis.observe.points(4, noise="small"), r"noise of type <U5; accepted: an array of numbers"),
+    ],
+)
+def test_sensors_of_a_wrong_type_are_refused_not_rounded(make, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        make()
 
 
 class Watched(Solver):
@@ -251,6 +297,7 @@ def test_what_is_outside_or_does_not_fit_is_refused():
         (observe.points([[0.5, 1.5]]), r"point \(0\.5, 1\.5\) is outside the domain"),
         (observe.nodes([3, 400]), r"accepted: flat indices from 0 to 143"),
         (observe.columns([12]), r"accepted: different indices from 0 to 11"),
+        (observe.columns([3], axis=2), r"axis 2 of columns on 12 x 12 nodes; accepted: 0 or 1"),
         (observe.blocks(5), r"count 5 of blocks along each axis of 12 x 12 nodes; accepted: a divisor"),
         (observe.nodes([3, 4]), r"values of shape \(1,\); accepted: 2 for each field"),
         (
@@ -273,6 +320,10 @@ def test_what_is_outside_or_does_not_fit_is_refused():
         ddis.Posterior(problem, prior, None, observe.nodes([3]), [0.0]).sample("ddis", weight={"poisson": 3})
     with pytest.raises(InputError, match=r"prior of fields \(16, 16\); the problem's coefficient has \(12, 12\)"):
         ddis.Posterior(problem, ddis.prior.gaussian(ddis.problem("poisson", resolution=16)), None, observe.nodes([3]), [0.0])
+    with pytest.raises(InputError, match=r"sensors NoneType; accepted: ddis\.observe"):
+        ddis.Posterior(problem, prior, None, None, [0.0])
+    with pytest.raises(InputError, match=r"observed nodes of 2 fields; accepted: \[n, m\] with a row for every field"):
+        ddis.Posterior(problem, prior, None, observe.nodes([[20], [21]]), np.zeros((3, 1)))
     mask = np.ones((5, 5), dtype=bool)
     mask[:2, :2] = False
     with pytest.raises(InputError, match="outside the domain"):

@@ -305,6 +305,7 @@ def test_references_of_other_fields_and_files_that_list_no_nodes_are_refused(stu
         ("field,i,j\n0,1\n0,2\n", "'0,1' in row 2; accepted: three whole numbers"),
         ("field,i,j\n0,1,1,2\n0,2,1,2\n", "'0,1,1,2' in row 2; accepted: three whole numbers"),
         (f"field,i,j\n0,1,{10**30}\n", "in row 2; accepted: three whole numbers"),
+        (f"field,i,j\n{'x' * 200_000}\n", "cannot be read as a table: field larger than"),
         ("field,i,j\n0,1,1\n0,2,2\n1,1,1\n", "accepted: 0, 1, ..., as many each"),
         ("field,i,j\n0,1,1\n0,16,2\n", "not on the grid"),
         ("field,i,j\n0,1,1\n0,1,1\n", "twice in a field"),

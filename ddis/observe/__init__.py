@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddis.arrays import numbers
 from ddis.errors import InputError, whole_number
 from ddis.grid import Space, square
 from ddis.lazy import torch
@@ -99,10 +100,10 @@ def simulate(
     Raises InputError for fields that are not those of the grid, and for a coefficient that is observed and not given.
     """
     seed = whole_number("seed", seed)
-    u = torch.as_tensor(solution, dtype=torch.float64)
-    a = None if coefficient is None else torch.as_tensor(coefficient, dtype=torch.float64)
+    u = torch.from_numpy(numbers("solution", solution))
+    a = None if coefficient is None else torch.from_numpy(numbers("coefficient", coefficient))
     if problem is None or problem.resolution is None:
-        spaces = (Space(square(len(u))),) * 2
+        spaces = (Space(square(max(u.shape, default=1))),) * 2
     else:
         spaces = problem.solution_space(problem.resolution), problem.coefficient_space(problem.resolution)
     for name, field, space in zip(("solution", "coefficient"), (u, a), spaces, strict=True):

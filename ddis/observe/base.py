@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ddis.arrays import numbers
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.grid import Grid, Space
@@ -151,8 +152,8 @@ class Sensors(ABC):
     likelihood: Likelihood = "gaussian"
 
     def __init__(self, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
-        self.noise = np.asarray(noise, dtype=np.float64)
-        self.assumed_noise = self.noise if assumed_noise is None else np.asarray(assumed_noise, dtype=np.float64)
+        self.noise = numbers("noise", noise)
+        self.assumed_noise = self.noise if assumed_noise is None else numbers("assumed_noise", assumed_noise)
         for name, value in (("noise", self.noise), ("assumed_noise", self.assumed_noise)):
             if not bool(np.isfinite(value).all() and (value >= 0).all()):
                 raise InputError(f"{name} {value}; accepted: standard deviations, 0 or more")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from ddis.errors import InputError
+from ddis.errors import InputError, whole_number
 from ddis.grid import Grid
 from ddis.lazy import torch
 from ddis.observe.base import Functionals, Sensors, SensorSettings
@@ -23,7 +23,7 @@ class Blocks(Sensors):
 
     def __init__(self, count: int, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
         super().__init__(noise, assumed_noise)
-        self.count = count
+        self.count = whole_number("count", count, 1)
 
     @classmethod
     def of_settings(cls, settings: BlocksSettings) -> "Blocks":

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from ddis.errors import InputError
+from ddis.arrays import numbers
+from ddis.errors import InputError, whole_number
 from ddis.observe.base import SensorSettings
 from ddis.observe.points import Points
 
@@ -31,7 +32,7 @@ class Lines(Points):
         assumed_noise: ArrayLike | None = None,
         between_nodes: bool = True,
     ):
-        given = np.asarray(ends, dtype=np.float64)
+        given, count = numbers("ends", ends), whole_number("count", count)
         if given.ndim != 3 or given.shape[1] != 2 or count < 2:
             raise InputError(
                 f"lines of shape {given.shape} with {count} points; accepted: [lines, 2, axes], and 2 points or more"

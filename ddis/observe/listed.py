@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationInfo, field_validator
 
+from ddis.arrays import whole_numbers
 from ddis.errors import InputError
 from ddis.grid import Grid
 from ddis.lazy import torch
@@ -45,7 +46,7 @@ class Listed(Sensors):
 
     def __init__(self, places: ArrayLike, noise: ArrayLike = 0.0, assumed_noise: ArrayLike | None = None):
         super().__init__(noise, assumed_noise)
-        self.places = np.asarray(places, dtype=np.int64)
+        self.places = whole_numbers("places", places)
 
     @classmethod
     def of_settings(cls, settings: ListedSettings) -> "Listed":
@@ -72,7 +73,10 @@ class Listed(Sensors):
 def read_places(path: Path) -> NDArray[np.int64]:
     """Nodes [n, m, 2]. Raises InputError unless the fields 0, ..., n - 1 are listed with as many nodes each."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
+        try:
+            header, *rows = list(csv.reader(file)) or [[]]
+        except csv.Error as error:
+            raise InputError(f"{path} cannot be read as a table: {error}") from error
     if tuple(header) != (FIELD, *PLACE) or not rows:
         raise InputError(
             f"{path}: columns {', '.join(header) or 'none'}; accepted: {FIELD}, {', '.join(PLACE)}, and a row for each node"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from ddis.arrays import whole_numbers
 from ddis.errors import InputError
 from ddis.grid import Grid
 from ddis.lazy import torch
@@ -58,7 +59,9 @@ class Nodes(Sensors):
         shared: bool = False,
     ):
         super().__init__(noise, assumed_noise)
-        self.index, self.boundary, self.shared = np.asarray(index, dtype=np.int64), boundary, shared
+        self.index, self.boundary, self.shared = whole_numbers("index", index), boundary, shared
+        if self.index.ndim > 2:
+            raise InputError(f"index of shape {self.index.shape}; accepted: flat nodes [m], [n, m] of n fields, or how many")
 
     @classmethod
     def of_settings(cls, settings: NodesSettings) -> "Nodes":
@@ -79,4 +82,8 @@ class Nodes(Sensors):
     def draw(self, grid: Grid, seed: int, *field: int) -> NDArray[np.int64]:
         if self.index.ndim == 0:
             return draw_nodes(grid, int(self.index), seed, *(() if self.shared else field), boundary=self.boundary)
-        return self.index if self.index.ndim == 1 else self.index[field[0]]
+        if self.index.ndim == 1:
+            return self.index
+        if field[0] >= len(self.index):
+            raise InputError(f"observed nodes of {len(self.index)} fields; accepted: [n, m] with a row for every field")
+        return self.index[field[0]]

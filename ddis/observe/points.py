@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from ddis.arrays import numbers, whole_numbers
 from ddis.errors import InputError
 from ddis.grid import Grid
 from ddis.lazy import torch
@@ -80,7 +81,9 @@ class Points(Sensors):
         between_nodes: bool = True,
     ):
         super().__init__(noise, assumed_noise)
-        self.points = np.asarray(points, dtype=np.float64)
+        self.points = numbers("points", points)
+        if not self.points.ndim:
+            whole_numbers("points", self.points)
         self.between_nodes = between_nodes
         if self.points.ndim and (self.points.ndim != 2 or not len(self.points) or not np.isfinite(self.points).all()):
             raise InputError(f"points of shape {self.points.shape}; accepted: [m, axes], finite, at least one")

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ddis.arrays import numbers
 from ddis.errors import InputError
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise, make_noise
@@ -62,7 +62,7 @@ def empirical(problem: Problem, coefficients: ArrayLike) -> Prior:
     Raises InputError for other shapes, for fewer than two or constant ones, and for values that no coefficient has.
     """
     assert problem.resolution is not None
-    given, shape = np.asarray(coefficients, dtype=np.float64), problem.coefficient_space(problem.resolution).shape
+    given, shape = numbers("coefficients", coefficients), problem.coefficient_space(problem.resolution).shape
     if given.ndim == 0 or given.shape[1:] != shape or len(given) < 2:
         raise InputError(f"coefficients of shape {given.shape}; accepted: {('N', *shape)}, N at least 2".replace("'N'", "N"))
     free = problem.relax(torch.from_numpy(given)).flatten(1).isfinite().all(dim=1)
