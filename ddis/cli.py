@@ -180,6 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {printable(error.filename)}: {system_reason(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:  # of torch on a GPU: a RuntimeError that is named so
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(f"error: out of memory: {printable(error)}; smaller batches (`batch`) or fewer nodes need less", file=sys.stderr)
+        return 2
     except Stopped as reason:
         if first:
             print(f"{reason}; the same command goes on where this one stopped", file=sys.stderr)

@@ -131,6 +131,19 @@ def test_a_module_of_the_users_own_that_fails_is_told_in_one_line(tmp_path, monk
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 14.6 TiB"), torch.OutOfMemoryError("CUDA out of memory.\nTry")]
+)
+def test_want_of_memory_is_told_in_one_line(monkeypatch, capsys, error):
+    def fail(arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ddis.cli.dispatch", fail)
+    assert main(["schema"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: out of memory: {str(error).splitlines()[0]}") and len(told.splitlines()) == 1
+
+
 def test_an_option_given_twice_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["tables", "--config", "a.yaml", "--config", "b.yaml"])
