@@ -88,3 +88,9 @@ def test_what_is_too_fast_or_not_finite_is_refused(problem, value):
     a[1, 3] = value
     with pytest.raises(InputError, match="initial condition"):
         problem.solve(a)
+
+
+@pytest.mark.parametrize("parameters", [{"viscosity": 1e9}, {"time": 1e7}])
+def test_what_would_take_endless_steps_is_refused(parameters):
+    with pytest.raises(InputError, match=r"on 16 nodes: [\d,]+ time steps; accepted: up to 1,000,000, so less of one of them"):
+        make_problem("burgers", parameters).solve(torch.zeros(2, 16))

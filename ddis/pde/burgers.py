@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FASTEST = 5.0  # the speed |u| that steps are made for: eight standard deviations of the initial condition
+MAXIMUM_STEPS = 10**6
 COURANT, DIFFUSION = 1.0, 0.5  # dt |u| / h and dt 4ν / h²; Runge-Kutta 4 is stable up to 2.8 in either
 
 
@@ -46,7 +47,8 @@ class Burgers(Problem):
     a is the benchmark's: Gaussian with covariance scale² (-∂²/∂x² + τ²)^(-α), without its mean (α = 2, τ = 5, scale = 25:
     standard deviation 0.59).
 
-    Parameters: viscosity, time, alpha, tau, scale. Speeds beyond 10 and values that are not finite raise InputError.
+    Parameters: viscosity, time, alpha, tau, scale. Speeds beyond 10, values that are not finite and more than a million
+    steps raise InputError.
     It fails quietly where S is too small for the fronts, which are about 8ν / max|u| wide: from S = 32 on they are seen for
     ν = 0.01, resolved from S = 128 on. Good values: ν = 0.01 (benchmark); relative l2 errors are in docs/problems.md.
     """
@@ -87,6 +89,11 @@ class Burgers(Problem):
             raise InputError(f"initial condition with values up to {fastest:.3g}; accepted: finite, up to {2 * FASTEST:g}")
         whole = p.time / size
         steps = math.ceil(whole * max(size * FASTEST / COURANT, 4 * p.viscosity * size**2 / DIFFUSION))
+        if size * steps > MAXIMUM_STEPS:
+            raise InputError(
+                f"viscosity {p.viscosity:g} and time {p.time:g} on {size} nodes: {size * steps:,} time steps; "
+                f"accepted: up to {MAXIMUM_STEPS:,}, so less of one of them"
+            )
         keep, columns = torch.is_grad_enabled() and u.requires_grad, [u]
         for _ in range(size):
             arguments = (columns[-1], steps, whole / steps, p.viscosity)
