@@ -61,7 +61,11 @@ WEIGHTS = {
     "joint-daps": tuple(0.001 * 2**k for k in range(10)),
 }
 PROBLEMS = ("poisson", "helmholtz")
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"eci-5": ("eci", {"mix": 5})}  # method and settings of other rows
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # method and settings of other rows
+    "eci-5": ("eci", {"mix": 5}),
+    "ofm": ("ofm", {"tau": 0.0}),
+    "ofm-prior": ("ofm", {"tau": 0.0, "linearisations": 0}),
+}
 METHODS = ("exact", "ddis-gn", *WEIGHTS, "eci", *VARIANTS)
 COLUMNS = ("weight", "bias", "spread", "spread_observed", "spread_unobserved", "coverage90", "sample_error", "mean_error")
 RESULTS = Path(__file__).parent / "results"

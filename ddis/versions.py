@@ -13,7 +13,7 @@ from ddis.provenance import file_digest
 
 STAGES = {
     **{"generate": 1, "import": 1, "card": 2, "pairs": 1, "train": 1, "sample": 1, "reference": 1, "tune": 1},
-    **{"tables": 9, "figures": 7, "tuning": 3, "report": 3, "paper": 5, "check": 4, "guidance": 2},
+    **{"tables": 9, "figures": 7, "tuning": 3, "report": 3, "paper": 6, "check": 4, "guidance": 2},
 }
 PROBLEMS = {
     **{"poisson": 1, "helmholtz": 1, "darcy": 1, "navier-stokes": 1},
@@ -22,7 +22,7 @@ PROBLEMS = {
 NETWORKS = {"denoiser": 1, "backbone-uno": 1, "flow": 1, "fno": 1, "unet": 1, "uno": 1, "physics": 1}
 METHODS = {
     **{"ddis": 1, "ddis-gn": 2, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
-    **{"exact": 1, "prior-mean": 1, "tikhonov": 1, "es-mda": 1, "eci": 1},
+    **{"exact": 1, "prior-mean": 1, "tikhonov": 1, "es-mda": 1, "eci": 1, "ofm": 1},
 }
 COORDINATES = 1  # of priors that are told them
 WALKS = 2  # of reference chains where the coefficient has jumps

@@ -197,6 +197,7 @@ STUDY = {
         "diffusionpde": {"steps": 5, "weight": 0.01},
         "joint-daps": {"steps": 3, "langevin_steps": 2, "weight": 1e-3},
         "eci": {"steps": 3, "mix": {"poisson": 1, "navier-stokes": 2}},
+        "ofm": {"steps": 2, "ode_steps": 1, "linearisations": 1},
     },
 }
 
@@ -263,6 +264,7 @@ def test_every_method_runs_through_the_stages(problem, tmp_path, monkeypatch):
         "diffusionpde": (heun[5], 0),
         "joint-daps": (3 * heun[5], 0),
         "eci": ({"poisson": 3, "navier-stokes": 6}[problem], 0),
+        "ofm": (2 * (3 + 1 + 20), 0),
     }
     for case in study.cases():
         if case.problem == problem:

@@ -172,5 +172,5 @@ def test_a_section_without_its_runs_says_which_it_takes(study, monkeypatch, tmp_
     tables.run(small)
     paper.run(small)
     page = Path("results/experiments/paper/README.md").read_text()
-    assert "Not in this study: it takes a run of the method `es-mda` or `eci`." in page
+    assert "Not in this study: it takes a run of the method `es-mda`, `eci` or `ofm`." in page
     assert {path.stem for path in Path("results/experiments/paper").glob("*.tex")} == {"main", "efficiency", "sparsity", "noise"}

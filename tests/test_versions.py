@@ -45,6 +45,7 @@ RUNS = {
     "tikhonov": {"samples": 1},
     "es-mda": {"samples": 8},
     "eci": {"steps": 4, "mix": 2},
+    "ofm": {"steps": 4, "ode_steps": 2},
 }
 STUDY = {
     "study": "versions",

@@ -34,6 +34,12 @@ class Noise(Protocol):
         White noise is drawn on the CPU, so that it is the same everywhere, and filtered on the device.
         """
 
+    def white(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
+        """Standard normal numbers [B, C, *extent], float32, that `colour` makes noise of `shape` of."""
+
+    def colour(self, white: Tensor) -> Tensor:
+        """The noise [B, C, *shape of the grid] of such numbers, linear in them."""
+
     def spectrum(self, basis: Basis) -> Tensor:
         """Variance Γ [*shape] of the coefficients in `basis`, float64."""
 
@@ -45,7 +51,13 @@ class WhiteNoise:
     """Independent standard normal values at the nodes."""
 
     def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
+        return self.white(shape, generators, device)
+
+    def white(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
         return torch.from_numpy(white_noise(shape[1:], generators)).to(device)
+
+    def colour(self, white: Tensor) -> Tensor:
+        return white
 
     def spectrum(self, basis: Basis) -> Tensor:
         return torch.ones(basis.shape, dtype=torch.float64)
@@ -94,8 +106,14 @@ class RandomFieldNoise:
         return torch.from_numpy(np.sqrt(np.maximum(self._eigenvalues, 0.0))).float()
 
     def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
-        white = torch.from_numpy(white_noise((*shape[1 : -len(self._axes)], *self._edges), generators)).to(device)
-        torus = torch.fft.irfftn(self._filter.to(device) * torch.fft.rfftn(white, dim=self._axes), s=self._edges, dim=self._axes)
+        return self.colour(self.white(shape, generators, device))
+
+    def white(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
+        return torch.from_numpy(white_noise((*shape[1 : -len(self._axes)], *self._edges), generators)).to(device)
+
+    def colour(self, white: Tensor) -> Tensor:
+        filtered = self._filter.to(white.device) * torch.fft.rfftn(white, dim=self._axes)
+        torus = torch.fft.irfftn(filtered, s=self._edges, dim=self._axes)
         return torus[(..., *map(slice, self.grid.shape))].contiguous()
 
     def spectrum(self, basis: Basis) -> Tensor:
@@ -128,8 +146,13 @@ class DiagonalNoise:
         return self._spectrum.sqrt().float()
 
     def sample(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
-        white = torch.from_numpy(white_noise(shape[1:], generators)).to(device)
-        return self.basis.inverse(self._root.to(device) * white)
+        return self.colour(self.white(shape, generators, device))
+
+    def white(self, shape: tuple[int, ...], generators: Generators, device: torch.device | str = "cpu") -> Tensor:
+        return torch.from_numpy(white_noise(shape[1:], generators)).to(device)
+
+    def colour(self, white: Tensor) -> Tensor:
+        return self.basis.inverse(self._root.to(white.device) * white)
 
     def spectrum(self, basis: Basis) -> Tensor:
         if basis.names != self.basis.names:

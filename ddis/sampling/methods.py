@@ -27,6 +27,7 @@ METHODS = Registry(
         "tikhonov": "ddis.sampling.tikhonov:Tikhonov",
         "es-mda": "ddis.sampling.es_mda:ESMDA",
         "eci": "ddis.sampling.eci:ECI",
+        "ofm": "ddis.sampling.ofm:OFM",
     },
 )
 
