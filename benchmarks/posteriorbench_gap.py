@@ -4,8 +4,9 @@
 
 Takes data, references and samples of a study of config/posteriorbench-poisson-64.yaml, and draws with the settings of its run
 `ddis-gn-solver` as many samples of the same fields from the exact prior, a mixture of Gaussian fields. Five distances to the
-reference, means over the fields, and in brackets how many times the floor. Writes benchmarks/results/posteriorbench_gap.md. Six
-minutes on one core.
+reference, means over the fields, and in brackets how many times the floor. Methods that know no variance of the values have run
+on `kernel`; `noise` has the same sensors and values, so that the same samples are compared with its reference too. Writes
+benchmarks/results/posteriorbench_gap.md. Six minutes on one core.
 """
 
 import argparse
@@ -34,6 +35,7 @@ RUNS = {
     "trained prior, solver": SOLVER,
     "trained prior, operator of all pairs": "ddis-gn",
 }
+WITHOUT_VARIANCE = ("ddis", "fundps", "diffusionpde")
 
 
 def with_exact_prior(study: Study, observation: str) -> np.ndarray:
@@ -68,6 +70,8 @@ def main() -> None:
             references = read_references(reference_path(study, PROBLEM, observation))
             scale = references.attributes["coefficient_std"]
             samples = {name: read_case(study, Case(PROBLEM, observation, run, "100")).coefficient for name, run in RUNS.items()}
+            for run in WITHOUT_VARIANCE:
+                samples[f"`{run}`"] = read_case(study, Case(PROBLEM, "kernel", run, "100")).coefficient
             samples["exact prior, solver"] = with_exact_prior(study, observation)
             k = samples["`exact`"].shape[1]
             floor = far(references.coefficient[:, :k], references, scale)
