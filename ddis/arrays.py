@@ -32,4 +32,4 @@ def _array(name: str, given: ArrayLike) -> NDArray[np.generic]:
 
 
 def _short(given: object) -> str:
-    return f"{str(given)!s:.60}"
+    return f"{given!s:.60}"
