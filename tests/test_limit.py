@@ -268,7 +268,12 @@ def test_averages_over_problems_need_all_problems(scores):
 def test_a_study_without_the_runs_leaves_claims_open(scores):
     rows = claims.claim_rows([s for s in scores if s.attributes["method"] == "exact"])
     assert rows and all(row["ours"] is None and row["verdict"] == "inconclusive" for row in rows)
-    assert "| inconclusive |" in claims.to_markdown(rows)
+    lacking = "claims are about runs, problems or shares of pairs that this study lacks."
+    assert claims.to_markdown(rows) == f"{len(rows)} of {len(rows)} {lacking}\n"
+    rows = claims.claim_rows(scores)
+    shown = [row for row in rows if row["ours"] is not None]
+    text = claims.to_markdown(rows)
+    assert text.count("\n| ") == len(shown) + 1 and f"{len(rows) - len(shown)} of {len(rows)} {lacking}" in text
 
 
 def test_the_equation_in_the_loss_is_compared_with_the_same_method_without(scores):

@@ -17,8 +17,8 @@ import numpy as np
 from ddis.evaluation.bootstrap import DRAWS, ENOUGH, LEVEL, SEED, bca
 from ddis.evaluation.published import PUBLISHED, PUBLISHED_PHYSICS
 from ddis.evaluation.scores import Scores, common, find
-from ddis.evaluation.text import Table
-from ddis.evaluation.verdicts import UNKNOWN, Figure, claim_row, words
+from ddis.evaluation.text import Table, known
+from ddis.evaluation.verdicts import UNKNOWN, Figure, claim_row, not_asked, words
 from ddis.text import pipe_table, with_interval
 
 COLUMNS = ["claim", "formula", "published", "ours", "low", "high", "verdict", "n_fields", "fields_to_decide"]
@@ -47,7 +47,7 @@ def claim_rows(scores: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def to_markdown(rows: Table) -> str:
-    """The table for reading."""
+    """The table for reading: claims that the study has a figure for, and how many others there are."""
     body = [
         [
             row["claim"],
@@ -56,10 +56,11 @@ def to_markdown(rows: Table) -> str:
             with_interval(row, "ours", "low", "high"),
             words(row),
         ]
-        for row in rows
+        for row in known(rows, "ours")
     ]
     how = f"In brackets: {HOW}; a claim is decided if it lies on one side of the bound."
-    return "\n".join([how, "", pipe_table(["claim", "formula", "published", "ours", "verdict"], body), ""])
+    parts = [how, pipe_table(["claim", "formula", "published", "ours", "verdict"], body)] if body else []
+    return "\n\n".join([*parts, *not_asked(rows)]) + "\n"
 
 
 def _published(group: Sequence[Scores]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ddis.data.subsets import percent_name
 from ddis.evaluation.readable import to_html
 from ddis.evaluation.text import Table, grouped, known
+from ddis.evaluation.verdicts import not_asked
 from ddis.yaml_text import yaml_text
 
 
@@ -125,11 +126,7 @@ def verdict_sentences(claims: Table) -> list[tuple[str, str]]:
         for row in (row for row in found if row["verdict"] == verdict):
             interval = "" if row["low"] is None else f", between {row['low']:.3g} and {row['high']:.3g}"
             sentences.append((word, f"{row['claim']} (found {row['ours']:.3g}{interval})."))
-    if missing := len(claims) - len(found):
-        are = "is" if missing == 1 else "are"
-        about = "about runs, problems or shares of pairs that this study lacks."
-        sentences.append(("Open", f"{missing} of {len(claims)} claims {are} {about}"))
-    return sentences
+    return [*sentences, *(("Open", sentence) for sentence in not_asked(claims))]
 
 
 def _setting(table: Table) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddis.evaluation.bootstrap import Estimate
+from ddis.evaluation.text import Table, known
 
 Found = Estimate | tuple[None, None, None]
 
@@ -63,3 +64,11 @@ def claim_row(claim: str, formula: str, figure: Figure, published: float | None 
     row = {"claim": claim, "formula": formula, **figures, "verdict": verdict(figure.found, **bounds), "n_fields": figure.fields}
     is_open = row["verdict"] == "inconclusive" and figure.fields is not None
     return row | {"fields_to_decide": fields_to_decide(figure.found, figure.fields or 0, **bounds) if is_open else None}
+
+
+def not_asked(rows: Table) -> list[str]:
+    """A sentence on the claims that the study has no figure for, if there are any."""
+    missing = len(rows) - len(known(rows, "ours"))
+    are = "is" if missing == 1 else "are"
+    about = "about runs, problems or shares of pairs that this study lacks."
+    return [f"{missing} of {len(rows)} claims {are} {about}"] if missing else []

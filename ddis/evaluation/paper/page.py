@@ -51,7 +51,7 @@ def page(
     parts.append(f"## {attenuation.TITLE}")
     parts += [f"{attenuation.page(rows)}\n\n![norms](attenuation-{problem}.png)" for problem, rows in guided.items()]
     parts += [] if guided else [f"Not in this study: it takes {attenuation.NEEDS}."]
-    return "\n\n".join([*parts, "## Claims", claims.to_markdown(known(claimed, "ours")).strip(), ""])
+    return "\n\n".join([*parts, "## Claims", claims.to_markdown(claimed).strip(), ""])
 
 
 def _section(section: Section, entries: Sequence[Entry], table: Table, rows: tables.Rows) -> list[str]:
