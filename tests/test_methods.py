@@ -55,7 +55,8 @@ def test_residual_guidance_makes_the_residual_smaller(setting):
     assert residuals[1] < 0.9 * residuals[0] and residuals[2] < 0.6 * residuals[1], residuals
 
 
-def test_diffusionpde_has_two_phases_in_physical_units(setting, monkeypatch):
+@pytest.mark.parametrize(("steps", "share", "first"), [(10, 0.8, 8), (50, 0.14, 7)])  # 50 x 0.14 is above 7 in round-off
+def test_diffusionpde_has_two_phases_in_physical_units(setting, monkeypatch, steps, share, first):
     captured = []
 
     def catch(task, channels, loss, levels):
@@ -65,16 +66,16 @@ def test_diffusionpde_has_two_phases_in_physical_units(setting, monkeypatch):
     monkeypatch.setattr("ddis.sampling.diffusionpde.guided_ode", catch)
     task = setting.of("diffusionpde", 1)
     x0_hat = torch.randn(2, 2, SIZE, SIZE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    settings = run_settings("diffusionpde", {"steps": 10, "weight": 5.0, "residual_weight": 3.0})
+    settings = run_settings("diffusionpde", {"steps": steps, "weight": 5.0, "residual_weight": 3.0, "first_phase": share})
     list(load_method("diffusionpde")(settings).sample(task, None))
     loss, levels = captured[0]
     a, u = (x0_hat[:, c] * task.units[c] for c in range(2))
     measured = task.observation.values * task.units[1]
     observed = (u.flatten(1).gather(1, task.observation.index) - measured).norm(dim=1)
     equation = task.problem.residual(a, u).flatten(1).norm(dim=1) / (SIZE - 1) ** 2
-    assert len(levels) == 11 and levels[0] == pytest.approx(80) and levels[9] == pytest.approx(0.002)
-    for step in range(10):
-        expected = 5 * observed if step < 8 else 0.5 * observed + 3 * equation
+    assert len(levels) == steps + 1 and levels[0] == pytest.approx(80) and levels[-2] == pytest.approx(0.002)
+    for step in range(steps):
+        expected = 5 * observed if step < first else 0.5 * observed + 3 * equation
         assert torch.allclose(loss(x0_hat, float(levels[step])), expected, rtol=1e-10), step
 
 

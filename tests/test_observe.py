@@ -523,6 +523,7 @@ def test_a_number_of_points_is_drawn_in_the_domain(grid):
             {"kind": "blocks", "count": 4},
             "observations.o: blocks: accepted on domains without a mask",
         ),
+        ({"pde": "poisson"}, {"kind": "points", "count": 257}, "count 257: more observations than nodes; accepted: 1 to 256"),
         ({"pde": "poisson", "aspect": 3}, {"kind": "points", "at": [[3.1, 0.9]]}, "x from 0 to 3, y from 0 to 1"),
         ({"pde": "burgers"}, {"kind": "coefficient", "at": [[0.3, 0.9]]}, "points with 2 coordinates on 16 nodes; accepted: 1"),
         (

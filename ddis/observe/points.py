@@ -98,6 +98,8 @@ class Points(Sensors):
     def places(self, grid: Grid) -> NDArray[np.float64]:
         """The points [m, d]. Raises InputError if they have other coordinates than the grid."""
         if not self.points.ndim:
+            if self.points > (nodes := int(grid.nodes.sum())):
+                raise InputError(f"count {int(self.points)}: more observations than nodes; accepted: 1 to {nodes}")
             return drawn_points(int(self.points), grid)
         if self.points.shape[1] != len(grid.shape):
             raise InputError(f"points with {self.points.shape[1]} coordinates on {grid} nodes; accepted: {len(grid.shape)}")

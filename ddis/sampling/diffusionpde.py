@@ -49,7 +49,7 @@ class DiffusionPDE(Method[DiffusionPDESettings]):
     def sample(self, batch: Batch, prepared: Any) -> Iterator[State]:
         s = self.settings
         levels = karras_schedule(s.sigma_max, s.sigma_min, s.steps)
-        switch = float(levels[math.ceil(s.first_phase * s.steps)])
+        switch = float(levels[math.ceil(round(s.first_phase * s.steps, 9))])
         weight, residual_weight = number(s.weight), number(s.residual_weight)
         coefficient_unit, solution_unit = batch.units
         residual_unit = SIGMA_DATA * coefficient_unit / (batch.basis.shape[-1] - 1) ** 2
