@@ -239,13 +239,14 @@ class Posterior:
     def draw(self, method: Method[Any], chains: Generators, each_step: Callable[[int], None] | None = None) -> Drawn:
         """Chains of the only field, one per generator, `settings.batch` of them at once; each_step: called with those done."""
         prepared, cost = self.prepare(method)
-        states, size = [], len(chains) if method.ensemble else method.settings.batch
-        for start in range(0, len(chains), size):
-            batch = self.batch(method, slice(None), chains[start : start + size], cost)
+        states, done = [], 0
+        for part in method.together(chains):
+            batch = self.batch(method, slice(None), part, cost)
             state: State | None = None
             for state in method.sample(batch, prepared):
                 if each_step is not None:
-                    each_step(start + len(batch.generators) * state.step // state.steps)
+                    each_step(done + len(part) * state.step // state.steps)
+            done += len(part)
             states.append(last_state(state, batch, method.settings.method))
         return Drawn(torch.cat([state.x0 for state in states]), states[0].mean, states[0].std, cost)
 

@@ -1,5 +1,6 @@
 """Sampling in parts: the same fields in the same batches, the same bytes, costs that add up; and what jobs ask a cluster for."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from ddis.config import Case, Study
 from ddis.data.store import Samples, read_samples
 from ddis.errors import InputError
 from ddis.grid import square
+from ddis.sampling.base import Batch, Method, State
 from ddis.stages import draw, generate, needs, sample
 from ddis.stages.layout import samples_path
+from ddis.stages.sampler import Sampler, observe
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +62,46 @@ def test_samples_and_evaluations_do_not_depend_on_the_shards(tmp_path: Path, mon
     nodes = int(whole.mask.any(axis=0).sum())
     assert whole.attributes["operator_evaluations"] == parts.attributes["operator_evaluations"] == 2 * nodes / (7 * 4)
     assert parts.attributes["seconds_per_field"] > 0
+
+
+def counted(method: Method[Any], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The chains of every batch that the method is going to draw."""
+    asked: list[int] = []
+
+    def sample(batch: Batch, prepared: Any) -> Iterator[State]:
+        asked.append(len(batch.generators))
+        yield from type(method).sample(method, batch, prepared)
+
+    monkeypatch.setattr(method, "sample", sample)
+    return asked
+
+
+@pytest.mark.parametrize(("method", "expected"), [("exact", [2, 3, 3]), ("es-mda", [8])])
+def test_a_batch_bounds_the_chains_of_one_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, expected: list[int]
+) -> None:
+    """8 samples of a field in batches of at most 3 chains: the same samples to rounding. An ensemble is not split."""
+    monkeypatch.chdir(tmp_path)
+    found, together = [], []
+    for batch in (8, 3):
+        run = {"method": method, "samples": 8, "batch": batch, "operator": "solver"}
+        made = study(**SETTINGS | {"runs": {"run": run}}, tuning=None, study=f"of-{batch}")
+        for split in ("train", "test"):
+            generate.run(made, "poisson", split)
+        case = Case("poisson", "sparse", "run", "100")
+        sampler = Sampler(made, case, made.run_for(case))
+        asked = counted(sampler.method, monkeypatch)
+        observed = observe(made, case, "test", np.arange(2))
+        sampler.draw(observed, "test", tmp_path / made.study, range(2))
+        found.append(sampler.collect(observed, tmp_path / made.study))
+        together.append(asked)
+    assert together == [[8, 8], 2 * expected]
+    whole, parts = found
+    assert parts.coefficient.shape == whole.coefficient.shape == (2, 8, 16, 16)
+    assert np.allclose(parts.coefficient, whole.coefficient, rtol=0, atol=1e-5 * whole.coefficient.std())
+    assert parts.operator_evaluations == whole.operator_evaluations
+    if whole.mean is not None:
+        assert np.array_equal(parts.mean, whole.mean) and np.array_equal(parts.std, whole.std)
 
 
 def test_a_shard_that_is_missing_is_drawn_when_gathering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,7 +51,8 @@ class RunSettings(BaseModel):
     fractions  fractions of the pairs at which the run is made; null: those of the study
     problems   problems on which the run is made; null: all
     observations  what it is given to see; null: each of the study's observations in turn
-    batch      chains (fields x samples) computed together; fixed, so that results do not depend on the machine's load
+    batch      chains computed together, at most, of several fields or of one; fixed, so that results do not depend on the
+               machine's load
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -336,6 +338,11 @@ class Method(ABC, Generic[S]):
         """The settings for one sample with another value of `tuned`, a single number."""
         assert self.tuned is not None
         return self.settings.model_copy(update={self.tuned: weight, "samples": 1})
+
+    def together(self, chains: Generators) -> list[Generators]:
+        """Chains in equal parts of at most `batch`, which are drawn one after the other; an ensemble is one part."""
+        parts = 1 if self.ensemble else math.ceil(len(chains) / self.settings.batch)
+        return [chains[len(chains) * part // parts : len(chains) * (part + 1) // parts] for part in range(parts)]
 
     def cost(self, size: Size) -> Evaluations:
         """What sampling costs, at most, from the settings."""

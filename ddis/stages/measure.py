@@ -188,6 +188,7 @@ def sampler_cost(
     device, settings = resolve_device(study.device), study.run_for(case)
     method, samples, test = load_method(settings.method)(settings), settings.samples, study.data.test
     whole, batch = run_cost(study, case, method, test), min(settings.fields_per_batch, test) * samples
+    batch = batch if method.ensemble else min(batch, settings.batch)
     of_prior, of_operator = (0.0 if network is None else network.forward for network in (prior, operator))
     if operator is None and method.uses_operator:
         of_operator = units.solve

@@ -81,8 +81,8 @@ def run_shard(study: Study, case: Case, shard: str) -> None:
 def log_sigma(tracker: StageRun) -> Callable[[int, State], None]:
     """What `Sampler.draw` calls after each step."""
 
-    def each_step(fields_done: int, state: State) -> None:
-        tracker.metrics({"sigma": state.sigma}, step=fields_done * state.steps + state.step)
+    def each_step(chains_done: int, state: State) -> None:
+        tracker.metrics({"sigma": state.sigma}, step=chains_done * state.steps + state.step)
 
     return each_step
 

@@ -4,7 +4,7 @@ Batches lie in a work folder until all are there: a run goes on after the last f
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,17 +165,18 @@ class Sampler:
         label = f"{self.case.problem} {self.case.run}-{self.case.percent}"
         progress = Progress(label, len(fields) * k, (len(fields[::step]) - len(missing)) * step * k, unit="samples")
         for number, start in enumerate(missing, len(fields[::step]) - len(missing)):
-            stop = min(start + step, n)
-            generators = [self._generator(split, field, sample) for field in range(start, stop) for sample in range(k)]
+            numbers = slice(start, min(start + step, n))
+            generators = [self._generator(split, field, sample) for field in range(n)[numbers] for sample in range(k)]
             # Every job prepares the run, and one alone counts its evaluations: that of the first batch.
-            batch = posterior.batch(self.method, slice(start, stop), generators, cost if start == 0 else Cost())
+            counted = cost if start == 0 else Cost()
+            batches = [posterior.batch(self.method, numbers, part, counted) for part in self.method.together(generators)]
 
-            def each(state: State, done: int = number * step, start: int = start, chains: int = len(generators)) -> None:
-                progress.update(done * k + chains * state.step // state.steps)
+            def each(state: State, before: int, chains: int, done: int = number * step, start: int = start) -> None:
+                progress.update(done * k + before + chains * state.step // state.steps)
                 if each_step is not None:
-                    each_step(start * k, state)
+                    each_step(start * k + before, state)
 
-            self._draw_batch(posterior, batch, prepared, batch_path(work, start), begin, each)
+            self._draw_batch(posterior, batches, prepared, batch_path(work, start), begin, each)
             begin = time.perf_counter()
         progress.finish()
 
@@ -202,21 +203,31 @@ class Sampler:
         return generator(self.study.seed, name, SPLIT_STREAM[split], field, sample)
 
     def _draw_batch(
-        self, posterior: Posterior, batch: Batch, prepared: Any, path: Path, begin: float, each_step: Callable[[State], None]
+        self,
+        posterior: Posterior,
+        batches: Sequence[Batch],
+        prepared: Any,
+        path: Path,
+        begin: float,
+        each_step: Callable[[State, int, int], None],
     ) -> None:
-        state, watched = None, 0.0
-        for state in self.method.sample(batch, prepared):
-            paused = time.perf_counter()
-            each_step(state)
-            watched += time.perf_counter() - paused
-        state = last_state(state, batch, self.method.settings.method)
-        tensors = {"x0": posterior.physical(state.x0)}
-        closed = posterior.closed_form(state.mean, state.std)
+        """The file of some fields from the parts of their chains; each_step: with the chains before, and of, the part."""
+        states, done, watched = [], 0, 0.0
+        for batch in batches:
+            state, chains = None, len(batch.generators)
+            for state in self.method.sample(batch, prepared):
+                paused = time.perf_counter()
+                each_step(state, done, chains)
+                watched += time.perf_counter() - paused
+            states.append(last_state(state, batch, self.method.settings.method))
+            done += chains
+        tensors = {"x0": posterior.physical(torch.cat([state.x0 for state in states]))}
+        closed = posterior.closed_form(states[0].mean, states[0].std)
         if closed is not None:
             tensors |= dict(zip(("mean", "std"), closed, strict=True))
         if posterior.device.type == "cuda":
             torch.cuda.synchronize()
-        cost = {**vars(batch.cost), "seconds": time.perf_counter() - begin - watched}
+        cost = {**vars(batches[0].cost), "seconds": time.perf_counter() - begin - watched}
         save_tensors(path, tensors, {**cost, "peak_memory_mb": peak_memory_mb(), "device": device_name(str(posterior.device))})
 
 
