@@ -1,0 +1,85 @@
+"""How many levels `ddis-gn` needs where the coefficient has two values: distances to a reference posterior.
+
+    python benchmarks/darcy_levels.py [--study results/posteriorbench-darcy-64]
+
+Takes data, reference and prior of a study of config/posteriorbench-darcy-64.yaml, and draws 32 samples of its first two test
+fields with its run `ddis-gn-solver`, with other levels and another covariance of x0 given x_t. Five distances to the reference,
+means over the two fields, and in brackets how many times the floor, which is what 32 other draws of the reference have. Writes
+benchmarks/results/darcy_levels.md after every row. A quarter of an hour on one core.
+"""
+
+import argparse
+import time
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddis.config import Case, Study
+from ddis.data.references import References, read_references
+from ddis.evaluation.distances import average, distances
+from ddis.files import write_text
+from ddis.randomness import generator
+from ddis.stages.common import settle
+from ddis.stages.layout import reference_path
+from ddis.stages.sampler import Sampler, observe
+from ddis.text import pipe_table
+
+RESULT = Path(__file__).parent / "results" / "darcy_levels.md"
+CASE = Case("darcy", "kernel", "ddis-gn-solver", "100")
+FIELDS, SAMPLES = 2, 32
+TRIED: tuple[dict[str, Any], ...] = (
+    {"steps": 30, "sigma_max": 10, "covariance": "denoiser"},
+    {"steps": 30, "sigma_max": 10, "covariance": "spectrum"},
+    {"steps": 12, "sigma_max": 3, "covariance": "spectrum"},
+    {"steps": 30, "sigma_max": 3, "covariance": "spectrum"},
+    {"steps": 60, "sigma_max": 3, "covariance": "spectrum"},
+    {"steps": 90, "sigma_max": 3, "covariance": "spectrum"},
+)
+HEAD = ["levels", "from σ", "covariance", "mean", "std", "MMD", "SWD", "spectrum", "s per sample"]
+
+
+def drawn(study: Study, changes: dict[str, Any]) -> np.ndarray:
+    """Samples [n, K, S, S] of the run, in physical units, with other settings."""
+    settings = study.run_for(CASE)
+    sampler = Sampler(study, CASE, type(settings).model_validate({**settings.model_dump(), **changes, "samples": SAMPLES}))
+    posterior = sampler.posterior(observe(study, CASE, "test", np.arange(FIELDS)))
+    prepared, _ = posterior.prepare(sampler.method)
+    samples = []
+    for field in range(FIELDS):
+        chains = [generator(study.seed, "darcy levels", field, chain) for chain in range(SAMPLES)]
+        *_, last = sampler.method.sample(posterior.batch(sampler.method, slice(field, field + 1), chains), prepared)
+        samples.append(posterior.physical(last.x0).double().numpy())
+    return np.stack(samples)
+
+
+def far(samples: np.ndarray, references: References) -> np.ndarray:
+    """The five distances to the second half of the reference, means over the fields."""
+    half, scale = references.coefficient.shape[1] // 2, references.attributes["coefficient_std"]
+    pairs = zip(samples, references.coefficient[:FIELDS, half:], strict=True)
+    return np.array(astuple(average([distances(x, y, scale=scale) for x, y in pairs])))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-darcy-64"), help="folder of the study")
+    study = Study.in_folder(parser.parse_args().study)
+    with settle(study):
+        references = read_references(reference_path(study, CASE.problem, CASE.observation))
+        floor = far(references.coefficient[:FIELDS, :SAMPLES], references)
+        rows = [["the floor", "", "", *(f"{value:.3f}" for value in floor), ""]]
+        for changes in TRIED:
+            begin = time.process_time()
+            found = far(drawn(study, changes), references)
+            seconds = (time.process_time() - begin) / (FIELDS * SAMPLES)
+            cells = [f"{value:.3f} ({value / limit:.2f})" for value, limit in zip(found, floor, strict=True)]
+            rows.append([*map(str, changes.values()), *cells, f"{seconds:.1f}"])
+            print(" | ".join(rows[-1]), flush=True)
+            write_text(RESULT, pipe_table(HEAD, rows) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
