@@ -31,12 +31,11 @@ RESULT = Path(__file__).parent / "results" / "darcy_levels.md"
 CASE = Case("darcy", "kernel", "ddis-gn-solver", "100")
 FIELDS, SAMPLES = 2, 32
 TRIED: tuple[dict[str, Any], ...] = (
-    {"steps": 30, "sigma_max": 10, "covariance": "denoiser"},
-    {"steps": 30, "sigma_max": 10, "covariance": "spectrum"},
     {"steps": 12, "sigma_max": 3, "covariance": "spectrum"},
     {"steps": 30, "sigma_max": 3, "covariance": "spectrum"},
-    {"steps": 60, "sigma_max": 3, "covariance": "spectrum"},
     {"steps": 90, "sigma_max": 3, "covariance": "spectrum"},
+    {"steps": 30, "sigma_max": 10, "covariance": "spectrum"},
+    {"steps": 30, "sigma_max": 10, "covariance": "denoiser"},
     {"steps": 240, "sigma_max": 3, "covariance": "spectrum"},
 )
 HEAD = ["levels", "from σ", "covariance", "mean", "std", "MMD", "SWD", "spectrum", "s per sample"]
