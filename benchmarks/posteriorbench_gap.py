@@ -44,20 +44,26 @@ def with_exact_prior(study: Study, observation: str) -> np.ndarray:
     sampler = Sampler(study, case, study.run_for(case))
     parts = sampler.parts
     sampler.parts = replace(parts, prior=mixture(parts.problem, parts.prior.noise, parts.prior.coefficient))
-    posterior = sampler.posterior(observe(study, case, "test", np.arange(study.data.test)))
-    prepared, _ = posterior.prepare(sampler.method)
-    k, drawn = sampler.settings.samples, []
-    for field in range(study.data.test):
-        chains = [generator(study.seed, "exact prior", field, chain) for chain in range(k)]
-        *_, last = sampler.method.sample(posterior.batch(sampler.method, slice(field, field + 1), chains), prepared)
-        drawn.append(posterior.physical(last.x0).double().numpy().reshape(k, *posterior.spaces[0].shape))
-    return np.stack(drawn)
+    return drawn(sampler, study.data.test, "exact prior")
+
+
+def drawn(sampler: Sampler, fields: int, stream: str) -> np.ndarray:
+    """Samples [n, K, S, S] of the first test fields, in physical units; stream: of the random numbers."""
+    study, method = sampler.study, sampler.method
+    posterior = sampler.posterior(observe(study, sampler.case, "test", np.arange(fields)))
+    prepared, _ = posterior.prepare(method)
+    samples = []
+    for field in range(fields):
+        chains = [generator(study.seed, stream, field, chain) for chain in range(sampler.settings.samples)]
+        *_, last = method.sample(posterior.batch(method, slice(field, field + 1), chains), prepared)
+        samples.append(posterior.physical(last.x0).double().numpy().reshape(-1, *posterior.spaces[0].shape))
+    return np.stack(samples)
 
 
 def far(samples: np.ndarray, references: References, scale: float) -> np.ndarray:
-    """The five distances to the second half of the references, means over the fields."""
+    """The five distances to the second half of the references of the first fields, means over them."""
     half = references.coefficient.shape[1] // 2
-    pairs = zip(samples, references.coefficient[:, half:], strict=True)
+    pairs = zip(samples, references.coefficient[: len(samples), half:], strict=True)
     return np.array(astuple(average([distances(x, y, scale=scale) for x, y in pairs])))
 
 
@@ -76,8 +82,8 @@ def main() -> None:
             k = samples["`exact`"].shape[1]
             floor = far(references.coefficient[:, :k], references, scale)
             rows = [["the floor", *(f"{value:.3f}" for value in floor)]]
-            for name, drawn in samples.items():
-                found = far(drawn, references, scale)
+            for name, own in samples.items():
+                found = far(own, references, scale)
                 rows.append([name, *(f"{value:.3f} ({value / limit:.2f})" for value, limit in zip(found, floor, strict=True))])
                 print(" | ".join(rows[-1]), flush=True)
             parts += [f"## {observation}", pipe_table(["samples of", "mean", "std", "MMD", "SWD", "spectrum"], rows)]
