@@ -151,6 +151,8 @@ def test_chains_that_cannot_converge_are_marked_left_out_and_named_in_one_line(s
     assert "references.steps more than 100" in lines[-1]
     row = tables.Compared("rock", "sparse", found, Space(square(16))).floor_row(8)
     assert row["n_fields"] == 0 and row["mean"] is None
+    text = tables.distance_tables(made, [row], ["0 of 2 fields converged."])["posterior.md"]
+    assert "has converged for any field. 0 of 2 fields" in text and "|" not in text
 
 
 def test_killed_chains_go_on_where_they_were(study, tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def to_markdown(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     """For reading, with intervals; `notes` are sentences on the references."""
     if not rows:
-        return "No run of this study is on an observation with a reference posterior.\n"
+        return " ".join(["No run is on an observation whose reference posterior has converged for any field.", *notes]) + "\n"
     return "\n\n".join([pipe_table(_HEAD, map(_cells, rows)), caption(notes), ""])
 
 

@@ -93,7 +93,8 @@ def distance_tables(study: Study, distances: Sequence[dict[str, Any]], notes: Se
     published = [
         row for p in study.problems if of_benchmark(study, p) for row in posteriors.published_rows(p, study.problems[p].pde)
     ]
-    shown, notes = [*distances, *published], [*notes, *[POSTERIORS_SETTING] * bool(published)]
+    compared = [row for row in distances if row["n_fields"]]  # of the others the notes say that nothing has converged
+    shown, notes = [*compared, *published], [*notes, *[POSTERIORS_SETTING] * bool(published)]
     makers = posteriors.to_csv(distances), posteriors.to_markdown(shown, notes), posteriors.to_latex(shown, notes)
     return dict(zip(DISTANCES, makers, strict=True))
 
