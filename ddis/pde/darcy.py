@@ -116,7 +116,7 @@ class Darcy(Problem):
 
     def from_latent(self, field: Tensor) -> Tensor:
         p = self.parameters
-        return p.low + (p.high - p.low) * (field >= 0).double() if self.two_valued else self.constrain(field)
+        return p.low + (p.high - p.low) * (field >= 0).to(field) if self.two_valued else self.constrain(field)
 
 
 def face_means(coefficient: Tensor) -> tuple[Tensor, Tensor]:
