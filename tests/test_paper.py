@@ -74,6 +74,8 @@ def write_case(study: Study, case: Case) -> Samples:
     }
     if settings.method in ("exact", "tikhonov") or "solver" in case.run:
         samples.attributes["pairs"] = None
+    if case.observation == "fewer":
+        samples.coefficient[2] = np.nan
     samples.attributes |= {"noise": study.observations[case.observation].noise}
     samples.attributes |= {"configuration": study.digest("sample", **vars(case))}
     path = samples_path(study, **vars(case))
@@ -125,6 +127,11 @@ def test_a_cell_is_the_error_that_the_samples_have_beside_the_published_one(stud
     assert row(study, "Main table", "ddis")[2] == f"{expected} (15.78)"
     assert row(study, "Time budgets", "ddis")[4] == f"{expected} (15.78)"
     assert row(study, "A coarser grid first", "ddis")[2] == f"{expected} (15.78)"
+
+
+def test_a_figure_of_fewer_fields_says_so(study):
+    section = (study.folder / "paper" / "README.md").read_text().split("## Fewer observations")[1].split("\n## ")[0]
+    assert "ddis-observations at 100 % of pairs (poisson, fewer): 1 of 6 fields failed and are left out." in section
 
 
 def test_guidance_has_its_section_with_the_verdicts(study):

@@ -32,12 +32,7 @@ def caption(table: Table, study: str, seed: int, notes: Sequence[str] = ()) -> s
     sentences.append(
         "Bold: smallest of the methods at the same percent of pairs, exact posterior and runs through the solver aside."
     )
-    sentences += [
-        f"{row['run']} at {percent_name(row['percent'])} % of pairs ({row['problem']}, {row['observation']}): "
-        f"{row['n_failed']} of {row['n_fields']} fields failed and are left out."
-        for row in table
-        if row["n_failed"]
-    ]
+    sentences += failures(table)
     if known(table, "l2_paper"):
         sentences.append(PUBLISHED_SETTING)
     return " ".join([*sentences, *notes])
@@ -160,6 +155,16 @@ def sizes(table: Table) -> list[str]:
             f"{problem}, {observation}: {nodes} x {nodes} nodes, {count} observations, {level}, {fields} test fields."
         )
     return sentences
+
+
+def failures(table: Table) -> list[str]:
+    """One sentence per row whose figures leave out test fields."""
+    return [
+        f"{row['run']} at {percent_name(row['percent'])} % of pairs ({row['problem']}, {row['observation']}): "
+        f"{row['n_failed']} of {row['n_fields']} fields failed and are left out."
+        for row in table
+        if row["n_failed"]
+    ]
 
 
 def _css(column: _Column) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ddis.evaluation import attenuation, claims
 from ddis.evaluation.paper import tables
 from ddis.evaluation.paper.sections import Entry, Section
-from ddis.evaluation.readable import sizes
+from ddis.evaluation.readable import failures, sizes
 from ddis.evaluation.text import Table, known
 
 INTRODUCTION = """Errors are relative l2 errors of the coefficient in percent, ± standard error over the test fields; E_s is the
@@ -25,7 +25,7 @@ def caption(section: Section, entries: Sequence[Entry], table: Table) -> str:
     own = [row for key, row in tables.rows_of(table).items() if key in keys]
     pairs = sorted(known(own, "pairs"), key=lambda row: float(row["percent"]))
     shares = dict.fromkeys(f"{row['pairs']:,} pairs at {row['percent']:g} %" for row in pairs)
-    parts = [section.shows, *sizes(own), ", ".join(shares) + "." if shares else "", section.note]
+    parts = [section.shows, *sizes(own), ", ".join(shares) + "." if shares else "", *failures(own), section.note]
     return " ".join(part for part in parts if part)
 
 
