@@ -226,7 +226,7 @@ def test_empty_columns_and_cells_are_empty_in_the_readable_tables(errors):
 
 def test_caption_says_how_the_table_was_made(errors):
     caption = readable.caption(errors, "quickstart", 3, notes=["Priors saw 10,000 coefficients."])
-    for part in ("study quickstart", "seed 3", "device cpu", "16 x 16 nodes", "32 observations", "no noise", "6 test fields"):
+    for part in ("study quickstart", "seed 3", "device cpu", "16 nodes per axis", "32 observations", "no noise", "6 test fields"):
         assert part in caption, part
     assert "128 x 128 nodes, 500 noiseless observations" in caption and caption.endswith("Priors saw 10,000 coefficients.")
     assert "failed" not in caption

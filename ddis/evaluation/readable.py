@@ -152,7 +152,7 @@ def sizes(table: Table) -> list[str]:
     for problem, observation, nodes, count, noise, fields in grouped(table, *keys):
         level = "unknown noise" if noise is None else "no noise" if noise == 0 else f"noise {noise:g} std(u)"
         sentences.append(
-            f"{problem}, {observation}: {nodes} x {nodes} nodes, {count} observations, {level}, {fields} test fields."
+            f"{problem}, {observation}: {nodes} nodes per axis, {count} observations, {level}, {fields} test fields."
         )
     return sentences
 

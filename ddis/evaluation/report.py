@@ -135,7 +135,7 @@ def _setting(table: Table) -> list[dict[str, Any]]:
         {
             "problem": problem,
             "observation": observation,
-            "nodes": f"{rows[0]['resolution']} x {rows[0]['resolution']}",
+            "nodes": rows[0]["resolution"],
             "observations": rows[0]["observations"],
             "runs": ", ".join(dict.fromkeys(row["run"] for row in rows)),
             "percents": ", ".join(f"{percent:g}" for percent in sorted({row["percent"] for row in rows})),
