@@ -74,7 +74,7 @@ class Latent:
     def coefficient(self, z: Tensor) -> Tensor:
         """A(g) [..., *shape] of white coefficients [..., P]."""
         basis, (rank, scale) = self.problem.coefficient_space(self.resolution).grid.basis, self._places
-        coefficients = z.reshape(-1, z.shape[-1]).index_select(1, rank) * scale.to(z)  # a quarter of the time of z[..., rank]
+        coefficients = z.reshape(-1, z.shape[-1]).index_select(1, rank) * scale.to(z)  # a fifth of the time of z[..., rank]
         return self.problem.from_latent(basis.inverse(coefficients.reshape(*z.shape[:-1], *self.spectrum.shape)))
 
     @cached_property
