@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workplace import ROOT, Workplace
+from workplace import ROOT, Workplace, end_of, wait_until
 
 from slurm import Slurm, missing_programs
 
@@ -36,11 +36,20 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def trainings_wait(slurm: Slurm) -> bool:
+    return {"rule_train_prior", "rule_train_on_pairs"} <= {job.partition("_wildcards")[0] for job in slurm.waiting()}
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm, profile: Path) -> Workplace:
-    """The study as the cluster made it."""
+    """The study as the cluster made it. Its two trainings are released together, so that they overlap on any machine."""
     place = Workplace(tmp_path_factory.mktemp("cluster"), slurm, profile)
-    done = place.run()
+    data = place.run("--until", "generate", "pairs")
+    assert data.returncode == 0, data.stdout[-5000:]
+    with slurm.held():
+        snakemake = place.start()
+        wait_until(lambda: snakemake.poll() is not None or trainings_wait(slurm), "both trainings are queued")
+    done = end_of(snakemake)
     assert done.returncode == 0, done.stdout[-5000:]
     return place
 

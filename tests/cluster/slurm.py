@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAMS = ("munged", "munge", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scancel", "sinfo", "scontrol")
@@ -112,6 +113,20 @@ class Slurm:
     def minutes_of(self, job: str) -> int:
         """Full minutes for which a job has been running, below an hour."""
         return int(self.command("squeue", "--noheader", "--format=%M", f"--jobs={job}").split(":")[-2])
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Jobs are queued, and none starts until the end of the context."""
+        partition = ["scontrol", "update", "PartitionName=test"]
+        subprocess.run([*partition, "State=DOWN"], env=self.environment, check=True, timeout=60)
+        try:
+            yield
+        finally:
+            subprocess.run([*partition, "State=UP"], env=self.environment, check=True, timeout=60)
+
+    def waiting(self) -> list[str]:
+        """Comments of the jobs that wait: names of their rules and wildcards."""
+        return self.command("squeue", "--noheader", "--states=PD", "--format=%k").split()
 
     def stop(self) -> None:
         """Cancels all jobs and ends the daemons that were started here."""
