@@ -39,10 +39,10 @@ SHOWS = f"Distances of {SAMPLES} samples of `{CASE.run}` to the reference, means
 HEAD = ["levels", "from σ", "covariance", "mean", "std", "MMD", "SWD", "spectrum", "s per sample"]
 
 
-def with_settings(study: Study, changes: dict[str, Any]) -> Sampler:
-    """The run with other settings."""
+def with_settings(study: Study, changes: dict[str, Any], samples: int = SAMPLES) -> Sampler:
+    """The run with other settings, and this number of samples."""
     settings = study.run_for(CASE)
-    return Sampler(study, CASE, type(settings).model_validate({**settings.model_dump(), **changes, "samples": SAMPLES}))
+    return Sampler(study, CASE, type(settings).model_validate({**settings.model_dump(), **changes, "samples": samples}))
 
 
 def main() -> None:
