@@ -52,6 +52,7 @@ DENOISER: dict[str, tuple[str, dict[str, Any]]] = {
     "`ddis-gn`, `covariance: denoiser`, 8 products, 10 levels": ("ddis-gn", {"covariance": "denoiser", "probes": 8}),
     "`ddis-gn`, `covariance: denoiser`, 2 products, 30 levels": ("ddis-gn", {"covariance": "denoiser", "steps": 30}),
     "`ddis-gn`, `covariance: denoiser`, 8 products, 30 levels": ("ddis-gn", {"covariance": "denoiser", "probes": 8, "steps": 30}),
+    "`ddis-gn`, `covariance: denoiser`, 2 products, 10 levels, 5 moves": ("ddis-gn", {"covariance": "denoiser", "moves": 5}),
 }
 EVIDENCE: dict[str, tuple[str, dict[str, Any]]] = {
     "component drawn with the evidence of the values, 10 levels": (KNOWN, {"steps": 10})

@@ -20,14 +20,25 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
+from ddis.errors import InputError
+from ddis.pde.base import Problem
 from ddis.sampling.base import Batch, ErrorChoice, Evaluations, Method, RunSettings, Size, State
 from ddis.sampling.corrected import CorrectedStep, calls_per_level, correction_cost
-from ddis.sampling.covariance import AverageSpectrum, RingCovariance, suited
+from ddis.sampling.covariance import AverageSpectrum, Covariance, RingCovariance, suited
 from ddis.sampling.daps import anneal
-from ddis.sampling.gauss_newton import GaussNewtonStep, Prepared, SharedJacobian, gauss_newton_cost, make_update
-from ddis.sampling.matrix_free import LEADING_MODES, LeadingModes
+from ddis.sampling.gauss_newton import (
+    DenseUpdate,
+    GaussNewtonStep,
+    Prepared,
+    SharedJacobian,
+    gauss_newton_cost,
+    make_update,
+)
+from ddis.sampling.matrix_free import LEADING_MODES, LeadingModes, MatrixFreeUpdate
+from ddis.sampling.metropolis import MetropolisStep
 from ddis.sampling.schedules import karras_schedule
 
 _log = logging.getLogger(__name__)
@@ -45,6 +56,8 @@ class DDISGNSettings(RunSettings):
                  (`ddis.sampling.covariance.suited`), and the log says why
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     solver_calls calls of the solver per sample, on the second half of the levels, where it corrects the operator
+    moves        Metropolis moves at each level down to moves_above, for linear problems: they make up for what a Gaussian leaves
+                 out of x0 given x_t (`ddis.sampling.metropolis`), and each costs as many evaluations as the level itself
     """
 
     steps: int = Field(10, ge=1)
@@ -58,6 +71,18 @@ class DDISGNSettings(RunSettings):
     probes: int = Field(2, ge=1)
     error_model: ErrorChoice = "spectral"
     solver_calls: int = Field(12, ge=0)
+    moves: int = Field(0, ge=0)
+    moves_above: float = Field(0.3, gt=0)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Of the annealing, [steps + 1], the last of them 0."""
+        return karras_schedule(self.sigma_max, self.sigma_min, self.steps)
+
+    @property
+    def all_moves(self) -> int:
+        """Of a chain, at all levels."""
+        return self.moves * int((self.levels >= self.moves_above).sum())
 
 
 def dense_is_cheaper(settings: DDISGNSettings, m: int) -> bool:
@@ -86,7 +111,16 @@ class DDISGN(Method[DDISGNSettings]):
     def dense(self, linear: bool, observed: int) -> bool:
         """Whether the Jacobian is that at x = 0 for all chains, for `observed` values per field."""
         s = self.settings
-        return s.solver == "dense" or (s.solver is None and linear and dense_is_cheaper(s, observed))
+        return s.solver == "dense" or (s.solver is None and linear and (s.moves > 0 or dense_is_cheaper(s, observed)))
+
+    def check(self, problem: Problem, resolution: int) -> None:
+        s = self.settings
+        shared = problem.linear and s.solver != "matrix-free" and s.operator != "corrected" and s.iterations == 1
+        if s.moves and not shared:
+            raise InputError(
+                f"moves: {s.moves}; accepted: 0, or for a linear problem more, with solver: dense, iterations: 1 and an operator "
+                "that is not corrected"
+            )
 
     def cost(self, size: Size) -> Evaluations:
         s = self.settings
@@ -96,8 +130,8 @@ class DDISGN(Method[DDISGNSettings]):
         cost = gauss_newton_cost(size, levels, dense, s)
         return replace(
             cost,
-            prior=s.steps * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
-            operator=cost.operator + correction_cost(calls, s.steps + 1, dense),
+            prior=(s.steps + s.all_moves) * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
+            operator=cost.operator + s.all_moves + correction_cost(calls, s.steps + 1, dense),
             solver=calls,
         )
 
@@ -116,14 +150,24 @@ class DDISGN(Method[DDISGNSettings]):
         s = self.settings
         covariance = RingCovariance(batch, s.probes) if self.asks_denoiser(batch) else AverageSpectrum(batch)
         update = make_update(batch, prepared, s.tolerance)
-        if batch.solver is None:
-            likelihood = GaussNewtonStep(batch, update, covariance, s.iterations)
-        else:
-            calls = calls_per_level(s.solver_calls, s.steps + 1)
-            likelihood = CorrectedStep(batch, update, covariance, s.iterations, s.tolerance, calls)
+        inner = batch
+        if isinstance(covariance, RingCovariance) and s.ode_steps == 1:  # one evaluation serves mean and covariance
+            inner = replace(batch, prior=covariance.denoise)
+        likelihood = self.step(inner, update, covariance)
         mean = batch.prior_mean.float().expand(len(batch.generators), *batch.shape)
         channelled = batch.spaces[0].channelled
         start = channelled(likelihood(mean, channelled(mean), math.inf, 0.0))
-        if isinstance(covariance, RingCovariance) and s.ode_steps == 1:  # one evaluation serves mean and covariance
-            batch = replace(batch, prior=covariance.denoise)
-        yield from anneal(batch, likelihood, karras_schedule(s.sigma_max, s.sigma_min, s.steps), s.ode_steps, x0=start)
+        yield from anneal(inner, likelihood, s.levels, s.ode_steps, x0=start)
+        if isinstance(likelihood, MetropolisStep):
+            told = ", ".join(f"{100 * share:.0f} % at σ = {sigma:.2g}" for sigma, share in likelihood.accepted)
+            _log.info("Metropolis moves accepted: %s", told)
+
+    def step(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, covariance: Covariance) -> GaussNewtonStep:
+        """The draw of x0 given x_t and the values."""
+        s = self.settings
+        if batch.solver is not None:
+            calls = calls_per_level(s.solver_calls, s.steps + 1)
+            return CorrectedStep(batch, update, covariance, s.iterations, s.tolerance, calls)
+        if s.moves and isinstance(update, DenseUpdate):
+            return MetropolisStep(batch, update, covariance, s.moves, s.moves_above, s.ode_steps)
+        return GaussNewtonStep(batch, update, covariance, s.iterations)
