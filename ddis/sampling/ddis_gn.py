@@ -159,7 +159,7 @@ class DDISGN(Method[DDISGNSettings]):
         start = channelled(likelihood(mean, channelled(mean), math.inf, 0.0))
         yield from anneal(inner, likelihood, s.levels, s.ode_steps, x0=start)
         if isinstance(likelihood, MetropolisStep):
-            told = ", ".join(f"{100 * share:.0f} % at σ = {sigma:.2g}" for sigma, share in likelihood.accepted)
+            told = ", ".join(f"{100 * share:.0f} % at σ = {sigma:.2g}" for sigma, share in likelihood.accepted.items())
             _log.info("Metropolis moves accepted: %s", told)
 
     def step(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, covariance: Covariance) -> GaussNewtonStep:

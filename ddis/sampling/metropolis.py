@@ -56,7 +56,7 @@ class MetropolisStep(GaussNewtonStep):
         super().__init__(batch, update, covariance)
         self.dense, self.moves, self.sigma_min, self.ode_steps = update, moves, sigma_min, ode_steps
         self.values = batch.observation.values.double()[:, None]
-        self.accepted: list[tuple[float, float]] = []  # level, and the share of the chains that moved
+        self.accepted: dict[float, float] = {}  # share of the moves, by level
         self.noise_spectrum = batch.noise.spectrum(batch.basis).to(batch.device).double()
 
     def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
@@ -68,7 +68,7 @@ class MetropolisStep(GaussNewtonStep):
             log_ratio = self._log_density(there, here.x, sigma) - self._log_density(here, there.x, sigma)
             uniform = torch.tensor([rng.random() for rng in self.batch.generators], dtype=torch.float64)
             moved = uniform.log().to(log_ratio) < log_ratio.flatten()
-            self.accepted.append((sigma, float(moved.double().mean())))
+            self.accepted[sigma] = self.accepted.get(sigma, 0.0) + float(moved.double().mean()) / self.moves
             here = _where(moved, there, here)
         return self._drawn(here)
 
