@@ -51,11 +51,12 @@ def test_all_moves_of_a_gaussian_prior_are_accepted(posterior):
     batch = replace(batch, spectrum=spectrum, prior=GaussianDenoiser(batch.basis, spectrum, batch.noise.spectrum(batch.basis)))
     step = MetropolisStep(batch, DenseUpdate(batch, made.prepare(batch)), AverageSpectrum(batch), 3, 0.3, ode_steps=1)
     x_t = torch.randn(len(batch.generators), 1, SIZE, SIZE)
-    here = step._place(x_t, batch.free(batch.prior(x_t, torch.ones(len(x_t)))), 1.0)
+    x0_hat = batch.free(batch.prior(x_t, torch.ones(len(x_t))))
+    here = step._place(x_t, x0_hat, 1.0)
     there = step._proposed(here, 1.0)
     ratio = step._log_density(there, here.x, 1.0) - step._log_density(here, there.x, 1.0)
     assert float(ratio.abs().max()) < 1e-4
-    step(batch.free(here.x), x_t, 1.0, 0.0)
+    step(x0_hat, x_t, 1.0, 0.0)
     assert step.accepted == {1.0: pytest.approx(1.0)}
 
 
