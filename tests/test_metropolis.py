@@ -16,8 +16,8 @@ from ddis.models.denoiser import GaussianDenoiser
 from ddis.pde import make_problem
 from ddis.posterior import Posterior
 from ddis.randomness import generator
-from ddis.sampling.covariance import AverageSpectrum
-from ddis.sampling.gauss_newton import DenseUpdate, chain_log_densities
+from ddis.sampling.covariance import RingCovariance
+from ddis.sampling.gauss_newton import DenseUpdate
 from ddis.sampling.metropolis import MetropolisStep
 
 SIZE, OBSERVED, FIELDS, NOISE = 16, 20, 4, 0.5
@@ -29,34 +29,43 @@ def posterior() -> Posterior:
     return make_posterior(SIZE, OBSERVED, FIELDS, NOISE)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["one variance", "each chain's own"])
-def test_log_density_is_that_of_the_normal_distribution(own):
-    rng = torch.Generator().manual_seed(SEED)
-    n, samples_, m, modes = 3, 5, 4, 10
-    rows, residual = (torch.randn(*s, dtype=torch.float64, generator=rng) for s in ((n, m, modes), (n, samples_, m)))
-    variance = torch.rand(*([n * samples_] if own else []), modes, dtype=torch.float64, generator=rng)
-    noise = torch.eye(m, dtype=torch.float64).expand(n, m, m) * 0.3
-    got = chain_log_densities(rows, variance, noise, residual)
-    spread = variance.expand(n * samples_, modes).reshape(n, samples_, 1, modes)
-    covariance = (rows[:, None] * spread) @ rows[:, None].transpose(2, 3) + noise[:, None]
-    normal = torch.distributions.MultivariateNormal(torch.zeros(m, dtype=torch.float64), covariance)
-    assert torch.allclose(got, normal.log_prob(residual) + m / 2 * np.log(2 * np.pi), atol=1e-10)
+def places(posterior: Posterior, moves: int, gaussian: bool):
+    """A step of four chains a field, and a place with a proposal there, at σ = 1."""
+    made = method_of("ddis-gn", samples=4, moves=moves)
+    batch = posterior.batch(made, slice(None), [generator(SEED, "chain", f, k) for f in range(FIELDS) for k in range(4)])
+    if gaussian:
+        ring = RingCovariance(batch, probes=1).ring.double()
+        spectrum = torch.where(ring > 0, (1 + ring) ** -4.0, 0.0).reshape(SIZE, SIZE)
+        prior = GaussianDenoiser(batch.basis, spectrum, batch.noise.spectrum(batch.basis))
+        batch = replace(batch, spectrum=spectrum, prior=prior)
+    covariance = RingCovariance(batch, probes=1)
+    step = MetropolisStep(batch, DenseUpdate(batch, made.prepare(batch)), covariance, moves, 0.3, ode_steps=1)
+    x_t = torch.randn(len(batch.generators), 1, SIZE, SIZE, generator=torch.Generator().manual_seed(SEED))
+    x0_hat = batch.free(batch.prior(x_t, torch.ones(len(x_t))))
+    here = step._place(x_t, x0_hat, 1.0)
+    return step, x0_hat, here, step._proposed(here, 1.0)
+
+
+def test_log_density_is_that_of_the_values_given_both_states(posterior):
+    """By Bayes's rule for dense matrices: x0 of N(D(x), Σ(x)), x' = x0 + σ n' and y = J x0 + e are jointly normal."""
+    step, _, here, there = places(posterior, 1, gaussian=False)
+    noise = step.batch.noise.spectrum(step.basis).double().flatten().diag()
+    for chain in (0, 5):
+        field, sigma = chain // 4, step.rings.variance(here.share, 1.0)[chain].flatten().diag()
+        rows, x = step.rows[field], step.basis.forward(there.x[chain].double()).flatten()
+        gain = sigma @ torch.linalg.inv(sigma + noise)
+        mean = here.value[chain] + rows @ gain @ (x - here.mean[chain])
+        normal = torch.distributions.MultivariateNormal(mean, rows @ (sigma - gain @ sigma) @ rows.T + step.noise[field])
+        expected = normal.log_prob(step.values[field, 0]) + OBSERVED / 2 * np.log(2 * np.pi)
+        assert float(step._log_density(here, there.x, 1.0)[chain]) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_all_moves_of_a_gaussian_prior_are_accepted(posterior):
-    """Both densities are p(y | x, x') then: equal to rounding of float32 fields."""
-    made = method_of("ddis-gn", samples=4, moves=3)
-    batch = posterior.batch(made, slice(None), [generator(SEED, "chain", f, k) for f in range(FIELDS) for k in range(4)])
-    spectrum = batch.mixture.spectra[10]
-    batch = replace(batch, spectrum=spectrum, prior=GaussianDenoiser(batch.basis, spectrum, batch.noise.spectrum(batch.basis)))
-    step = MetropolisStep(batch, DenseUpdate(batch, made.prepare(batch)), AverageSpectrum(batch), 3, 0.3, ode_steps=1)
-    x_t = torch.randn(len(batch.generators), 1, SIZE, SIZE)
-    x0_hat = batch.free(batch.prior(x_t, torch.ones(len(x_t))))
-    here = step._place(x_t, x0_hat, 1.0)
-    there = step._proposed(here, 1.0)
+    """Both densities are p(y | x, x') there, to the rounding of float32 fields, for a spectrum that is one number on a ring."""
+    step, x0_hat, here, there = places(posterior, 3, gaussian=True)
     ratio = step._log_density(there, here.x, 1.0) - step._log_density(here, there.x, 1.0)
     assert float(ratio.abs().max()) < 1e-4
-    step(x0_hat, x_t, 1.0, 0.0)
+    step(x0_hat, here.x, 1.0, 0.0)
     assert step.accepted == {1.0: pytest.approx(1.0)}
 
 

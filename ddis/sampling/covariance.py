@@ -108,12 +108,17 @@ class RingCovariance:
             return x, self.batch.prior(x, sigma)
 
     def __call__(self, x_t: Tensor, sigma: float) -> Tensor:
-        if math.isinf(sigma):
-            return self.average(x_t, sigma)
+        return self.average(x_t, sigma) if math.isinf(sigma) else self.variance(self.share(x_t, sigma), sigma)
+
+    def share(self, x_t: Tensor, sigma: float) -> Tensor:
+        """d [B, rings], of the noise's variance."""
         total = sum(self._products(x_t, sigma))
-        share = (total / (self.probes * self.members)).clamp(0, 1)[:, self.ring].reshape(-1, *self.batch.shape)
-        # A mode that the prior does not have, such as the mean of the benchmark's fields, has no uncertainty either.
-        return torch.where(self.average.spectrum > 0, sigma**2 * self.average.noise_spectrum * share, 0.0)
+        return (total / (self.probes * self.members)).clamp(0, 1)
+
+    def variance(self, share: Tensor, sigma: float) -> Tensor:
+        """Σ [B, *shape]. A mode that the prior does not have, such as the mean of the benchmark's fields, has none."""
+        own = share[:, self.ring].reshape(-1, *self.batch.shape)
+        return torch.where(self.average.spectrum > 0, sigma**2 * self.average.noise_spectrum * own, 0.0)
 
     def _products(self, x_t: Tensor, sigma: float) -> Iterator[Tensor]:
         """Sums over the rings [B, rings] of v ⊙ (∂D/∂x)ᵀ v, for each of the probes."""

@@ -57,7 +57,8 @@ class DDISGNSettings(RunSettings):
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     solver_calls calls of the solver per sample, on the second half of the levels, where it corrects the operator
     moves        Metropolis moves at each level down to moves_above, for linear problems: they make up for what a Gaussian leaves
-                 out of x0 given x_t (`ddis.sampling.metropolis`), and each costs as many evaluations as the level itself
+                 out of x0 given x_t (`ddis.sampling.metropolis`), and each costs as many evaluations as the level itself; none
+                 with one spectrum for all fields, as for a Gaussian prior all were accepted
     """
 
     steps: int = Field(10, ge=1)
@@ -116,10 +117,11 @@ class DDISGN(Method[DDISGNSettings]):
     def check(self, problem: Problem, resolution: int) -> None:
         s = self.settings
         shared = problem.linear and s.solver != "matrix-free" and s.operator != "corrected" and s.iterations == 1
+        shared &= s.covariance != "spectrum"
         if s.moves and not shared:
             raise InputError(
-                f"moves: {s.moves}; accepted: 0, or for a linear problem more, with solver: dense, iterations: 1 and an operator "
-                "that is not corrected"
+                f"moves: {s.moves}; accepted: 0, or for a linear problem more, with solver: dense, iterations: 1, covariance: "
+                "denoiser and an operator that is not corrected"
             )
 
     def cost(self, size: Size) -> Evaluations:
@@ -130,8 +132,8 @@ class DDISGN(Method[DDISGNSettings]):
         cost = gauss_newton_cost(size, levels, dense, s)
         return replace(
             cost,
-            prior=(s.steps + s.all_moves) * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
-            operator=cost.operator + s.all_moves + correction_cost(calls, s.steps + 1, dense),
+            prior=(s.steps + s.all_moves * own) * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
+            operator=cost.operator + s.all_moves * own + correction_cost(calls, s.steps + 1, dense),
             solver=calls,
         )
 
@@ -168,6 +170,6 @@ class DDISGN(Method[DDISGNSettings]):
         if batch.solver is not None:
             calls = calls_per_level(s.solver_calls, s.steps + 1)
             return CorrectedStep(batch, update, covariance, s.iterations, s.tolerance, calls)
-        if s.moves and isinstance(update, DenseUpdate):
+        if s.moves and isinstance(update, DenseUpdate) and isinstance(covariance, RingCovariance):
             return MetropolisStep(batch, update, covariance, s.moves, s.moves_above, s.ode_steps)
         return GaussNewtonStep(batch, update, covariance, s.iterations)

@@ -14,7 +14,6 @@ repeated from x_0 <- x0 where G is not linear, with the same x~ and e. There are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,23 +83,11 @@ def gaussian_weights(rows: Tensor, variance: Tensor, covariance: Tensor, residua
         z [G, K, m], and corrections [G, K, P] of the coefficients in the basis; NaN for a chain whose J is, which leaves the
         others alone.
     """
-    weighted, root = factorised(rows, variance, covariance)
-    z = torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2)
-    return z, z @ weighted
-
-
-def gaussian_log_density(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
-    """log N(r; 0, J Σ Jᵀ + R) [G, K] but for the constant -m/2 log 2π; arguments as those of `gaussian_weights`."""
-    _, root = factorised(rows, variance, covariance)
-    white = torch.linalg.solve_triangular(root, residual.transpose(1, 2), upper=False)
-    return -0.5 * white.square().sum(dim=1) - root.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
-
-
-def factorised(rows: Tensor, variance: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """J Σ [G, m, P], and the Cholesky factor of J Σ Jᵀ + R [G, m, m], NaN where there is none."""
     weighted = rows * variance
     root, failed = torch.linalg.cholesky_ex(weighted @ rows.transpose(1, 2) + covariance)
-    return weighted, root.masked_fill(failed.bool()[:, None, None], torch.nan)
+    root = root.masked_fill(failed.bool()[:, None, None], torch.nan)
+    z = torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2)
+    return z, z @ weighted
 
 
 def chain_updates(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
@@ -110,30 +97,17 @@ def chain_updates(rows: Tensor, variance: Tensor, covariance: Tensor, residual: 
 
 def chain_weights(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     """`gaussian_weights` of n fields with K chains, as `chain_updates`."""
-    n, samples, _ = residual.shape
+    n, samples, m = residual.shape
     if variance.numel() == rows.shape[-1]:
         return gaussian_weights(rows, variance.flatten(), covariance, residual)
-    parts = [gaussian_weights(*part) for part in by_chain(rows, variance, covariance, residual)]
+    chains, own = residual.reshape(-1, 1, m), variance.flatten(1)[:, None]
+    number = torch.arange(len(chains), device=chains.device)
+    parts = [
+        gaussian_weights(rows[part // samples], own[part], covariance[part // samples], chains[part])
+        for part in number.split(max(1, MOST_NUMBERS // rows[0].numel()))
+    ]
     z, updates = (torch.cat(part).reshape(n, samples, -1) for part in zip(*parts, strict=True))
     return z, updates
-
-
-def chain_log_densities(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
-    """`gaussian_log_density` [n, K] of n fields with K chains, as `chain_updates`."""
-    if variance.numel() == rows.shape[-1]:
-        return gaussian_log_density(rows, variance.flatten(), covariance, residual)
-    parts = [gaussian_log_density(*part) for part in by_chain(rows, variance, covariance, residual)]
-    return torch.cat(parts).reshape(residual.shape[:2])
-
-
-def by_chain(
-    rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Arguments of `gaussian_weights`, as many chains at a time as fit into memory, each of them a group of its own."""
-    samples, m = residual.shape[1:]
-    chains, own = residual.reshape(-1, 1, m), variance.flatten(1)[:, None]
-    for part in torch.arange(len(chains), device=chains.device).split(max(1, MOST_NUMBERS // rows[0].numel())):
-        yield rows[part // samples], own[part], covariance[part // samples], chains[part]
 
 
 def draw_observation_noise(batch: Batch) -> Tensor:
@@ -190,10 +164,6 @@ class DenseGain:
     def __call__(self, residual: Tensor, relative: bool = False) -> tuple[Tensor, Tensor]:
         """z [n, K, m] and Σ Jᵀ z [n, K, modes], to rounding."""
         return chain_weights(self.rows, self.variance, self.covariance, residual)
-
-    def log_density(self, residual: Tensor) -> Tensor:
-        """log N(r; 0, J Σ Jᵀ + R) [n, K], but for a constant."""
-        return chain_log_densities(self.rows, self.variance, self.covariance, residual)
 
 
 Prepared = SharedJacobian | LeadingModes

@@ -22,13 +22,13 @@ Gaussian. What is left is the error of p̂_x(x') as a density, which shrinks wit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ddis.lazy import torch
 from ddis.sampling.base import Batch
-from ddis.sampling.covariance import Covariance
-from ddis.sampling.gauss_newton import DenseGain, DenseUpdate, GaussNewtonStep, draw_observation_noise
+from ddis.sampling.covariance import RingCovariance
+from ddis.sampling.gauss_newton import DenseUpdate, GaussNewtonStep, draw_observation_noise
 from ddis.sampling.schedules import solve_ode
 
 if TYPE_CHECKING:
@@ -37,14 +37,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """A state x [B, C, *nodes] of every chain, and `gain`: mean (its point, in the basis), Σ and prediction of x0 given x."""
+    """A state x [B, C, *nodes] of every chain, and what is known of x0 there.
+
+    mean   D(x; σ) in the basis [B, modes]
+    value  M G of it [B, m]
+    share  d [B, rings]: Σ = σ² Γ d
+    """
 
     x: Tensor
-    gain: DenseGain
+    mean: Tensor
+    value: Tensor
+    share: Tensor
 
 
 class MetropolisStep(GaussNewtonStep):
     """Draws x0 [B, *shape] given x_t, after Metropolis moves of x_t.
+
+    Σ is Γ times a number for each ring, and so is the covariance given x' too. Hence J Γ Jᵀ of every ring, [rings, m, m] for each
+    field, is computed once, and J Σ Jᵀ of a chain is a sum of these.
 
     Args:
         update: with the Jacobian of a linear problem.
@@ -52,12 +62,18 @@ class MetropolisStep(GaussNewtonStep):
         ode_steps: from x_t to x0_hat, as those of the annealing.
     """
 
-    def __init__(self, batch: Batch, update: DenseUpdate, covariance: Covariance, moves: int, sigma_min: float, ode_steps: int):
+    def __init__(
+        self, batch: Batch, update: DenseUpdate, covariance: RingCovariance, moves: int, sigma_min: float, ode_steps: int
+    ):
         super().__init__(batch, update, covariance)
-        self.dense, self.moves, self.sigma_min, self.ode_steps = update, moves, sigma_min, ode_steps
+        self.rings, self.moves, self.sigma_min, self.ode_steps = covariance, moves, sigma_min, ode_steps
+        self.rows, self.noise = update.rows, update.covariance
         self.values = batch.observation.values.double()[:, None]
         self.accepted: dict[float, float] = {}  # share of the moves, by level
-        self.noise_spectrum = batch.noise.spectrum(batch.basis).to(batch.device).double()
+        weights = covariance.variance(torch.ones_like(covariance.members, dtype=torch.float64)[None], 1.0).flatten()
+        self.known, weighted = weights > 0, self.rows * weights
+        parts = [covariance.ring == ring for ring in range(len(covariance.members))]
+        self.products = torch.stack([weighted[..., part] @ self.rows[..., part].transpose(1, 2) for part in parts], dim=1)
 
     def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
         if math.isinf(sigma) or sigma < self.sigma_min:
@@ -67,43 +83,59 @@ class MetropolisStep(GaussNewtonStep):
             there = self._proposed(here, sigma)
             log_ratio = self._log_density(there, here.x, sigma) - self._log_density(here, there.x, sigma)
             uniform = torch.tensor([rng.random() for rng in self.batch.generators], dtype=torch.float64)
-            moved = uniform.log().to(log_ratio) < log_ratio.flatten()
+            moved = uniform.log().to(log_ratio) < log_ratio
             self.accepted[sigma] = self.accepted.get(sigma, 0.0) + float(moved.double().mean()) / self.moves
             here = _where(moved, there, here)
-        return self._drawn(here)
+        return self._drawn(here, sigma)
 
     def _place(self, x: Tensor, x0_hat: Tensor, sigma: float) -> Place:
-        return Place(x, self.dense.at(x0_hat, self.covariance(x, sigma)))
+        with torch.no_grad():
+            value = self.batch.predict(x0_hat).double()
+        return Place(x, self.basis.forward(x0_hat.double()).flatten(1), value, self.rings.share(x, sigma))
 
     def _proposed(self, here: Place, sigma: float) -> Place:
-        """x' = x0 + σ n' of the draw x0 at a place, and what the denoiser says there."""
+        """x' = x0 + σ n' of the draw x0 at a place, and what is known there."""
         assert self.batch.prior is not None
         space = self.batch.spaces[0]
-        x = space.channelled(self._drawn(here)) + sigma * self.batch.draw_noise(space.channels)
+        x = space.channelled(self._drawn(here, sigma)) + sigma * self.batch.draw_noise(space.channels)
         return self._place(x, self.batch.free(solve_ode(self.batch.prior, x, sigma, self.ode_steps)), sigma)
 
-    def _drawn(self, here: Place) -> Tensor:
+    def _drawn(self, here: Place, sigma: float) -> Tensor:
         """x0 [B, *shape] given x and the values."""
-        gain = here.gain
-        x_tilde = gain.point + gain.variance.sqrt() * self.batch.draw_white(*self.batch.shape)
-        _, correction = gain(gain.residual(x_tilde, self.values + draw_observation_noise(self.batch)))
-        return self.basis.inverse(x_tilde + correction.reshape(x_tilde.shape)).to(here.x.dtype)
+        variance = self.rings.variance(here.share, sigma).flatten(1)
+        shift = variance.sqrt() * self.batch.draw_white(*self.batch.shape).flatten(1)
+        residual = self._residual(here, shift) + draw_observation_noise(self.batch)
+        z = torch.cholesky_solve(residual[..., None], self._root(here.share, sigma))[..., 0]
+        x0 = here.mean + shift + variance * (z @ self.rows).flatten(0, 1)
+        return self.basis.inverse(x0.reshape(-1, *self.batch.shape)).to(here.x.dtype)
 
     def _log_density(self, here: Place, other: Tensor, sigma: float) -> Tensor:
-        """log p̂_x(y | x') [n, K] of x at a place and x' [B, C, *nodes], but for a constant."""
-        gain, noise = here.gain, sigma**2 * self.noise_spectrum
-        share = gain.variance / (gain.variance + noise)
-        mean = gain.point + share * (self.basis.forward(self.batch.free(other).double()) - gain.point)
-        return replace(gain, variance=share * noise).log_density(gain.residual(mean, self.values))
+        """log p̂_x(y | x') [B] of x at a place and x' [B, C, *nodes], but for a constant."""
+        share = here.share / (1 + here.share)  # of Σ and noise, what Σ is; and of the noise, what is left when x' is known
+        x = self.basis.forward(self.batch.free(other).double()).flatten(1)
+        shift = torch.where(self.known, share[:, self.rings.ring] * (x - here.mean), 0.0)
+        root = self._root(share, sigma)
+        white = torch.linalg.solve_triangular(root, self._residual(here, shift)[..., None], upper=False)[..., 0]
+        return (-0.5 * white.square().sum(dim=-1) - root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)).flatten()
+
+    def _residual(self, here: Place, shift: Tensor) -> Tensor:
+        """y - M G(mean + shift) [n, K, m]; shift [B, modes]."""
+        n, m, modes = self.rows.shape
+        return self.values - here.value.reshape(n, -1, m) - shift.reshape(n, -1, modes) @ self.rows.transpose(1, 2)
+
+    def _root(self, share: Tensor, sigma: float) -> Tensor:
+        """Cholesky factor of J Σ Jᵀ + R [n, K, m, m], Σ = σ² Γ share; NaN where there is none."""
+        n, m, _ = self.rows.shape
+        covariance = sigma**2 * share.reshape(n, -1, share.shape[1]) @ self.products.flatten(2)
+        root, failed = torch.linalg.cholesky_ex(covariance.reshape(n, -1, m, m) + self.noise[:, None])
+        return root.masked_fill(failed.bool()[..., None, None], torch.nan)
 
 
-def _where(chosen: Tensor, there: Place, here: Place) -> Place:
-    """The one place or the other of every chain, chosen [B]."""
+def _where(moved: Tensor, there: Place, here: Place) -> Place:
+    """The one place or the other of every chain, moved [B]."""
 
-    def either(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    def either(name: str) -> Tensor:
+        a, b = getattr(there, name), getattr(here, name)
+        return torch.where(moved.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-    a, b = there.gain, here.gain
-    value = either(a.value.flatten(0, 1), b.value.flatten(0, 1)).reshape(a.value.shape)
-    variance = either(a.variance, b.variance) if len(a.variance) == len(chosen) else b.variance
-    return Place(either(there.x, here.x), replace(b, value=value, point=either(a.point, b.point), variance=variance))
+    return Place(*map(either, ("x", "mean", "value", "share")))
