@@ -39,7 +39,7 @@ def places(posterior: Posterior, moves: int, gaussian: bool):
         prior = GaussianDenoiser(batch.basis, spectrum, batch.noise.spectrum(batch.basis))
         batch = replace(batch, spectrum=spectrum, prior=prior)
     covariance = RingCovariance(batch, probes=1)
-    step = MetropolisStep(batch, DenseUpdate(batch, made.prepare(batch)), covariance, moves, 0.3, ode_steps=1)
+    step = MetropolisStep(batch, DenseUpdate(batch, made.prepare(batch)), covariance, moves, 0.03, ode_steps=1)
     x_t = torch.randn(len(batch.generators), 1, SIZE, SIZE, generator=torch.Generator().manual_seed(SEED))
     x0_hat = batch.free(batch.prior(x_t, torch.ones(len(x_t))))
     here = step._place(x_t, x0_hat, 1.0)
@@ -80,7 +80,7 @@ def test_moves_bring_samples_of_a_mixture_to_the_exact_posterior(posterior):
         for name, settings in (
             ("exact", {}),
             ("ddis-gn", {"covariance": "denoiser", "steps": 30}),
-            ("ddis-gn", {"covariance": "denoiser", "moves": 5}),
+            ("ddis-gn", {"covariance": "denoiser", "moves": 3}),
         )
     )
     assert np.all(moved < 1.3 * floor)
@@ -102,9 +102,9 @@ def test_moves_without_a_shared_jacobian_are_refused(pde, settings):
 
 
 def test_cost_counts_moves_at_their_levels(posterior):
-    """Ten levels from 10 to 0.01, six of them above 0.3."""
+    """Ten levels from 10 to 0.01, nine of them above 0.03."""
     made = method_of("ddis-gn", samples=2, moves=3, covariance="denoiser")
     cost = posterior.batch(made, slice(0, 1), [generator(SEED, "chain", 0, k) for k in range(2)])
     *_, _ = made.sample(cost, made.prepare(cost))
-    assert made.settings.all_moves == 18
-    assert cost.cost.prior == 2 * (10 + 18) * 3
+    assert made.settings.all_moves == 27
+    assert cost.cost.prior == 2 * (10 + 27) * 3

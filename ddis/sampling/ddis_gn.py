@@ -73,7 +73,7 @@ class DDISGNSettings(RunSettings):
     error_model: ErrorChoice = "spectral"
     solver_calls: int = Field(12, ge=0)
     moves: int = Field(0, ge=0)
-    moves_above: float = Field(0.3, gt=0)
+    moves_above: float = Field(0.03, gt=0)
 
     @property
     def levels(self) -> np.ndarray:
