@@ -111,7 +111,7 @@ class RingCovariance:
         return self.average(x_t, sigma) if math.isinf(sigma) else self.variance(self.share(x_t, sigma), sigma)
 
     def share(self, x_t: Tensor, sigma: float) -> Tensor:
-        """d [B, rings], of the noise's variance."""
+        """d [B, rings] of Σ_k = σ² Γ_k d(|k|)."""
         total = sum(self._products(x_t, sigma))
         return (total / (self.probes * self.members)).clamp(0, 1)
 

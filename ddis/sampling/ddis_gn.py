@@ -5,6 +5,8 @@ form, with the prior's own spectrum and an observation covariance that holds the
 chain starts from a sample of N(μ, C) given y, the level σ = ∞, as noise of σ_max alone need not hide the largest modes: on
 128 x 128 nodes the published kernel gives the first cosine a quarter of the variance that the coefficient has there.
 
+Where the prior is not Gaussian, draws are approximate; Metropolis moves bring them nearer (`ddis.sampling.metropolis`).
+
 Constrained coefficients a = P(b) (helmholtz: zero on the boundary, of covariance P C P, which is not diagonal in the basis): the
 chain lives on the free field b, with the operator G P and the spectrum of b, and its last state is constrained. For linear P and
 G that is exact, given the denoiser of b. A trained denoiser knows b through `Problem.relax` only: for helmholtz, boundary nodes
@@ -56,9 +58,8 @@ class DDISGNSettings(RunSettings):
                  (`ddis.sampling.covariance.suited`), and the log says why
     error_model  the operator's own error in R: spectral (modes in rings of |k|), white, or none
     solver_calls calls of the solver per sample, on the second half of the levels, where it corrects the operator
-    moves        Metropolis moves at each level down to moves_above, for linear problems: they make up for what a Gaussian leaves
-                 out of x0 given x_t (`ddis.sampling.metropolis`), and each costs as many evaluations as the level itself; none
-                 with one spectrum for all fields, as for a Gaussian prior all were accepted
+    moves        Metropolis moves at each level down to moves_above (`ddis.sampling.metropolis`), for linear problems and a prior
+                 that is not Gaussian; each costs as many evaluations as the level itself
     """
 
     steps: int = Field(10, ge=1)
@@ -77,12 +78,12 @@ class DDISGNSettings(RunSettings):
 
     @property
     def levels(self) -> np.ndarray:
-        """Of the annealing, [steps + 1], the last of them 0."""
+        """Noise levels of the annealing, [steps + 1], the last of them 0."""
         return karras_schedule(self.sigma_max, self.sigma_min, self.steps)
 
     @property
-    def all_moves(self) -> int:
-        """Of a chain, at all levels."""
+    def moves_per_chain(self) -> int:
+        """Moves of one chain over all levels."""
         return self.moves * int((self.levels >= self.moves_above).sum())
 
 
@@ -116,25 +117,32 @@ class DDISGN(Method[DDISGNSettings]):
 
     def check(self, problem: Problem, resolution: int) -> None:
         s = self.settings
-        shared = problem.linear and s.solver != "matrix-free" and s.operator != "corrected" and s.iterations == 1
-        shared &= s.covariance != "spectrum"
-        if s.moves and not shared:
-            raise InputError(
-                f"moves: {s.moves}; accepted: 0, or for a linear problem more, with solver: dense, iterations: 1, covariance: "
-                "denoiser and an operator that is not corrected"
-            )
+        refused = {
+            "a problem that is not linear": not problem.linear,
+            "solver: matrix-free": s.solver == "matrix-free",
+            "operator: corrected": s.operator == "corrected",
+            "covariance: spectrum": s.covariance == "spectrum",
+            f"iterations: {s.iterations}": s.iterations > 1,
+            f"ode_steps: {s.ode_steps}": s.ode_steps > 1,
+            f"moves_above: {s.moves_above:g} and sigma_max: {s.sigma_max:g}": s.moves_above >= s.sigma_max,
+        }
+        found = [name for name, wrong in refused.items() if wrong]
+        if s.moves and found:
+            raise InputError(f"moves: {s.moves} with {', '.join(found)}; accepted: moves: 0, or another setting there")
 
     def cost(self, size: Size) -> Evaluations:
         s = self.settings
         levels = (s.steps + 1) * s.iterations
         own = s.covariance == "denoiser" or (s.covariance == "auto" and not size.gaussian)
         dense, calls = self.dense(size.linear, size.observed), s.solver_calls * (s.operator == "corrected")
-        cost = gauss_newton_cost(size, levels, dense, s)
+        cost, moves = gauss_newton_cost(size, levels, dense, s), s.moves_per_chain * own
+        rings = math.isqrt(2 * size.nodes) if moves else 0
         return replace(
             cost,
-            prior=(s.steps + s.all_moves * own) * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
-            operator=cost.operator + s.all_moves * own + correction_cost(calls, s.steps + 1, dense),
+            prior=(s.steps + moves) * (2 * s.ode_steps - 1 + ((s.ode_steps > 1) + 2 * s.probes) * own),
+            operator=cost.operator + moves + correction_cost(calls, s.steps + 1, dense),
             solver=calls,
+            memory=cost.memory + 8 * rings * size.observed**2 * s.fields_per_batch,
         )
 
     def asks_denoiser(self, batch: Batch) -> bool:
@@ -145,6 +153,10 @@ class DDISGN(Method[DDISGNSettings]):
     def prepare(self, batch: Batch) -> Prepared:
         if self.settings.covariance == "auto":
             _log.info("covariance of x0 given x_t: %s, as %s", *suited(batch))
+        if self.settings.moves and batch.solver is not None:
+            raise InputError(f"moves: {self.settings.moves} with a corrected operator; accepted: moves: 0, or another operator")
+        if self.settings.moves and not self.asks_denoiser(batch):
+            _log.warning("no Metropolis moves are made: %s; covariance: denoiser makes them", suited(batch)[1])
         dense = self.dense(batch.problem.linear, batch.observation.index.shape[1])
         return SharedJacobian(batch) if dense else LeadingModes(batch)
 
@@ -162,7 +174,7 @@ class DDISGN(Method[DDISGNSettings]):
         yield from anneal(inner, likelihood, s.levels, s.ode_steps, x0=start)
         if isinstance(likelihood, MetropolisStep):
             told = ", ".join(f"{100 * share:.0f} % at σ = {sigma:.2g}" for sigma, share in likelihood.accepted.items())
-            _log.info("Metropolis moves accepted: %s", told)
+            _log.debug("Metropolis moves accepted: %s", told)
 
     def step(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, covariance: Covariance) -> GaussNewtonStep:
         """The draw of x0 given x_t and the values."""
@@ -171,5 +183,5 @@ class DDISGN(Method[DDISGNSettings]):
             calls = calls_per_level(s.solver_calls, s.steps + 1)
             return CorrectedStep(batch, update, covariance, s.iterations, s.tolerance, calls)
         if s.moves and isinstance(update, DenseUpdate) and isinstance(covariance, RingCovariance):
-            return MetropolisStep(batch, update, covariance, s.moves, s.moves_above, s.ode_steps)
+            return MetropolisStep(batch, update, covariance, s.moves, s.moves_above)
         return GaussNewtonStep(batch, update, covariance, s.iterations)

@@ -1,22 +1,24 @@
 """Metropolis moves at one level of noise: what the Gauss-Newton step leaves out where the prior is not Gaussian.
 
-At level σ, x = x0 + σ n has the posterior π(x) ∝ p(x) p(y | x). A draw of x0 given x and y with new noise, x' = x0 + σ n', would
-leave π as it is, were x0 drawn from p(x0 | x, y). The step draws it from p̂_x(x0) N(y; M G(x0), R) with
+Given the values y, the state x = x0 + σ n at a level σ has the density p(x) p(y | x). Draw x0 given x and y, and add new noise:
+x' = x0 + σ n' has the same density, if the draw is exact. The step draws x0 from p̂_x(x0) N(y; M G(x0), R) with
 
     p̂_x(x0) = N(D(x; σ), Σ(x)),
 
-which has the mean and the covariance of x0 given x, but not what else y says: how smooth the field is, of which kind. So x' is a
-proposal. Its density is p̂_x(x') p̂_x(y | x') / p̂_x(y), with p̂_x(y) for p(y | x) as well, so that
+which has the mean of x0 given x and its variance, averaged over rings, but not what else x says: of which kind the field may be.
+So x' is a proposal, of density q(x → x') = p̂_x(x') p̂_x(y | x') / p̂_x(y). With p̂_x(y) for p(y | x)
 
-    π(x) q(x → x') = p(x) p̂_x(x') p̂_x(y | x').
+    p(x) p(y | x) q(x → x') = p(x) p̂_x(x') p̂_x(y | x').
 
-p(x) p(x' | x) is symmetric, being the density of two noisy versions of one field. With p̂_x(x') for p(x' | x) it cancels:
+p(x) p(x' | x) is symmetric, as x and x' are noisy versions of one field. With p̂_x(x') for p(x' | x) it cancels, and
 
     x' is accepted with probability min(1, p̂_x'(y | x) / p̂_x(y | x')),
 
-p̂_x(y | x') the density of the values if x0 has the Gaussian p̂_x and x' is observed as well. For a Gaussian prior and a linear
-operator both are p(y | x, x'), and every move is accepted. Elsewhere they differ in what x and x' say about x0 beyond a
-Gaussian. What is left is the error of p̂_x(x') as a density, which shrinks with σ, and is forgotten from level to level.
+p̂_x(y | x') the density of the values if x0 is of p̂_x and x' is observed too. For a Gaussian prior whose Σ is that of the step and
+a linear operator, both are p(y | x, x'), and every move is accepted. Elsewhere D and Σ see x whole, and x' through a Gaussian.
+
+Moves are not exact: the two densities of p̂_x stand for others. How near their samples come to a known posterior is measured
+(benchmarks/mixture_gap.py).
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ from ddis.lazy import torch
 from ddis.sampling.base import Batch
 from ddis.sampling.covariance import RingCovariance
 from ddis.sampling.gauss_newton import DenseUpdate, GaussNewtonStep, draw_observation_noise
-from ddis.sampling.schedules import solve_ode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,32 +52,29 @@ class Place:
 
 
 class MetropolisStep(GaussNewtonStep):
-    """Draws x0 [B, *shape] given x_t, after Metropolis moves of x_t.
+    """Draws x0 [B, *shape] given x_t, after Metropolis moves of x_t; x0_hat is the denoiser's output at x_t.
 
     Σ is Γ times a number for each ring, and so is the covariance given x' too. Hence J Γ Jᵀ of every ring, [rings, m, m] for each
     field, is computed once, and J Σ Jᵀ of a chain is a sum of these.
 
     Args:
         update: with the Jacobian of a linear problem.
-        moves: of every chain at each level above sigma_min; below it the step is that of `GaussNewtonStep`.
-        ode_steps: from x_t to x0_hat, as those of the annealing.
+        moves: of every chain at each level down to `lowest`; below it the step is that of `GaussNewtonStep`.
     """
 
-    def __init__(
-        self, batch: Batch, update: DenseUpdate, covariance: RingCovariance, moves: int, sigma_min: float, ode_steps: int
-    ):
+    def __init__(self, batch: Batch, update: DenseUpdate, covariance: RingCovariance, moves: int, lowest: float):
         super().__init__(batch, update, covariance)
-        self.rings, self.moves, self.sigma_min, self.ode_steps = covariance, moves, sigma_min, ode_steps
+        self.rings, self.moves, self.lowest = covariance, moves, lowest
         self.rows, self.noise = update.rows, update.covariance
         self.values = batch.observation.values.double()[:, None]
         self.accepted: dict[float, float] = {}  # share of the moves, by level
         weights = covariance.variance(torch.ones_like(covariance.members, dtype=torch.float64)[None], 1.0).flatten()
-        self.known, weighted = weights > 0, self.rows * weights
+        self.varies, weighted = weights > 0, self.rows * weights
         parts = [covariance.ring == ring for ring in range(len(covariance.members))]
         self.products = torch.stack([weighted[..., part] @ self.rows[..., part].transpose(1, 2) for part in parts], dim=1)
 
     def __call__(self, x0_hat: Tensor, x_t: Tensor, sigma: float, progress: float) -> Tensor:
-        if math.isinf(sigma) or sigma < self.sigma_min:
+        if math.isinf(sigma) or sigma < self.lowest:
             return super().__call__(x0_hat, x_t, sigma, progress)
         here = self._place(x_t, x0_hat, sigma)
         for _ in range(self.moves):
@@ -98,7 +96,9 @@ class MetropolisStep(GaussNewtonStep):
         assert self.batch.prior is not None
         space = self.batch.spaces[0]
         x = space.channelled(self._drawn(here, sigma)) + sigma * self.batch.draw_noise(space.channels)
-        return self._place(x, self.batch.free(solve_ode(self.batch.prior, x, sigma, self.ode_steps)), sigma)
+        with torch.no_grad():
+            x0_hat = self.batch.prior(x, torch.full((len(x),), sigma, device=x.device))
+        return self._place(x, self.batch.free(x0_hat), sigma)
 
     def _drawn(self, here: Place, sigma: float) -> Tensor:
         """x0 [B, *shape] given x and the values."""
@@ -111,9 +111,9 @@ class MetropolisStep(GaussNewtonStep):
 
     def _log_density(self, here: Place, other: Tensor, sigma: float) -> Tensor:
         """log p̂_x(y | x') [B] of x at a place and x' [B, C, *nodes], but for a constant."""
-        share = here.share / (1 + here.share)  # of Σ and noise, what Σ is; and of the noise, what is left when x' is known
+        share = here.share / (1 + here.share)  # d / (1 + d): the gain towards x', and the variance left once x' is known, in σ² Γ
         x = self.basis.forward(self.batch.free(other).double()).flatten(1)
-        shift = torch.where(self.known, share[:, self.rings.ring] * (x - here.mean), 0.0)
+        shift = torch.where(self.varies, share[:, self.rings.ring] * (x - here.mean), 0.0)
         root = self._root(share, sigma)
         white = torch.linalg.solve_triangular(root, self._residual(here, shift)[..., None], upper=False)[..., 0]
         return (-0.5 * white.square().sum(dim=-1) - root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)).flatten()
