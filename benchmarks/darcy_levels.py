@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from posteriorbench_gap import drawn, far
+from posteriorbench_gap import beside, drawn, far
 
 from ddis.config import Case, Study
 from ddis.data.references import read_references
@@ -39,16 +39,21 @@ SHOWS = f"Distances of {SAMPLES} samples of `{CASE.run}` to the reference, means
 HEAD = ["levels", "from σ", "covariance", "mean", "std", "MMD", "SWD", "spectrum", "s per sample"]
 
 
-def with_settings(study: Study, changes: dict[str, Any], samples: int = SAMPLES) -> Sampler:
-    """The run with other settings, and this number of samples."""
+def given_study(description: str | None) -> Study:
+    """That of the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-darcy-64"), help="folder of the study")
+    return Study.in_folder(parser.parse_args().study)
+
+
+def with_settings(study: Study, changes: dict[str, Any]) -> Sampler:
+    """The run with other settings."""
     settings = study.run_for(CASE)
-    return Sampler(study, CASE, type(settings).model_validate({**settings.model_dump(), **changes, "samples": samples}))
+    return Sampler(study, CASE, type(settings).model_validate({**settings.model_dump(), **changes, "samples": SAMPLES}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-darcy-64"), help="folder of the study")
-    study = Study.in_folder(parser.parse_args().study)
+    study = given_study(__doc__)
     with settle(study):
         references = read_references(reference_path(study, CASE.problem, CASE.observation))
         scale = references.attributes["coefficient_std"]
@@ -58,8 +63,7 @@ def main() -> None:
             begin = time.process_time()
             found = far(drawn(with_settings(study, changes), FIELDS, "darcy levels"), references, scale)
             seconds = (time.process_time() - begin) / (FIELDS * SAMPLES)
-            cells = [f"{value:.3f} ({value / limit:.2f})" for value, limit in zip(found, floor, strict=True)]
-            rows.append([*map(str, changes.values()), *cells, f"{seconds:.1f}"])
+            rows.append([*map(str, changes.values()), *beside(found, floor), f"{seconds:.1f}"])
             print(" | ".join(rows[-1]), flush=True)
             write_text(RESULT, f"{SHOWS}\n\n{pipe_table(HEAD, rows)}\n")
 

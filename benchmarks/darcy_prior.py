@@ -7,16 +7,15 @@ steps, the learning rate following them, and draws 32 samples of each of its fou
 `ddis-gn-solver` and each prior. Five distances to the reference, means over the fields, and in brackets how many times the
 floor, which is what 32 other draws of the reference have. Beside them the prior's squared error over that of the best linear
 denoiser, less one, at three levels of noise: negative, as two-valued fields can be denoised better than linearly. Writes
-benchmarks/results/darcy_prior.md after every row. An hour on one core.
+benchmarks/results/darcy_prior.md after every row. Three quarters of an hour on one core.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from darcy_levels import CASE, with_settings
-from posteriorbench_gap import drawn, far
+from darcy_levels import CASE, SAMPLES, given_study, with_settings
+from posteriorbench_gap import beside, drawn, far
 
 from ddis.config import Study
 from ddis.data.references import read_references
@@ -30,7 +29,7 @@ from ddis.trained import load_network
 from ddis.training.distributed import Ranks
 
 RESULT = Path(__file__).parent / "results" / "darcy_prior.md"
-SAMPLES, FACTORS, SIGMAS = 32, (1, 1 / 3, 3), (0.1, 0.5, 2.0)
+FACTORS, SIGMAS = (1, 1 / 3, 3), (0.1, 0.5, 2.0)
 SHOWS = f"Distances of {SAMPLES} samples of `{CASE.run}` to the reference, means over the fields of posteriorbench-darcy-64."
 HEAD = ["steps of the prior", *(f"excess, σ = {s:g}" for s in SIGMAS), "mean", "std", "MMD", "SWD", "spectrum"]
 
@@ -52,9 +51,7 @@ def prior_of(study: Study, factor: float) -> tuple[int, Prior]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-darcy-64"), help="folder of the study")
-    study = Study.in_folder(parser.parse_args().study)
+    study = given_study(__doc__)
     with settle(study):
         references = read_references(reference_path(study, CASE.problem, CASE.observation))
         scale, fields = references.attributes["coefficient_std"], len(references.coefficient)
@@ -62,12 +59,11 @@ def main() -> None:
         rows = {0: ["the floor", *("" for _ in SIGMAS), *(f"{value:.3f}" for value in floor)]}
         for factor in FACTORS:
             steps, prior = prior_of(study, factor)
-            sampler = with_settings(study, {}, SAMPLES)
+            sampler = with_settings(study, {})
             sampler.parts = replace(sampler.parts, prior=prior)
             found = far(drawn(sampler, fields, "darcy prior"), references, scale)
             assert prior.excess is not None
-            cells = [f"{value:.3f} ({value / limit:.2f})" for value, limit in zip(found, floor, strict=True)]
-            rows[steps] = [str(steps), *(f"{100 * prior.excess[s]:.0f} %" for s in SIGMAS), *cells]
+            rows[steps] = [str(steps), *(f"{100 * prior.excess[s]:.0f} %" for s in SIGMAS), *beside(found, floor)]
             print(" | ".join(rows[steps]), flush=True)
             write_text(RESULT, f"{SHOWS}\n\n{pipe_table(HEAD, [rows[key] for key in sorted(rows)])}\n")
 

@@ -6,7 +6,7 @@ Poisson with α ~ U[1.5, 3], τ ~ U[2, 4] for every field on 32 x 32 nodes, 128 
 denoiser and the exact solver: what is left is that of the sampler. `exact` is the reference, and a second set of its samples the
 floor; a sampler that knows the components stands beside them. First 60 observations with 2 % noise; then 128 with 2.5 %, as
 PosteriorBench has them; and those with the correlated noise that studies train their priors with. Writes
-benchmarks/results/mixture_gap.md. Ten minutes on one core.
+benchmarks/results/mixture_gap.md. About ten minutes on one core.
 """
 
 from dataclasses import astuple

@@ -6,7 +6,7 @@ Takes data, references and samples of a study of config/posteriorbench-poisson-6
 `ddis-gn-solver` as many samples of the same fields from the exact prior, a mixture of Gaussian fields. Five distances to the
 reference, means over the fields, and in brackets how many times the floor of as many draws. Methods that know no variance of the
 values have run on `kernel`; `noise` has the same sensors and values, so that the same samples are compared with its reference
-too. Writes benchmarks/results/posteriorbench_gap.md. Six minutes on one core.
+too. Writes benchmarks/results/posteriorbench_gap.md. A minute on one core.
 """
 
 import argparse
@@ -67,6 +67,11 @@ def far(samples: np.ndarray, references: References, scale: float) -> np.ndarray
     return np.array(astuple(average([distances(x, y, scale=scale) for x, y in pairs])))
 
 
+def beside(found: np.ndarray, floor: np.ndarray) -> list[str]:
+    """Cells of a table: each distance, and in brackets how many times the floor."""
+    return [f"{value:.3f} ({value / limit:.2f})" for value, limit in zip(found, floor, strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-poisson-64"), help="folder of the study")
@@ -83,8 +88,7 @@ def main() -> None:
             floors = {k: far(references.coefficient[:, :k], references, scale) for k in sorted(counts, reverse=True)}
             rows = [[f"the floor of {k} draws", *(f"{value:.3f}" for value in floor)] for k, floor in floors.items()]
             for name, own in samples.items():
-                found = zip(far(own, references, scale), floors[own.shape[1]], strict=True)
-                rows.append([name, *(f"{value:.3f} ({value / limit:.2f})" for value, limit in found)])
+                rows.append([name, *beside(far(own, references, scale), floors[own.shape[1]])])
                 print(" | ".join(rows[-1]), flush=True)
             parts += [f"## {observation}", pipe_table(["samples of", "mean", "std", "MMD", "SWD", "spectrum"], rows)]
     write_text(RESULT, "\n\n".join(parts) + "\n")

@@ -84,10 +84,15 @@ def gaussian_weights(rows: Tensor, variance: Tensor, covariance: Tensor, residua
         others alone.
     """
     weighted = rows * variance
-    root, failed = torch.linalg.cholesky_ex(weighted @ rows.transpose(1, 2) + covariance)
-    root = root.masked_fill(failed.bool()[:, None, None], torch.nan)
+    root = cholesky(weighted @ rows.transpose(1, 2) + covariance)
     z = torch.cholesky_solve(residual.transpose(1, 2), root).transpose(1, 2)
     return z, z @ weighted
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Cholesky factors of matrices [..., m, m]; NaN for one that has none, which leaves the others alone."""
+    root, failed = torch.linalg.cholesky_ex(matrix)
+    return root.masked_fill(failed.bool()[..., None, None], torch.nan)
 
 
 def chain_updates(rows: Tensor, variance: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:

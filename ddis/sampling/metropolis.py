@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from ddis.lazy import torch
 from ddis.sampling.base import Batch
 from ddis.sampling.covariance import RingCovariance
-from ddis.sampling.gauss_newton import DenseUpdate, GaussNewtonStep, draw_observation_noise
+from ddis.sampling.gauss_newton import DenseUpdate, GaussNewtonStep, cholesky, draw_observation_noise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,8 +127,7 @@ class MetropolisStep(GaussNewtonStep):
         """Cholesky factor of J Σ Jᵀ + R [n, K, m, m], Σ = σ² Γ share; NaN where there is none."""
         n, m, _ = self.rows.shape
         covariance = sigma**2 * share.reshape(n, -1, share.shape[1]) @ self.products.flatten(2)
-        root, failed = torch.linalg.cholesky_ex(covariance.reshape(n, -1, m, m) + self.noise[:, None])
-        return root.masked_fill(failed.bool()[..., None, None], torch.nan)
+        return cholesky(covariance.reshape(n, -1, m, m) + self.noise[:, None])
 
 
 def _where(moved: Tensor, there: Place, here: Place) -> Place:
