@@ -21,6 +21,7 @@ from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import check_set, load_method
 from ddis.settings import SPLITS
 from ddis.training.coarse import check_restriction
+from ddis.training.diffusion import DiffusionSettings
 from ddis.training.sections import RESERVED, OperatorSettings, PriorSettings
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def check_run(study: "Study", label: str, run: RunSettings) -> None:
     for percent in study.percents(label):
         for model in map(ModelId.parse, study.models_of(label, percent)):
             check_model(study, model, run.problems or study.problems, label)
+            check_start(study, model, label, run)
     with told(f"runs.{label}."):
         run.check_cases(list(study.problems), study.percents(label))
 
@@ -236,6 +238,16 @@ def check_resolution(study: "Study", model: ModelId, problem: str, run: str) -> 
             check_restriction(fine.grid, coarse.grid, size // resolution)
     if isinstance(section, OperatorSettings):
         check_padding(study.section_name(model), section.network, fine.grid, coarse.grid)
+
+
+def check_start(study: "Study", model: ModelId, label: str, run: RunSettings) -> None:
+    """A run that starts on a coarser grid has a prior that can be used there."""
+    section, start = study.section(model), getattr(run, "start_resolution", None)
+    if start is not None and isinstance(section, DiffusionSettings) and section.preconditioning == "wiener":
+        raise InputError(
+            f"runs.{label}.start_resolution {start}: {study.section_name(model)}.preconditioning wiener is a filter of the modes "
+            "of all nodes; accepted: null, or preconditioning edm"
+        )
 
 
 def check_padding(key: str, network: Architecture, fine: Grid, coarse: Grid) -> None:

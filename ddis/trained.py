@@ -20,6 +20,7 @@ from ddis.models.checkpoint import load_tensors
 from ddis.models.ids import OPERATOR, PARTS, ModelId
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
+from ddis.models.wiener import WienerDenoiser
 from ddis.operators.error import OperatorError
 from ddis.operators.network import Network
 from ddis.pde import make_problem
@@ -97,11 +98,11 @@ class Trained:
     def check_nodes(self, spaces: tuple[Space, Space]) -> None:
         """Raises InputError unless the network serves fields of the same domain with these nodes.
 
-        It does not on masked domains. An operator does not from a line to two axes, as it repeats the line on its own nodes, nor
-        where its padding is another share of them.
+        It does not on masked domains, nor where a Wiener filter belongs to it. An operator does not from a line to two axes, as
+        it repeats the line on its own nodes, nor where its padding is another share of them.
         """
         a, u = (space.grid for space in spaces_of(self.problem))
-        if any(space.grid.mask is not None for space in spaces):
+        if isinstance(self.network, WienerDenoiser) or any(space.grid.mask is not None for space in spaces):
             raise InputError(f"resolution: the network knows its domain on its own nodes only, {a}")
         if not isinstance(self.network, NeuralOperator):
             return

@@ -24,6 +24,10 @@ class EDMDenoiser(nn.Module):
         skip, out = c_skip * x_t, self.backbone(c_in * x_t, sigma.log() / 4)
         return skip + c_out * same_shape(out, x_t)
 
+    def loss_weight(self, sigma: Tensor, x: Tensor) -> Tensor:
+        """λ(σ) = 1 / c_out² [B, 1, ...] at levels sigma [B] of fields x [B, C, *nodes] (EDM, eq. 8)."""
+        return per_field((sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2, x)
+
 
 def same_shape(out: Tensor, x_t: Tensor) -> Tensor:
     """What a backbone made of x_t. Raises InputError if that has another shape."""

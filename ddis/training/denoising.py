@@ -1,6 +1,6 @@
 """Training of denoisers: denoising score matching with random-field noise.
 
-Loss (EDM, eq. 8): mean over fields and nodes of (σ² + σ_d²)/(σ σ_d)² (D(x + σ n; σ) - x)², ln σ normal.
+Loss (EDM, eq. 8): mean over fields and nodes of λ(σ) (D(x + σ n; σ) - x)², ln σ normal; λ is the network's, 1 / c_out².
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
-from ddis.models.denoiser import SIGMA_DATA, Denoiser, GaussianDenoiser, per_field
+from ddis.models.denoiser import Denoiser, GaussianDenoiser, per_field
 from ddis.randomness import Generators, generator
 from ddis.training import noisy
 from ddis.training.augmentation import Augmentation
@@ -20,15 +20,11 @@ from ddis.training.noisy import VALIDATION_DRAWS
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # levels of `quality`
 
 
-def loss_weight(sigma: Tensor) -> Tensor:
-    """λ(σ) = (σ² + σ_d²)/(σ σ_d)²."""
-    return (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
-
-
-def denoising_loss(denoiser: Denoiser, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+def denoising_loss(denoiser: nn.Module, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     """Scalar loss of a batch: x, noise [B, C, *nodes], sigma [B]."""
     error = denoiser(x + per_field(sigma, x) * noise, sigma) - x
-    return (per_field(loss_weight(sigma), x) * error**2).mean()
+    weight: Tensor = denoiser.loss_weight(sigma, x)  # type: ignore[operator]
+    return (weight * error**2).mean()
 
 
 def training_loss(

@@ -1,10 +1,11 @@
-"""The diffusion prior: a denoiser with EDM preconditioning, trained by denoising score matching."""
+"""The diffusion prior: a network as a denoiser, trained by denoising score matching."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from ddis.refusals import SettingError
 from ddis.training.sections import PriorSettings
 
 if TYPE_CHECKING:
@@ -17,16 +18,36 @@ if TYPE_CHECKING:
 
 
 class DiffusionSettings(PriorSettings):
-    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` as for an operator."""
+    """A denoiser: its backbone, the distribution of ln σ in training, and the training; `at` as for an operator.
+
+    preconditioning: what the backbone stands in: EDM's multiples of x_t, or the Wiener filter of the training fields.
+    """
 
     kind: ClassVar[str] = "denoiser"
     log_sigma_mean: float = -1.2
     log_sigma_std: float = Field(1.2, gt=0)
+    preconditioning: Literal["edm", "wiener"] = Field("edm", exclude_if=lambda preconditioning: preconditioning == "edm")
 
     def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
         from ddis.models.edm import EDMDenoiser
+        from ddis.models.wiener import WienerDenoiser
 
+        if self.preconditioning == "wiener":
+            return WienerDenoiser(self.build_backbone(2 * channels, grid, coordinates), channels, grid)
         return EDMDenoiser(self.build_backbone(channels, grid, coordinates))
+
+    def prepare(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
+        from ddis.models.wiener import WienerDenoiser
+        from ddis.priors.gaussian import moments
+
+        if isinstance(network, WienerDenoiser):
+            mean, spectrum = moments(network.basis.forward(part.double()) for part in data.split(256))
+            network.fit(network.basis.inverse(mean), spectrum, noise.spectrum(network.basis))
+
+    def check_finer(self, resolution: int) -> None:
+        super().check_finer(resolution)
+        if self.preconditioning == "wiener":
+            raise SettingError("preconditioning: wiener, a filter of the modes of its own nodes; accepted: edm, or no resolution")
 
     def training_loss(
         self,

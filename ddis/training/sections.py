@@ -96,6 +96,9 @@ class PriorSettings(TrainedSettings):
 
         return WithCoordinates(self.backbone, channels, grid) if coordinates else self.backbone.build(channels, grid)
 
+    def prepare(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
+        """Before the training: lets the network take what it is to know of the normalised fields `data` [N, C, *nodes]."""
+
     @abstractmethod
     def training_loss(
         self,
