@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from ddis.errors import InputError
 from ddis.grid import Grid
-from ddis.models.denoiser import SIGMA_DATA, per_field
+from ddis.models.denoiser import per_field
 from ddis.models.edm import same_shape
 
 
 class WienerDenoiser(nn.Module):
-    """D(x; σ) = W x + c_out F(c_1 (x - W x), c_2 x, ln(σ)/4) around a backbone F, of normalised fields x [B, C, *nodes].
+    """D(x; σ) = W x + c_out F(Z x, ln(σ)/4) around a backbone F, of normalised fields x [B, C, *nodes].
 
-    W x = m + S / (S + σ² Γ) (x - m), mode by mode, with m the mean field, S and Γ the variances of the field's and the noise's
-    modes; x - W x is the noise that the filter finds. F is given both, of variance 1 as its target is, means over the nodes:
+    Mode by mode, with m the mean field, S and Γ the variances of the field's and of the noise's modes:
 
-        c_out² = mean of S σ² Γ / (S + σ² Γ),     1 / c_1² = mean of (σ² Γ)² / (S + σ² Γ),     1 / c_2² = σ² + σ_d²
+        W x = m + S (x - m) / (S + σ² Γ),     Z x = (x - m) / sqrt(S + σ² Γ),     c_out² = mean of S σ² Γ / (S + σ² Γ)
 
-    backbone: of 2 C channels; the first C that it makes are F.
+    So the backbone's input is white, and its target has variance 1 over the nodes.
+
     mean, spectrum  m and S [C, *nodes]; noise_spectrum: Γ [*nodes]. `fit` sets them; training leaves them as they are.
     """
 
@@ -48,21 +48,23 @@ class WienerDenoiser(nn.Module):
             raise InputError(
                 f"fields of {given} nodes; a prior with preconditioning: wiener accepts those of its training, {own}"
             )
-        gain, left, found = self._filter(sigma, x_t)
-        mean = self.mean.to(x_t)
-        filtered = mean + self.basis.inverse(gain * self.basis.forward(x_t - mean))
-        scaled = x_t * (per_field(sigma.to(x_t), x_t) ** 2 + SIGMA_DATA**2).rsqrt()
-        known = torch.cat([(x_t - filtered) * found.rsqrt(), scaled], dim=1)
-        out = same_shape(self.backbone(known, sigma.log() / 4), known)
-        return filtered + left.sqrt() * out[:, : x_t.shape[1]]
+        total, mean = self._variance(sigma, x_t), self.mean.to(x_t)
+        modes = self.basis.forward(x_t - mean)
+        filtered = mean + self.basis.inverse(self.spectrum.to(x_t) / total * modes)
+        white = self.basis.inverse(total.rsqrt() * modes)
+        out = same_shape(self.backbone(white, sigma.log() / 4), x_t)
+        return filtered + self._left(sigma, x_t).sqrt() * out
 
     def loss_weight(self, sigma: Tensor, x: Tensor) -> Tensor:
         """1 / c_out² [B, C, 1, ...] at levels sigma [B] of fields x [B, C, *nodes]."""
-        return self._filter(sigma, x)[1].reciprocal()
+        return self._left(sigma, x).reciprocal()
 
-    def _filter(self, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """S / (S + σ² Γ) [B, C, *nodes], and the variances c_out² and 1 / c_1² [B, C, 1, ...]."""
-        field, noise = self.spectrum.to(x), per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
-        total, axes = field + noise, tuple(range(2, x.ndim))
-        gain = field / total
-        return gain, (gain * noise).mean(dim=axes, keepdim=True), (noise**2 / total).mean(dim=axes, keepdim=True)
+    def _variance(self, sigma: Tensor, x: Tensor) -> Tensor:
+        """S + σ² Γ, of the modes of noisy fields [B, C, *nodes]."""
+        return self.spectrum.to(x) + per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
+
+    def _left(self, sigma: Tensor, x: Tensor) -> Tensor:
+        """c_out² [B, C, 1, ...], the variance over the nodes of what the filter leaves."""
+        noise = per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
+        left = self.spectrum.to(x) * noise / self._variance(sigma, x)
+        return left.mean(dim=tuple(range(2, x.ndim)), keepdim=True)

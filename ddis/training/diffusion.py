@@ -32,9 +32,8 @@ class DiffusionSettings(PriorSettings):
         from ddis.models.edm import EDMDenoiser
         from ddis.models.wiener import WienerDenoiser
 
-        if self.preconditioning == "wiener":
-            return WienerDenoiser(self.build_backbone(2 * channels, grid, coordinates), channels, grid)
-        return EDMDenoiser(self.build_backbone(channels, grid, coordinates))
+        backbone = self.build_backbone(channels, grid, coordinates)
+        return EDMDenoiser(backbone) if self.preconditioning == "edm" else WienerDenoiser(backbone, channels, grid)
 
     def prepare(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
         from ddis.models.wiener import WienerDenoiser
