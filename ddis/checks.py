@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ddis.data.hdf5 import read_attributes
 from ddis.data.references import REFERENCES
 from ddis.data.store import PAIRS, open_pairs
-from ddis.data.subsets import percent_label
+from ddis.data.subsets import fraction_of, percent_label, subset_count
 from ddis.errors import InputError
 from ddis.fields.noise import RandomFieldNoise
 from ddis.grid import Grid
@@ -21,7 +21,6 @@ from ddis.sampling.base import RunSettings
 from ddis.sampling.methods import check_set, load_method
 from ddis.settings import SPLITS
 from ddis.training.coarse import check_restriction
-from ddis.training.diffusion import DiffusionSettings
 from ddis.training.sections import RESERVED, OperatorSettings, PriorSettings
 
 if TYPE_CHECKING:
@@ -190,6 +189,7 @@ def check_model(study: "Study", model: ModelId, problems: Iterable[str], run: st
         check_physics(study, model, name, run)
         check_resolution(study, model, name, run)
         check_augmentation(study, model, name, run)
+    check_filter(study, model)
     batch, count = study.training(model).batch, study.training_processes
     if batch % count:
         raise InputError(
@@ -243,11 +243,20 @@ def check_resolution(study: "Study", model: ModelId, problem: str, run: str) -> 
 def check_start(study: "Study", model: ModelId, label: str, run: RunSettings) -> None:
     """A run that starts on a coarser grid has a prior that can be used there."""
     section, start = study.section(model), getattr(run, "start_resolution", None)
-    if start is not None and isinstance(section, DiffusionSettings) and section.preconditioning == "wiener":
+    if start is not None and isinstance(section, PriorSettings) and section.filters:
         raise InputError(
             f"runs.{label}.start_resolution {start}: {study.section_name(model)}.preconditioning wiener is a filter of the modes "
             "of all nodes; accepted: null, or preconditioning edm"
         )
+
+
+def check_filter(study: "Study", model: ModelId) -> None:
+    """A filter is one of several fields."""
+    section = study.section(model)
+    fields = subset_count(fraction_of(model.percent), study.data.train) if model.percent else study.data.train
+    if isinstance(section, PriorSettings) and section.filters and fields < 2:
+        name = study.section_name(model)
+        raise InputError(f"{name}.preconditioning wiener: of {fields} training field; accepted: edm, or two fields and more")
 
 
 def check_padding(key: str, network: Architecture, fine: Grid, coarse: Grid) -> None:

@@ -102,7 +102,9 @@ class Trained:
         it repeats the line on its own nodes, nor where its padding is another share of them.
         """
         a, u = (space.grid for space in spaces_of(self.problem))
-        if isinstance(self.network, WienerDenoiser) or any(space.grid.mask is not None for space in spaces):
+        if isinstance(self.network, WienerDenoiser):
+            raise InputError(f"resolution: the prior's filter (preconditioning: wiener) is of the modes of its own nodes, {a}")
+        if any(space.grid.mask is not None for space in spaces):
             raise InputError(f"resolution: the network knows its domain on its own nodes only, {a}")
         if not isinstance(self.network, NeuralOperator):
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from trainings import denoiser_trainer, finish, load, operator_trainer, save, study_with_data
+from trainings import denoiser_trainer, finish, load, operator_trainer, save, study_with_data, wiener_trainer
 
 from ddis.config import Study
 from ddis.errors import InputError
@@ -67,6 +67,7 @@ def test_two_processes_train_as_one_does(ends):
     """Batches, noise, dropout, clipping, average and validation; in float64 nothing but the last digits differs."""
     assert_close(finish(denoiser_trainer(dtype=torch.float64)), ends / "double-0", DOUBLE)
     assert_close(finish(denoiser_trainer()), ends / "denoiser-0", SINGLE)
+    assert_close(finish(wiener_trainer()), ends / "wiener-0", SINGLE)
     assert_close(finish(operator_trainer()), ends / "operator-0", SINGLE)
 
 
@@ -80,7 +81,7 @@ def test_other_random_numbers_would_be_seen():
 
 
 def test_all_processes_hold_the_same_state(ends):
-    for name in ("double", "denoiser", "operator", "resumed", "stopped"):
+    for name in ("double", "denoiser", "wiener", "operator", "resumed", "stopped"):
         (first, _), (second, _) = (load_tensors(ends / f"{name}-{rank}") for rank in range(2))
         assert all(torch.equal(tensor, second[key]) for key, tensor in first.items()), name
 

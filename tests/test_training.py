@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainings import SETTINGS, denoiser_trainer, finish, flow_trainer, load, operator_trainer, save
+from trainings import SETTINGS, denoiser_trainer, finish, flow_trainer, load, operator_trainer, save, wiener_trainer
 
 from ddis.errors import InputError
 from ddis.fields.bases import basis
@@ -16,7 +16,7 @@ from ddis.training.adam import Adam
 from ddis.training.loop import Trainer, batch_indices
 
 
-@pytest.mark.parametrize("make", [denoiser_trainer, flow_trainer, operator_trainer])
+@pytest.mark.parametrize("make", [denoiser_trainer, wiener_trainer, flow_trainer, operator_trainer])
 def test_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(make, tmp_path):
     torch.set_num_threads(1)
     unbroken = finish(make())

@@ -100,11 +100,12 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     yield "pairs", versions_of(study, "pairs"), numbers(paired_subset(0.1, 1000, 0))
     for model in [*models(study, "poisson"), *(f"operator-{name}-100" for name in study.operators)]:
         yield trained(study, model)
-    other = Study.load({**STUDY, "study": "backbone", "prior": UNO})
-    for split in ("train", "validation"):
-        generate.run(other, "poisson", split)
-    name, made, found = trained(other, "prior")
-    yield f"{name} uno", made, found
+    for kind, prior in {"uno": UNO, "wiener": {**NETWORK, "preconditioning": "wiener"}}.items():
+        other = Study.load({**STUDY, "study": f"prior-{kind}", "prior": prior})
+        for split in ("train", "validation"):
+            generate.run(other, "poisson", split)
+        name, made, found = trained(other, "prior")
+        yield f"{name} {kind}", made, found
     for run in RUNS:
         case = Case("poisson", "sparse", run, "100")
         sample.run(study, **vars(case))

@@ -1,6 +1,7 @@
 """Two tiny trainings, a study to train, and what test_distributed.py runs under torchrun with them: `trainings.py FOLDER`."""
 
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from ddis.models.architectures.fno import FNO
 from ddis.models.backbones import Backbone
 from ddis.models.backbones.unet import UNet
 from ddis.models.checkpoint import load_tensors, save_tensors
-from ddis.models.edm import EDMDenoiser
 from ddis.models.normalisation import Normalisation
 from ddis.models.operator import NeuralOperator
 from ddis.stages import generate
 from ddis.training import denoising, regression
 from ddis.training.acceleration import accelerate
+from ddis.training.diffusion import DiffusionSettings
 from ddis.training.distributed import Ranks, processes
 from ddis.training.flow import FlowSettings
 from ddis.training.loop import Trainer
@@ -36,18 +37,24 @@ def denoiser_trainer(
     dtype: torch.dtype = torch.float32,
     settings: TrainingSettings = SETTINGS,
     backbone: Backbone = UNet(channels=(8, 8), blocks=(1, 1), embedding=8, dropout=0.1),  # noqa: B008 (frozen)
+    preconditioning: str = "edm",
 ) -> Trainer:
     torch.manual_seed(0)
-    network, average = (EDMDenoiser(backbone.build(1, square(16))) for _ in range(2))
+    kind = DiffusionSettings(preconditioning=preconditioning, backbone=backbone)
+    network, average = (kind.build(1, square(16)) for _ in range(2))
     if dtype != torch.float32:  # which would make complex weights real
         network, average = network.to(dtype), average.to(dtype)
     accelerate(network.backbone, settings)
     data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
     noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))
+    kind.fit(network, data, noise)
     levels = (-1.2, 1.2)
     loss = denoising.training_loss(network, data, noise, levels, seed=3, first=ranks.places(settings.batch).start)
     validate = denoising.validation_loss(data[:4], noise, levels, 3, fields=8)
     return Trainer(network, loss, validate, 10, settings, 3, average, ranks)
+
+
+wiener_trainer = partial(denoiser_trainer, preconditioning="wiener")
 
 
 def flow_trainer() -> Trainer:
@@ -107,6 +114,7 @@ def all_ways(folder: Path, ranks: Ranks) -> None:
     ends = {
         "double": finish(denoiser_trainer(ranks, torch.float64)),
         "denoiser": finish(denoiser_trainer(ranks)),
+        "wiener": finish(wiener_trainer(ranks)),
         "operator": finish(operator_trainer(ranks)),
         "resumed": finish(load(denoiser_trainer(ranks), folder / "one-process")),
         "stopped": denoiser_trainer(ranks),

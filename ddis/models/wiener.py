@@ -1,7 +1,8 @@
-"""A network that learns what the best linear denoiser leaves.
+"""A network that learns what a linear filter leaves.
 
-EDM's skip c_skip x_t is the best multiple of x_t, as if all modes of the field had the same variance. The Wiener filter is the
-best linear function of x_t, mode by mode: for a Gaussian field it is the optimal denoiser, and nothing is left to learn.
+EDM's skip c_skip x_t is the best multiple of x_t, as if all modes of the field had the same variance. The Wiener filter has the
+best factor for every mode. Where the modes of field and noise are independent no linear denoiser is better; and where the field
+is Gaussian too, no denoiser is, so that nothing is left to learn.
 """
 
 import torch
@@ -16,11 +17,11 @@ from ddis.models.edm import same_shape
 class WienerDenoiser(nn.Module):
     """D(x; σ) = W x + c_out F(Z x, ln(σ)/4) around a backbone F, of normalised fields x [B, C, *nodes].
 
-    Mode by mode, with m the mean field, S and Γ the variances of the field's and of the noise's modes:
+    Mode by mode and channel by channel, with m the mean field, S and Γ the variances of the field's and of the noise's modes:
 
         W x = m + S (x - m) / (S + σ² Γ),     Z x = (x - m) / sqrt(S + σ² Γ),     c_out² = mean of S σ² Γ / (S + σ² Γ)
 
-    So the backbone's input is white, and its target has variance 1 over the nodes.
+    So the modes of the backbone's input have variance 1, and so has its target, on average over the nodes.
 
     mean, spectrum  m and S [C, *nodes]; noise_spectrum: Γ [*nodes]. `fit` sets them; training leaves them as they are.
     """
@@ -37,7 +38,11 @@ class WienerDenoiser(nn.Module):
         self.register_buffer("noise_spectrum", torch.ones(grid.shape))
 
     def fit(self, mean: Tensor, spectrum: Tensor, noise_spectrum: Tensor) -> None:
-        """Takes the mean field, and variances of modes, of the training fields and of the noise that they are mixed with."""
+        """Takes m, S and Γ. Raises InputError for equal fields, and for a mode that has neither field nor noise."""
+        if not bool((spectrum.flatten(1) > 0).any(dim=1).all()):
+            raise InputError("preconditioning: wiener: all training fields are the same; accepted: edm, or two different fields")
+        if bool((spectrum + noise_spectrum == 0).any()):
+            raise InputError("preconditioning: wiener: there are modes without noise; accepted: edm, or noise.nugget above 0")
         self.mean.copy_(mean)
         self.spectrum.copy_(spectrum)
         self.noise_spectrum.copy_(noise_spectrum)
@@ -48,23 +53,19 @@ class WienerDenoiser(nn.Module):
             raise InputError(
                 f"fields of {given} nodes; a prior with preconditioning: wiener accepts those of its training, {own}"
             )
-        total, mean = self._variance(sigma, x_t), self.mean.to(x_t)
+        gain, total, unexplained = self._filter(sigma, x_t)
+        mean = self.mean.to(x_t)
         modes = self.basis.forward(x_t - mean)
-        filtered = mean + self.basis.inverse(self.spectrum.to(x_t) / total * modes)
-        white = self.basis.inverse(total.rsqrt() * modes)
-        out = same_shape(self.backbone(white, sigma.log() / 4), x_t)
-        return filtered + self._left(sigma, x_t).sqrt() * out
+        out = same_shape(self.backbone(self.basis.inverse(total.rsqrt() * modes), sigma.log() / 4), x_t)
+        return mean + self.basis.inverse(gain * modes) + unexplained.sqrt() * out
 
     def loss_weight(self, sigma: Tensor, x: Tensor) -> Tensor:
         """1 / c_out² [B, C, 1, ...] at levels sigma [B] of fields x [B, C, *nodes]."""
-        return self._left(sigma, x).reciprocal()
+        return self._filter(sigma, x)[2].reciprocal()
 
-    def _variance(self, sigma: Tensor, x: Tensor) -> Tensor:
-        """S + σ² Γ, of the modes of noisy fields [B, C, *nodes]."""
-        return self.spectrum.to(x) + per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
-
-    def _left(self, sigma: Tensor, x: Tensor) -> Tensor:
-        """c_out² [B, C, 1, ...], the variance over the nodes of what the filter leaves."""
-        noise = per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
-        left = self.spectrum.to(x) * noise / self._variance(sigma, x)
-        return left.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+    def _filter(self, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """S / (S + σ² Γ) and S + σ² Γ [B, C, *nodes], and c_out² [B, C, 1, ...]."""
+        spectrum, noise = self.spectrum.to(x), per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
+        total = spectrum + noise
+        gain = spectrum / total
+        return gain, total, (gain * noise).mean(dim=tuple(range(2, x.ndim)), keepdim=True)

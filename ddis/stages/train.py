@@ -244,7 +244,8 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
     settings, training = study.prior_section(model), study.training(model)
     network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
     accelerate(network.get_submodule("backbone"), training)
-    settings.prepare(network, data, noise)
+    with told(f"{study.section_name(model)}."):
+        settings.fit(network, data, noise)
     moved = settings.moved(symmetries_of(made, pairs=not alone), study.seed)
     loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start, moved)
     validate = settings.validation_loss(held, noise, study.seed)

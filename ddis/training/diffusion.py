@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from ddis.refusals import SettingError
 from ddis.training.sections import PriorSettings
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ class DiffusionSettings(PriorSettings):
         from ddis.models.wiener import WienerDenoiser
 
         backbone = self.build_backbone(channels, grid, coordinates)
-        return EDMDenoiser(backbone) if self.preconditioning == "edm" else WienerDenoiser(backbone, channels, grid)
+        return WienerDenoiser(backbone, channels, grid) if self.filters else EDMDenoiser(backbone)
 
-    def prepare(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
+    def fit(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
         from ddis.models.wiener import WienerDenoiser
         from ddis.priors.gaussian import moments
 
@@ -43,10 +42,12 @@ class DiffusionSettings(PriorSettings):
             mean, spectrum = moments(network.basis.forward(part.double()) for part in data.split(256))
             network.fit(network.basis.inverse(mean), spectrum, noise.spectrum(network.basis))
 
-    def check_finer(self, resolution: int) -> None:
-        super().check_finer(resolution)
-        if self.preconditioning == "wiener":
-            raise SettingError("preconditioning: wiener, a filter of the modes of its own nodes; accepted: edm, or no resolution")
+    @property
+    def filters(self) -> bool:
+        return self.preconditioning == "wiener"
+
+    def versioned(self) -> dict[str, type]:
+        return super().versioned() | ({self.preconditioning: type(self)} if self.filters else {})
 
     def training_loss(
         self,

@@ -96,7 +96,12 @@ class PriorSettings(TrainedSettings):
 
         return WithCoordinates(self.backbone, channels, grid) if coordinates else self.backbone.build(channels, grid)
 
-    def prepare(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
+    @property
+    def filters(self) -> bool:
+        """Whether a filter of the modes of its own nodes belongs to the network, which then serves no others."""
+        return False
+
+    def fit(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
         """Before the training: lets the network take what it is to know of the normalised fields `data` [N, C, *nodes]."""
 
     @abstractmethod
@@ -135,6 +140,8 @@ class PriorSettings(TrainedSettings):
         return {self.kind: type(self)} | ({} if name == UNET else {key: type(self.backbone)})
 
     def check_finer(self, resolution: int) -> None:
+        if self.filters:
+            raise SettingError("preconditioning: wiener, a filter of the modes of its own nodes; accepted: edm, or no resolution")
         below("backbone", self.backbone.check_finer, resolution)
 
     def flops(self, resolution: int) -> float:
