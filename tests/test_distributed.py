@@ -67,7 +67,7 @@ def test_two_processes_train_as_one_does(ends):
     """Batches, noise, dropout, clipping, average and validation; in float64 nothing but the last digits differs."""
     assert_close(finish(denoiser_trainer(dtype=torch.float64)), ends / "double-0", DOUBLE)
     assert_close(finish(denoiser_trainer()), ends / "denoiser-0", SINGLE)
-    assert_close(finish(wiener_trainer()), ends / "wiener-0", SINGLE)
+    assert_close(finish(wiener_trainer(dtype=torch.float64)), ends / "wiener-0", DOUBLE)
     assert_close(finish(operator_trainer()), ends / "operator-0", SINGLE)
 
 

@@ -114,7 +114,7 @@ def all_ways(folder: Path, ranks: Ranks) -> None:
     ends = {
         "double": finish(denoiser_trainer(ranks, torch.float64)),
         "denoiser": finish(denoiser_trainer(ranks)),
-        "wiener": finish(wiener_trainer(ranks)),
+        "wiener": finish(wiener_trainer(ranks, torch.float64)),
         "operator": finish(operator_trainer(ranks)),
         "resumed": finish(load(denoiser_trainer(ranks), folder / "one-process")),
         "stopped": denoiser_trainer(ranks),
