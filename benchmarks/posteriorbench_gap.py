@@ -1,12 +1,13 @@
 """What keeps `ddis-gn` from the floor on PosteriorBench's poisson: the trained prior, the operator, or the sampler.
 
-    python benchmarks/posteriorbench_gap.py [--study results/posteriorbench-poisson-64]
+    python benchmarks/posteriorbench_gap.py results/STUDY
 
-Takes data, references and samples of a study of config/posteriorbench-poisson-64.yaml, and draws with the settings of its run
-`ddis-gn-solver` as many samples of the same fields from the exact prior, a mixture of Gaussian fields. Five distances to the
-reference, means over the fields, and in brackets how many times the floor of as many draws. Methods that know no variance of the
-values have run on `kernel`; `noise` has the same sensors and values, so that the same samples are compared with its reference
-too. Writes benchmarks/results/posteriorbench_gap.md. A minute on one core.
+Takes data, references and samples of a study of config/posteriorbench-poisson-64.yaml, posteriorbench-wiener-64.yaml or
+posteriorbench-poisson-128.yaml, and draws with the settings of its run `ddis-gn-solver` as many samples of the same fields from
+the exact prior, a mixture of Gaussian fields. Five distances to the reference, means over the fields, and in brackets how many
+times the floor of as many draws. Methods that know no variance of the values have run on `kernel`; `noise` has the same sensors
+and values, so that the same samples are compared with its reference too. Writes benchmarks/results/posteriorbench_gap/STUDY.md.
+A minute on one core at 64 x 64 nodes.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from ddis.stages.sampler import Sampler, observe
 from ddis.stages.tables import read_case
 from ddis.text import pipe_table
 
-RESULT = Path(__file__).parent / "results" / "posteriorbench_gap.md"
+RESULTS = Path(__file__).parent / "results" / "posteriorbench_gap"
 PROBLEM, SOLVER = "poisson", "ddis-gn-solver"
 RUNS = {
     "`exact`": "exact",
@@ -74,15 +75,16 @@ def beside(found: np.ndarray, floor: np.ndarray) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", type=Path, default=Path("results/posteriorbench-poisson-64"), help="folder of the study")
+    parser.add_argument("study", type=Path, help="folder of the study")
     study, parts = Study.in_folder(parser.parse_args().study), []
     with settle(study):
         for observation in study.observations:
             references = read_references(reference_path(study, PROBLEM, observation))
             scale = references.attributes["coefficient_std"]
-            samples = {name: read_case(study, Case(PROBLEM, observation, run, "100")).coefficient for name, run in RUNS.items()}
-            for run in WITHOUT_VARIANCE:
-                samples[f"`{run}`"] = read_case(study, Case(PROBLEM, "kernel", run, "100")).coefficient
+            cases = {name: Case(PROBLEM, observation, run, "100") for name, run in RUNS.items() if run in study.runs}
+            others = [run for run, settings in study.runs.items() if settings.method in WITHOUT_VARIANCE]
+            cases |= {f"`{run}`": Case(PROBLEM, "kernel", run, "100") for run in others}
+            samples = {name: read_case(study, case).coefficient for name, case in cases.items()}
             samples["exact prior, solver"] = with_exact_prior(study, observation)
             counts = {own.shape[1] for own in samples.values()}
             floors = {k: far(references.coefficient[:, :k], references, scale) for k in sorted(counts, reverse=True)}
@@ -91,7 +93,7 @@ def main() -> None:
                 rows.append([name, *beside(far(own, references, scale), floors[own.shape[1]])])
                 print(" | ".join(rows[-1]), flush=True)
             parts += [f"## {observation}", pipe_table(["samples of", "mean", "std", "MMD", "SWD", "spectrum"], rows)]
-    write_text(RESULT, "\n\n".join(parts) + "\n")
+    write_text(RESULTS / f"{study.study}.md", "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
