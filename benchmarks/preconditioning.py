@@ -2,10 +2,10 @@
 
     python benchmarks/preconditioning.py
 
-10,000 coefficients on 32 x 32 nodes, the noise of the studies, a U-Net of three levels, 800 steps of 32 fields, learning rate
+10,000 coefficients on 32 x 32 nodes, the noise of the studies, a U-Net of three levels, 400 steps of 32 fields, learning rate
 2e-3, ln σ of mean -1.6 in all trainings; one seed. Then the squared error on 256 fresh fields, the same for all denoisers: by how
 many percent it is above that of the optimal denoiser; of darcy and of pairs (a, u), where that is not known, above that of the
-filter alone. Writes benchmarks/results/preconditioning.md. Twenty minutes on one core.
+filter alone. Writes benchmarks/results/preconditioning.md. Ten minutes on one core.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from ddis.training.settings import TrainingSettings
 SEED, SIZE = 4, 32
 COUNTS = {"train": 10_000, "validation": 256, "test": 256}
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-TRAINING = TrainingSettings(steps=800, batch=32, learning_rate=2e-3)
+TRAINING = TrainingSettings(steps=400, batch=32, learning_rate=2e-3)
 PAIRS = "poisson, pairs"
 PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "poisson, a mixture": ("poisson", {"alpha": [1.5, 3.0], "tau": [2.0, 4.0]}),
