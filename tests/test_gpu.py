@@ -40,8 +40,8 @@ CONFIGURATION = {
     "data": {"resolution": 16, "train": 32, "validation": 8, "test": 2},
     "fractions": [1.0],
     "observations": {"sparse": {"count": 20, "noise": 0.02}},
-    "prior": {"preconditioning": "wiener", "backbone": BACKBONE, "training": TRAINING},
-    "joint": {"backbone": BACKBONE, "training": TRAINING},
+    "prior": {"backbone": BACKBONE, "training": TRAINING},
+    "joint": {"preconditioning": "wiener", "backbone": BACKBONE, "training": TRAINING},
     "operator": {"network": {"modes": 4, "width": 4, "layers": 2}, "training": TRAINING},
     "runs": RUNS,
 }
