@@ -86,7 +86,8 @@ def test_single_precision_suffices(s):
     noise = make_noise(grid.basis, "exponential", 0.01, 1e-4, True)
     spectrum = smooth(grid, order=3)
     spectrum[0, 0, 0] = 0
-    x_t = grid.basis.inverse((spectrum + s**2 * noise.spectrum(grid.basis)).sqrt() * torch.randn(2, 1, 64, 64).double())
+    white = torch.from_numpy(generator(3, "white").standard_normal((2, 1, 64, 64)))
+    x_t = grid.basis.inverse((spectrum + s**2 * noise.spectrum(grid.basis)).sqrt() * white)
     single, double = (WienerDenoiser(Recorder(torch.zeros_like), 1, grid).to(kind) for kind in (torch.float32, torch.float64))
     for denoiser in (single, double):
         denoiser.fit(torch.zeros(1, 64, 64), spectrum, noise.spectrum(grid.basis))
