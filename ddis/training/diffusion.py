@@ -40,7 +40,7 @@ class DiffusionSettings(PriorSettings):
 
         if isinstance(network, WienerDenoiser):
             mean, spectrum = moments(network.basis.forward(part.double()) for part in data.split(256))
-            network.fit(network.basis.inverse(mean), spectrum, noise.spectrum(network.basis))
+            network.fit(network.basis.inverse(mean), spectrum, noise.spectrum(network.basis).to(spectrum))
 
     @property
     def filters(self) -> bool:
