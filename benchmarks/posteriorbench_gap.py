@@ -7,7 +7,7 @@ posteriorbench-poisson-128.yaml, and draws with the settings of its run `ddis-gn
 the exact prior, a mixture of Gaussian fields. Five distances to the reference, means over the fields, and in brackets how many
 times the floor of as many draws. Methods that know no variance of the values have run on `kernel`; `noise` has the same sensors
 and values, so that the same samples are compared with its reference too. Writes benchmarks/results/posteriorbench_gap/STUDY.md.
-A minute on one core at 64 x 64 nodes.
+A minute on one core at 64 x 64 nodes; at 128 x 128 it has not been run.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 10,000 coefficients on 32 x 32 nodes, the noise of the studies, a U-Net of three levels, 400 steps of 32 fields, learning rate
 2e-3, ln σ of mean -1.6 in all trainings; one seed. Then the squared error on 256 fresh fields, the same for all denoisers: by how
 many percent it is above that of the optimal denoiser; of darcy and of pairs (a, u), where that is not known, above that of the
-filter alone. Writes benchmarks/results/preconditioning.md. Ten minutes on one core.
+filter alone. Writes benchmarks/results/preconditioning.md. Twelve minutes on one core that was busy with other work too.
 """
 
 from dataclasses import dataclass

@@ -25,7 +25,6 @@ from ddis.training.diffusion import DiffusionSettings
 from ddis.training.loop import Trainer
 from ddis.training.settings import TrainingSettings
 
-LEVELS = (-1.2, 1.2)  # mean and standard deviation of ln σ
 SMALL = {"channels": [GROUPS, GROUPS], "blocks": [1, 1], "embedding": 8}
 
 
