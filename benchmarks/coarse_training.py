@@ -9,7 +9,8 @@
     means   of blocks of 2 x 2 nodes, as `ddis.training.coarse` restricts them
 
 and then gives the mean of ||G(a) - u|| / ||u|| over fresh pairs, restricted likewise and on all nodes. The backbones uno and unet
-are trained on means, with noise of length 0.1, three of the coarse nodes. Their squared error above that of the optimal denoiser,
+are trained on means, with noise of length 0.1, three of the coarse nodes, with EDM's preconditioning and around a Wiener filter
+(preconditioning: wiener), which is another one on every grid. Their squared error above that of the optimal denoiser,
 
     excess(σ) = E ||D(x + σ n; σ) - x||^2 / E ||D*(x + σ n; σ) - x||^2 - 1,    D*: mode by mode C / (C + σ^2 Γ)
 
@@ -19,11 +20,11 @@ modes independent: mode k of a coarse axis is made of the modes k and S - k of t
     C_coarse = P2 C P2',    P2: squares of the coarse modes of the means of the fine axis's functions.
 
 Last, by bands of modes, E ||D - x||^2 over E ||x||^2 at one level: above 1 a denoiser has made modes of its own.
-One seed. Writes benchmarks/results/coarse_training.md. Four minutes on one core.
+One seed. Writes benchmarks/results/coarse_training.md. Seven minutes on one core.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -119,13 +120,18 @@ def trained_operator(train: Pairs, validation: Pairs, scales: tuple[Normalisatio
     return average
 
 
-def trained_denoiser(name: str, train: Tensor, validation: Tensor, noise: Noise) -> nn.Module:
-    """Of fields [N, 1, S, S]."""
+def noise_on(grid: Grid) -> Noise:
+    return make_noise(grid.basis, "exponential", LENGTH, 1e-4, diagonal=True)
+
+
+def trained_denoiser(settings: DiffusionSettings, train: Tensor, validation: Tensor) -> nn.Module:
+    """Of means of fields [N, 1, S, S], for both grids."""
     torch.manual_seed(SEED)
-    settings = DiffusionSettings(backbone=backbone_of({"name": name}))
-    network, average = (settings.build(1, square(COARSE)) for _ in range(2))
-    loss = settings.training_loss(network, train, noise, SEED, 0)
-    validate = settings.validation_loss(validation, noise, SEED)
+    network, average = (settings.build(1, square(FINE), coarse=square(COARSE)) for _ in range(2))
+    settings.fit(network, lambda grid: [restricted(train, grid)], noise_on)
+    noise = noise_on(square(COARSE))
+    loss = settings.training_loss(network, means(train), noise, SEED, 0)
+    validate = settings.validation_loss(means(validation), noise, SEED)
     finish(Trainer(network, loss, validate, len(train), PRIOR, SEED, average))
     return average
 
@@ -177,15 +183,16 @@ def denoiser_rows(pairs: dict[str, Pairs], scale: Normalisation) -> tuple[list[l
     spectrum = spectrum / float(scale.unit) ** 2
     fine, coarse = square(FINE).basis, square(COARSE).basis
     spectra = {COARSE: spectrum_of_means(spectrum, fine, coarse), FINE: spectrum}
-    noises = {len(basis.matrices[0]): make_noise(basis, "exponential", LENGTH, 1e-4, diagonal=True) for basis in (coarse, fine)}
     excesses, bands = [], []
-    for name in ("uno", "unet"):
-        denoiser = trained_denoiser(name, means(fields["train"]), means(fields["validation"]), noises[COARSE])
+    for preconditioning, name in product(("edm", "wiener"), ("uno", "unet")):
+        settings = DiffusionSettings(preconditioning=preconditioning, backbone=backbone_of({"name": name}))
+        denoiser = trained_denoiser(settings, fields["train"], fields["validation"])
         for size, basis in ((COARSE, coarse), (FINE, fine)):
             x = restricted(fields["test"][:JUDGED], square(size))
-            excess, errors = judged(denoiser, x, noises[size], basis, spectra[size])
-            excesses.append([f"`{name}`", str(size), *(f"{value:.1f}" for value in excess)])
-            bands.append([f"`{name}`", str(size), *errors])
+            excess, errors = judged(denoiser, x, noise_on(square(size)), basis, spectra[size])
+            label = [f"`{name}`", preconditioning, str(size)]
+            excesses.append([*label, *(f"{value:.1f}" for value in excess)])
+            bands.append([*label, *errors])
             print(excesses[-1], bands[-1], flush=True)
     return excesses, bands
 
@@ -198,13 +205,13 @@ def page(operators: Sequence[Sequence[str]], excesses: Sequence[Sequence[str]], 
         pipe_table(["restricted to", f"on {COARSE} nodes", f"on {FINE}"], operators, [False, True, True]),
         f"Squared error of denoisers above that of the optimal one, in percent ({JUDGED} fresh fields):",
         pipe_table(
-            ["backbone", "nodes", *(f"σ = {s:g}" for s in denoising.SIGMAS)],
+            ["backbone", "preconditioning", "nodes", *(f"σ = {s:g}" for s in denoising.SIGMAS)],
             excesses,
-            [False] + [True] * (1 + len(denoising.SIGMAS)),
+            [False] * 2 + [True] * (1 + len(denoising.SIGMAS)),
         ),
         f"Squared error in bands of modes at σ = {LEVEL:g}, in units of the field's power there; in brackets the optimal "
         "denoiser's. Columns: half periods of the modes.",
-        pipe_table(["backbone", "nodes", *ranges], bands, [False] + [True] * (1 + len(ranges))),
+        pipe_table(["backbone", "preconditioning", "nodes", *ranges], bands, [False] * 2 + [True] * (1 + len(ranges))),
     ]
     return "\n\n".join(parts) + "\n"
 

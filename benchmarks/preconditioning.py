@@ -80,7 +80,7 @@ def trained(fields: Fields, preconditioning: str) -> nn.Module:
     settings = DiffusionSettings.model_validate({"preconditioning": preconditioning, "log_sigma_mean": -1.6})
     torch.manual_seed(SEED)
     network, average = (settings.build(fields.splits["train"].shape[1], fields.grid) for _ in range(2))
-    settings.fit(network, fields.splits["train"], fields.noise)
+    settings.fit(network, lambda grid: [fields.splits["train"]], lambda grid: fields.noise)
     loss = settings.training_loss(network, fields.splits["train"], fields.noise, SEED, 0)
     validate = settings.validation_loss(fields.splits["validation"], fields.noise, SEED)
     made = Trainer(network, loss, validate, COUNTS["train"], TRAINING, SEED, average)

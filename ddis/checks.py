@@ -243,10 +243,12 @@ def check_resolution(study: "Study", model: ModelId, problem: str, run: str) -> 
 def check_start(study: "Study", model: ModelId, label: str, run: RunSettings) -> None:
     """A run that starts on a coarser grid has a prior that can be used there."""
     section, start = study.section(model), getattr(run, "start_resolution", None)
-    if start is not None and isinstance(section, PriorSettings) and section.filters:
+    trained = study.training_resolution(model)
+    if start not in (None, trained) and isinstance(section, PriorSettings) and section.filters:
+        name, known = study.section_name(model), "null" if trained == study.data.resolution else f"null, {trained}"
         raise InputError(
-            f"runs.{label}.start_resolution {start}: {study.section_name(model)}.preconditioning wiener is a filter of the modes "
-            "of all nodes; accepted: null, or preconditioning edm"
+            f"runs.{label}.start_resolution {start}: {name}.preconditioning wiener has no filter of the modes of so many nodes; "
+            f"accepted: {known}, or preconditioning edm"
         )
 
 

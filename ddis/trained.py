@@ -98,12 +98,13 @@ class Trained:
     def check_nodes(self, spaces: tuple[Space, Space]) -> None:
         """Raises InputError unless the network serves fields of the same domain with these nodes.
 
-        It does not on masked domains, nor where a Wiener filter belongs to it. An operator does not from a line to two axes, as
-        it repeats the line on its own nodes, nor where its padding is another share of them.
+        It does not on masked domains, nor where it needs a Wiener filter that it does not have. An operator does not from a line
+        to two axes, as it repeats the line on its own nodes, nor where its padding is another share of them.
         """
         a, u = (space.grid for space in spaces_of(self.problem))
-        if isinstance(self.network, WienerDenoiser):
-            raise InputError(f"resolution: the prior's filter (preconditioning: wiener) is of the modes of its own nodes, {a}")
+        if isinstance(self.network, WienerDenoiser) and str(spaces[0].grid) not in self.network.filters:
+            filtered = ", ".join(self.network.filters)
+            raise InputError(f"resolution: the prior (preconditioning: wiener) has filters of the modes of {filtered} nodes only")
         if any(space.grid.mask is not None for space in spaces):
             raise InputError(f"resolution: the network knows its domain on its own nodes only, {a}")
         if not isinstance(self.network, NeuralOperator):
@@ -143,7 +144,10 @@ def untrained(study: Study, problem: str, model: ModelId, normalisation: Mapping
         settings = study.operator_section(model)
         return NeuralOperator(settings.network, (coefficient, solution), normalisation["coefficient"], normalisation["solution"])
     channels, located = prior_channels((coefficient, solution), model), study.located(problem, model)
-    return study.prior_section(model).build(channels, coefficient.grid, located)
+    resolution, coarse = study.training_resolution(model), None
+    if resolution != study.data.resolution:
+        coarse = study.make_problem(problem).coefficient_space(resolution).grid
+    return study.prior_section(model).build(channels, coefficient.grid, located, coarse)
 
 
 def prior_channels(spaces: tuple[Space, Space], model: ModelId) -> int:

@@ -47,7 +47,7 @@ def denoiser_trainer(
     accelerate(network.backbone, settings)
     data = (0.5 * torch.randn(10, 1, 1, 1)).expand(10, 1, 16, 16).to(dtype)  # soon learnt
     noise = DiagonalNoise(RandomFieldNoise(square(16), "exponential", 0.1), basis("cosine", 16))
-    kind.fit(network, data, noise)
+    kind.fit(network, lambda grid: [data], lambda grid: noise)
     levels = (-1.2, 1.2)
     loss = denoising.training_loss(network, data, noise, levels, seed=3, first=ranks.places(settings.batch).start)
     validate = denoising.validation_loss(data[:4], noise, levels, 3, fields=8)

@@ -3,7 +3,12 @@
 EDM's skip c_skip x_t is the best multiple of x_t, as if all modes of the field had the same variance. The Wiener filter has the
 best factor for every mode. Where the modes of field and noise are independent no linear denoiser is better; and where the field
 is Gaussian too, no denoiser is, so that nothing is left to learn.
+
+On every grid the filter is another one, and the backbone's input is white on all of them. So a network that is trained on fewer
+nodes has two filters, and is a linear denoiser at least on the finer grid, whatever its backbone makes of it.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +19,12 @@ from ddis.models.denoiser import per_field
 from ddis.models.edm import same_shape
 
 
-class WienerDenoiser(nn.Module):
-    """D(x; σ) = W x + c_out F(Z x, ln(σ)/4) around a backbone F, of normalised fields x [B, C, *nodes].
-
-    Mode by mode and channel by channel, with m the mean field, S and Γ the variances of the field's and of the noise's modes:
+class WienerFilter(nn.Module):
+    """Of normalised fields x [B, C, *nodes] on one grid, mode by mode and channel by channel:
 
         W x = m + S (x - m) / (S + σ² Γ),     Z x = (x - m) / sqrt(S + σ² Γ),     c_out² = mean of S σ² Γ / (S + σ² Γ)
 
-    So the modes of the backbone's input have variance 1, and so has its target, on average over the nodes.
+    with m the mean field, S and Γ the variances of the field's and of the noise's modes.
 
     mean, spectrum  m and S [C, *nodes]; noise_spectrum: Γ [*nodes]. `fit` sets them; training leaves them as they are.
     """
@@ -30,9 +33,9 @@ class WienerDenoiser(nn.Module):
     spectrum: Tensor
     noise_spectrum: Tensor
 
-    def __init__(self, backbone: nn.Module, channels: int, grid: Grid):
+    def __init__(self, channels: int, grid: Grid):
         super().__init__()
-        self.backbone, self.basis = backbone, grid.basis
+        self.basis = grid.basis
         self.register_buffer("mean", torch.zeros(channels, *grid.shape))
         self.register_buffer("spectrum", torch.ones(channels, *grid.shape))
         self.register_buffer("noise_spectrum", torch.ones(grid.shape))
@@ -47,25 +50,58 @@ class WienerDenoiser(nn.Module):
         self.spectrum.copy_(spectrum)
         self.noise_spectrum.copy_(noise_spectrum)
 
-    def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
-        if x_t.shape[2:] != self.noise_spectrum.shape:
-            given, own = (" x ".join(map(str, shape)) for shape in (x_t.shape[2:], self.noise_spectrum.shape))
-            raise InputError(
-                f"fields of {given} nodes; a prior with preconditioning: wiener accepts those of its training, {own}"
-            )
-        gain, total, unexplained = self._filter(sigma, x_t)
+    def forward(self, x_t: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """W x and Z x [B, C, *nodes], and c_out² [B, C, 1, ...]."""
+        gain, total, unexplained = self._factors(sigma, x_t)
         mean = self.mean.to(x_t)
         modes = self.basis.forward(x_t - mean)
-        out = same_shape(self.backbone(self.basis.inverse(total.rsqrt() * modes), sigma.log() / 4), x_t)
-        return mean + self.basis.inverse(gain * modes) + unexplained.sqrt() * out
+        return mean + self.basis.inverse(gain * modes), self.basis.inverse(total.rsqrt() * modes), unexplained
 
-    def loss_weight(self, sigma: Tensor, x: Tensor) -> Tensor:
-        """1 / c_out² [B, C, 1, ...] at levels sigma [B] of fields x [B, C, *nodes]."""
-        return self._filter(sigma, x)[2].reciprocal()
+    def unexplained(self, sigma: Tensor, x: Tensor) -> Tensor:
+        """c_out² [B, C, 1, ...]."""
+        return self._factors(sigma, x)[2]
 
-    def _filter(self, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """S / (S + σ² Γ) and S + σ² Γ [B, C, *nodes], and c_out² [B, C, 1, ...]."""
+    def _factors(self, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """S / (S + σ² Γ) and S + σ² Γ [B, C, *nodes], and c_out²."""
         spectrum, noise = self.spectrum.to(x), per_field(sigma.to(x), x) ** 2 * self.noise_spectrum.to(x)
         total = spectrum + noise
         gain = spectrum / total
         return gain, total, (gain * noise).mean(dim=tuple(range(2, x.ndim)), keepdim=True)
+
+
+class WienerDenoiser(nn.Module):
+    """D(x; σ) = W x + c_out F(Z x, ln(σ)/4) around a backbone F, with the `WienerFilter` of the grid that x is on.
+
+    So the modes of the backbone's input have variance 1, and so has its target, on average over the nodes.
+
+    grids: those that it has a filter for.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int, *grids: Grid):
+        super().__init__()
+        self.backbone, self.grids = backbone, grids
+        self.filters = nn.ModuleDict({str(grid): WienerFilter(channels, grid) for grid in grids})
+
+    def fit(self, grid: Grid, mean: Tensor, spectrum: Tensor, noise_spectrum: Tensor) -> None:
+        """Sets the filter of a grid, see `WienerFilter.fit`."""
+        self._filter_of(grid.shape).fit(mean, spectrum, noise_spectrum)
+
+    def forward(self, x_t: Tensor, sigma: Tensor) -> Tensor:
+        linear, white, unexplained = self._filter_of(x_t.shape[2:])(x_t, sigma)
+        return linear + unexplained.sqrt() * same_shape(self.backbone(white, sigma.log() / 4), x_t)
+
+    def loss_weight(self, sigma: Tensor, x: Tensor) -> Tensor:
+        """1 / c_out² [B, C, 1, ...] at levels sigma [B] of fields x [B, C, *nodes]."""
+        return self._filter_of(x.shape[2:]).unexplained(sigma, x).reciprocal()
+
+    def _filter_of(self, shape: Sequence[int]) -> WienerFilter:
+        """That of fields of *nodes. Raises InputError where there is none."""
+        nodes = " x ".join(map(str, shape))
+        if nodes not in self.filters:
+            own = ", ".join(self.filters)
+            raise InputError(
+                f"fields of {nodes} nodes; a prior with preconditioning: wiener accepts those it has a filter for, {own}"
+            )
+        found = self.filters[nodes]
+        assert isinstance(found, WienerFilter)
+        return found

@@ -6,6 +6,7 @@ Under torchrun several processes share the steps; the first of them writes all f
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ddis.data.store import FIELDS, PAIRS, PairsFile
 from ddis.fields.bases import Basis
 from ddis.fields.noise import Noise
 from ddis.files import write_csv, write_json
-from ddis.grid import Space
+from ddis.grid import Grid, Space
 from ddis.models.checkpoint import load_unfinished, save_tensors
 from ddis.models.ids import OPERATOR, ModelId
 from ddis.models.normalisation import KINDS, Normalisation
@@ -234,18 +235,24 @@ def prior_job(study: Study, problem: str, model: ModelId, device: torch.device, 
             parts = [spaces[name].channelled(own.normalise(fields[name])) for name, own in scales.items()]
             yield torch.cat(parts, dim=1).float()
 
-    def on_grid(pairs: PairsFile, which: np.ndarray) -> Tensor:
-        return filled(len(which), (restricted(part, grid).to(device) for part in stacked(pairs, which)))
+    def on_grid(pairs: PairsFile, which: np.ndarray, grid: Grid = grid) -> Iterator[Tensor]:
+        return (restricted(part, grid) for part in stacked(pairs, which))
 
-    with open_split(study, problem, "train") as train, open_split(study, problem, "validation") as validation:
-        data, held = on_grid(train, rows), on_grid(validation, held_out)
-        spectrum = spectrum_of(spaces["coefficient"], stacked(train, rows)) if alone else None
-    _, noise = diffusion_noise(study, problem, model, resolution)
+    def noise_on(grid: Grid) -> Noise:
+        return noise_of(study.noise_of(model), grid.basis, model.white)
+
     settings, training = study.prior_section(model), study.training(model)
     network, average = (untrained(study, problem, model, scales).to(device) for _ in range(2))
     accelerate(network.get_submodule("backbone"), training)
-    with told(f"{study.section_name(model)}."):
-        settings.fit(network, data, noise)
+    with open_split(study, problem, "train") as train, open_split(study, problem, "validation") as validation:
+        data, held = (
+            filled(len(which), (part.to(device) for part in on_grid(pairs, which)))
+            for pairs, which in ((train, rows), (validation, held_out))
+        )
+        spectrum = spectrum_of(spaces["coefficient"], stacked(train, rows)) if alone else None
+        with told(f"{study.section_name(model)}."):
+            settings.fit(network, partial(on_grid, train, rows), noise_on)
+    noise = noise_on(grid)
     moved = settings.moved(symmetries_of(made, pairs=not alone), study.seed)
     loss = settings.training_loss(network, data, noise, study.seed, ranks.places(training.batch).start, moved)
     validate = settings.validation_loss(held, noise, study.seed)

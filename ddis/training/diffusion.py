@@ -1,6 +1,6 @@
 """The diffusion prior: a network as a denoiser, trained by denoising score matching."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -27,20 +27,23 @@ class DiffusionSettings(PriorSettings):
     log_sigma_std: float = Field(1.2, gt=0)
     preconditioning: Literal["edm", "wiener"] = Field("edm", exclude_if=lambda preconditioning: preconditioning == "edm")
 
-    def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
+    def build(self, channels: int, grid: "Grid", coordinates: bool = False, coarse: "Grid | None" = None) -> "nn.Module":
         from ddis.models.edm import EDMDenoiser
         from ddis.models.wiener import WienerDenoiser
 
         backbone = self.build_backbone(channels, grid, coordinates)
-        return WienerDenoiser(backbone, channels, grid) if self.filters else EDMDenoiser(backbone)
+        grids = (grid,) if coarse is None else (grid, coarse)
+        return WienerDenoiser(backbone, channels, *grids) if self.filters else EDMDenoiser(backbone)
 
-    def fit(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
+    def fit(self, network: "nn.Module", fields: "Callable[[Grid], Iterable[Tensor]]", noise: "Callable[[Grid], Noise]") -> None:
         from ddis.models.wiener import WienerDenoiser
         from ddis.priors.gaussian import moments
 
-        if isinstance(network, WienerDenoiser):
-            mean, spectrum = moments(network.basis.forward(part.double()) for part in data.split(256))
-            network.fit(network.basis.inverse(mean), spectrum, noise.spectrum(network.basis).to(spectrum))
+        if not isinstance(network, WienerDenoiser):
+            return
+        for grid in network.grids:
+            mean, spectrum = moments(grid.basis.forward(block.double()) for block in fields(grid))
+            network.fit(grid, grid.basis.inverse(mean), spectrum, noise(grid).spectrum(grid.basis).to(spectrum))
 
     @property
     def filters(self) -> bool:

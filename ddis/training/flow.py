@@ -39,7 +39,7 @@ class FlowSettings(PriorSettings):
     noise: FlowNoise = FlowNoise()
     sigma_min: float = Field(1e-4, ge=0, lt=1)
 
-    def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
+    def build(self, channels: int, grid: "Grid", coordinates: bool = False, coarse: "Grid | None" = None) -> "nn.Module":
         from ddis.models.velocity import Velocity
 
         return Velocity(self.build_backbone(channels, grid, coordinates))

@@ -1,7 +1,7 @@
 """The sections of a configuration that say what is trained: a network, and how long. Importing them imports no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
@@ -84,10 +84,10 @@ class PriorSettings(TrainedSettings):
         return backbone_of(given)
 
     @abstractmethod
-    def build(self, channels: int, grid: "Grid", coordinates: bool = False) -> "nn.Module":
+    def build(self, channels: int, grid: "Grid", coordinates: bool = False, coarse: "Grid | None" = None) -> "nn.Module":
         """The network of noisy fields [B, C, *nodes] and their levels [B]; `backbone` is the part that is accelerated.
 
-        coordinates: whether it is told those along periodic axes.
+        coordinates: whether it is told those along periodic axes; coarse: the grid that it is trained on, if another one.
         """
 
     def build_backbone(self, channels: int, grid: "Grid", coordinates: bool) -> "nn.Module":
@@ -98,11 +98,14 @@ class PriorSettings(TrainedSettings):
 
     @property
     def filters(self) -> bool:
-        """Whether a filter of the modes of its own nodes belongs to the network, which then serves no others."""
+        """Whether filters of the modes of its own nodes belong to the network, which then serves no others."""
         return False
 
-    def fit(self, network: "nn.Module", data: "Tensor", noise: "Noise") -> None:
-        """Before the training: lets the network take what it is to know of the normalised fields `data` [N, C, *nodes]."""
+    def fit(self, network: "nn.Module", fields: "Callable[[Grid], Iterable[Tensor]]", noise: "Callable[[Grid], Noise]") -> None:
+        """Before the training: lets the network take what it is to know of the training fields and the noise, by the grid.
+
+        fields: normalised ones [N, C, *nodes], in blocks.
+        """
 
     @abstractmethod
     def training_loss(
@@ -140,8 +143,6 @@ class PriorSettings(TrainedSettings):
         return {self.kind: type(self)} | ({} if name == UNET else {key: type(self.backbone)})
 
     def check_finer(self, resolution: int) -> None:
-        if self.filters:
-            raise SettingError("preconditioning: wiener, a filter of the modes of its own nodes; accepted: edm, or no resolution")
         below("backbone", self.backbone.check_finer, resolution)
 
     def flops(self, resolution: int) -> float:
