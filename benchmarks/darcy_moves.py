@@ -60,7 +60,7 @@ def reverse(denoiser: Denoiser, draw_noise: Callable[[], Tensor], x: Tensor, sig
     """x0 [B, 1, *nodes] given x at the level σ, by the stochastic reverse diffusion; 2 steps - 1 evaluations.
 
     A step from σ to s is one of the ODE, Heun's, to s²/σ, and noise back up to s: as much as the diffusion takes away on the way.
-    Where each step is a draw about D instead, fields shrink by a quarter of their variance in as many steps.
+    (With as few steps, draws about D in place of the ODE's steps would take variance away from the fields.)
     """
 
     def denoise(x: Tensor, level: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def larger_share(fields: np.ndarray) -> np.ndarray:
 
 
 def share_text(samples: np.ndarray) -> str:
-    """Of samples [n, K, S, S]: means over the fields of the mean of each, and of the standard deviation."""
+    """Of samples [n, K, S, S]: the mean of each field; the standard deviation in a field, on average over them."""
     share = larger_share(samples)
     return f"{', '.join(f'{mean:.3f}' for mean in share.mean(axis=1))}; ± {share.std(axis=1).mean():.3f}"
 

@@ -5,7 +5,8 @@ best factor for every mode. Where the modes of field and noise are independent n
 is Gaussian too, no denoiser is, so that nothing is left to learn.
 
 On every grid the filter is another one, and the backbone's input is white on all of them. So a network that is trained on fewer
-nodes has two filters, and is a linear denoiser at least on the finer grid, whatever its backbone makes of it.
+nodes has two filters; on the finer grid W is still the best linear denoiser, and what the backbone adds was learnt on the
+coarse one.
 """
 
 from collections.abc import Sequence
