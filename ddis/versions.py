@@ -19,7 +19,7 @@ PROBLEMS = {
     **{"poisson": 1, "helmholtz": 1, "darcy": 1, "navier-stokes": 1},
     **{"burgers": 1, "darcy-source": 1, "darcy-facies": 1, "poisson-squared": 1, "poisson-l-shape": 1},
 }
-NETWORKS = {"denoiser": 1, "wiener": 2, "backbone-uno": 1, "flow": 1, "fno": 1, "unet": 1, "uno": 1, "physics": 1}
+NETWORKS = {"denoiser": 1, "wiener": 2, "backbone-uno": 1, "groups": 1, "flow": 1, "fno": 1, "unet": 1, "uno": 1, "physics": 1}
 METHODS = {
     **{"ddis": 1, "ddis-gn": 2, "ddis-dps": 1, "fundps": 1, "diffusionpde": 1, "joint-daps": 1},
     **{"exact": 1, "prior-mean": 1, "tikhonov": 1, "es-mda": 1, "eci": 1, "ofm": 1},
@@ -31,6 +31,7 @@ NEARER = 1  # of validation errors where a and -a explain the solution alike
 # Settings that only old records have, or only new ones, by their key there: what is now, or was, always so.
 ALWAYS: dict[str, Any] = {
     **{"settings.network.architecture": "fno", "configuration.operator.network.architecture": "fno"},
+    "settings.backbone.group": 1,
     "settings.likelihood": "gaussian",  # of references, before observations had it
 }
 

@@ -19,7 +19,7 @@ from ddis.models.normalisation import Normalisation
 from ddis.trained import untrained
 
 ROOT = Path(__file__).parents[1]
-LEVELS = {"channels": [8, 12], "blocks": [1, 2], "embedding": 8, "attention": [1]}
+LEVELS = {"channels": [8, 16], "blocks": [1, 2], "embedding": 8, "attention": [1]}
 SMALL = {
     "unet": {"name": "unet", **LEVELS},
     "uno": {"name": "uno", **LEVELS, "modes": 6},
@@ -121,7 +121,7 @@ def test_a_convolution_of_low_rank_is_that_with_its_weights_multiplied_out(modes
 
 def test_attention_is_its_formula_and_knows_no_places():
     torch.manual_seed(0)
-    layer = Attention(4).double()
+    layer = Attention(4, 4).double()
     torch.nn.init.normal_(layer.out.weight)
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
     z = layer.norm(x).flatten(2).numpy(force=True)

@@ -188,7 +188,7 @@ def test_checkpoint_round_trip_and_what_is_refused(tmp_path):
 def test_the_unet_computes_what_the_library_does_with_its_gradients(nodes, periodic):
     """Sums of float32 in another order: relative 1e-6. With 18 nodes, halved twice, the library's own forward is called."""
     torch.manual_seed(0)
-    network = ModulatedUNet(2, square(nodes, periodic), (8, 16, 32), (1, 2, 1), 16, 0.0).to(memory_format=torch.channels_last)
+    network = ModulatedUNet(2, square(nodes, periodic), (8, 16, 32), (1, 2, 1), 16, 0.0, 1).to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     size = {"hid_channels": (8, 16, 32), "hid_blocks": (1, 2, 1), "mod_features": 16, "norm": "group", "groups": GROUPS}
@@ -205,7 +205,7 @@ def test_the_unet_computes_what_the_library_does_with_its_gradients(nodes, perio
 
 
 def test_a_unet_of_a_periodic_domain_can_be_copied_and_pickled():
-    network, x = ModulatedUNet(2, square(8, True), (8, 8), (1, 1), 8, 0.0), torch.randn(1, 2, 8, 8)
+    network, x = ModulatedUNet(2, square(8, True), (8, 8), (1, 1), 8, 0.0, 4), torch.randn(1, 2, 8, 8)
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert torch.equal(other(x, torch.zeros(1)), network(x, torch.zeros(1)))
 

@@ -31,8 +31,11 @@ from ddis.steps import flat
 
 STORED = Path(__file__).with_name("versions.json")
 DEFAULTS = Path(__file__).with_name("defaults.json")
-NETWORK = {"backbone": {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}, "training": {"steps": 4, "batch": 8}}
-UNO = {**NETWORK, "backbone": {"name": "uno", "channels": [4, 8], "blocks": [1, 1], "modes": 4, "rank": 0.5, "attention": [1]}}
+BACKBONE = {"channels": [8, 8], "blocks": [1, 1], "embedding": 8}
+NETWORK = {"backbone": {**BACKBONE, "group": 1}, "training": {"steps": 4, "batch": 8}}
+GROUPS = {**NETWORK, "backbone": BACKBONE}
+LEVELS = {"channels": [4, 8], "blocks": [1, 1], "group": 1}
+UNO = {**NETWORK, "backbone": {"name": "uno", **LEVELS, "modes": 4, "rank": 0.5, "attention": [1]}}
 RUNS = {
     "ddis": {"steps": 3, "langevin_steps": 2, "weight": 1},
     "ddis-gn": {"samples": 2, "steps": 3},
@@ -100,7 +103,7 @@ def results() -> Iterator[tuple[str, dict[str, Any], list[float]]]:
     yield "pairs", versions_of(study, "pairs"), numbers(paired_subset(0.1, 1000, 0))
     for model in [*models(study, "poisson"), *(f"operator-{name}-100" for name in study.operators)]:
         yield trained(study, model)
-    for kind, prior in {"uno": UNO, "wiener": {**NETWORK, "preconditioning": "wiener"}}.items():
+    for kind, prior in {"uno": UNO, "groups": GROUPS, "wiener": {**NETWORK, "preconditioning": "wiener"}}.items():
         other = Study.load({**STUDY, "study": f"prior-{kind}", "prior": prior})
         for split in ("train", "validation"):
             generate.run(other, "poisson", split)

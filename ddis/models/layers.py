@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ddis.models.levels import GROUPS
+from ddis.models.levels import groups_of
 
 
 class PointwiseConv(nn.Conv1d):
@@ -26,9 +26,9 @@ class Channels(PointwiseConv):
         return super().forward(x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def group_norm(channels: int) -> nn.Module:
-    """Normalisation of at most 16 groups of channels, each over its nodes."""
-    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+def group_norm(channels: int, least: int, affine: bool = True) -> nn.Module:
+    """Normalisation of groups of at least `least` channels, each over its nodes."""
+    return nn.GroupNorm(groups_of(channels, least), channels, affine=affine)
 
 
 class Attention(nn.Module):
@@ -38,9 +38,9 @@ class Attention(nn.Module):
     gives x. Source: Ho et al., Denoising Diffusion Probabilistic Models, arXiv 2006.11239, appendix B.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, group: int):
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, group)
         self.query_key_value = Channels(channels, 3 * channels)
         self.out = Channels(channels, channels)
         nn.init.zeros_(self.out.weight)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from ddis.refusals import SettingError
 
-GROUPS = 16  # of channels that are normalised together
+GROUPS = 16  # of channels that are normalised together, at most
 
 Channels = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 Blocks = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -20,6 +20,15 @@ def check_levels(channels: Sequence[int], blocks: Sequence[int]) -> None:
     wrong = [width for width in channels if width > GROUPS and width % GROUPS]
     if wrong:
         raise ValueError(f"channels {wrong}; accepted: up to {GROUPS}, or multiples of {GROUPS} (normalisation in groups)")
+
+
+def groups_of(channels: int, least: int) -> int:
+    """Groups that channels are normalised in: 16, 8, 4, 2 or 1, the most that are equal and have at least `least` each.
+
+    A group of one channel loses its mean over the nodes, and so does the field: the network then cannot tell how large it is.
+    """
+    halved = (GROUPS >> times for times in range(GROUPS.bit_length()))
+    return next((number for number in halved if channels % number == 0 and channels >= number * least), 1)
 
 
 def unet_flops(channels: Sequence[int], blocks: Sequence[int], resolution: float) -> float:

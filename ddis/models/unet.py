@@ -7,8 +7,7 @@ from azula.nn.unet import UNet, UNetBlock
 from torch import Tensor, nn
 
 from ddis.grid import Grid
-from ddis.models.layers import Attention, NoiseEmbedding
-from ddis.models.levels import GROUPS
+from ddis.models.layers import Attention, NoiseEmbedding, group_norm
 from ddis.models.wrapped import wrap, wrapped
 
 
@@ -66,6 +65,7 @@ def _through(blocks: Iterable[nn.Module], x: Tensor, mod: Tensor | None) -> Tens
 class ModulatedUNet(nn.Module):
     """The U-Net with group normalisation, conditioned on the noise level; circular padding on a periodic grid.
 
+    group: channels that are normalised together, at least.
     attention: levels that end with it, on the way down and on the way up.
     """
 
@@ -77,6 +77,7 @@ class ModulatedUNet(nn.Module):
         blocks: Sequence[int],
         embedding: int,
         dropout: float,
+        group: int,
         attention: Sequence[int] = (),
     ):
         super().__init__()
@@ -88,17 +89,19 @@ class ModulatedUNet(nn.Module):
             hid_blocks=blocks,
             mod_features=embedding,
             norm="group",
-            groups=GROUPS,
             spatial=len(grid.shape),
             periodic=all(grid.periodic),
             dropout=dropout or None,
         )
+        for block in self.net.modules():
+            if isinstance(block, UNetBlock):
+                block.norm = group_norm(block.norm.num_channels, group, affine=False)
         if all(grid.periodic) and len(grid.shape) == 2:
             self.net.wrap()
         for level in attention:
-            self.net.descent[level].append(Attention(channels[level]))
+            self.net.descent[level].append(Attention(channels[level], group))
             up = self.net.ascent[-1 - level]
-            up.insert(len(up) - 1, Attention(channels[level]))  # before the layer that leaves the level
+            up.insert(len(up) - 1, Attention(channels[level], group))  # before the layer that leaves the level
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format

@@ -47,14 +47,15 @@ class Block(nn.Module):
         embedding: int,
         rank: float,
         dropout: float,
+        group: int,
     ):
         super().__init__()
-        self.first_norm, self.second_norm = group_norm(inputs), group_norm(outputs)
+        self.first_norm, self.second_norm = group_norm(inputs, group), group_norm(outputs, group)
         self.first, self.second = (spectral_conv(width, outputs, modes, rank) for width in (inputs, outputs))
         self.level = nn.Linear(embedding, outputs)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if inputs == outputs else Channels(inputs, outputs)
-        self.attention = Attention(outputs) if attention else nn.Identity()
+        self.attention = Attention(outputs, group) if attention else nn.Identity()
 
     def forward(self, x: Tensor, level: Tensor, nodes: Sequence[int]) -> Tensor:
         y = self.first(silu(self.first_norm(x)), nodes)
@@ -79,6 +80,7 @@ class ModulatedUNO(nn.Module):
         attention: levels of which the blocks on the way down, and the last on the way up, end with it; if there are any, so does
             the first on the way back.
         embedding: features of the noise level.
+        group: channels that are normalised together, at least.
     """
 
     def __init__(
@@ -92,11 +94,12 @@ class ModulatedUNO(nn.Module):
         attention: Sequence[int],
         embedding: int,
         dropout: float,
+        group: int,
     ):
         super().__init__()
         self.bounded = [axis for axis, wraps in enumerate(grid.periodic) if not wraps]
         kept = [(modes_of(modes, level),) * len(grid.shape) for level in range(len(channels))]
-        block = partial(Block, embedding=embedding, rank=rank, dropout=dropout)
+        block = partial(Block, embedding=embedding, rank=rank, dropout=dropout, group=group)
         down, up = block_widths(channels, blocks)
         self.embedding = NoiseEmbedding(embedding)
         self.lift = Channels(fields + len(self.bounded), channels[0])
@@ -108,7 +111,7 @@ class ModulatedUNO(nn.Module):
         for level, widths in enumerate(up):
             attends = [level in attention and place == len(widths) - 1 for place in range(len(widths))]
             self.up.append(nn.ModuleList(block(*w, kept[level], a) for w, a in zip(widths, attends, strict=True)))
-        self.norm, self.project = group_norm(channels[0]), Channels(channels[0], fields)
+        self.norm, self.project = group_norm(channels[0], group), Channels(channels[0], fields)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         level, last = silu(self.embedding(c_noise)), len(self.down) - 1

@@ -140,7 +140,8 @@ class PriorSettings(TrainedSettings):
         """The U-Net belongs to the kind, and has no version of its own."""
         name = self.backbone.name
         key = f"backbone-{name}" if name in BACKBONES.builtin else name
-        return {self.kind: type(self)} | ({} if name == UNET else {key: type(self.backbone)})
+        kinds = {self.kind: type(self)} | ({} if name == UNET else {key: type(self.backbone)})
+        return kinds | dict.fromkeys(self.backbone.versions, type(self.backbone))
 
     def check_finer(self, resolution: int) -> None:
         below("backbone", self.backbone.check_finer, resolution)

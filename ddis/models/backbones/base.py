@@ -27,6 +27,11 @@ class Backbone(BaseModel, ABC):
     def check_finer(self, resolution: int) -> None:
         """Raises SettingError if weights that are trained on S = `resolution` nodes per side do not serve a finer grid."""
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Names in ddis/versions.py of what it has beside its architecture."""
+        return ()
+
     @abstractmethod
     def flops(self, resolution: int) -> float:
         """Of one field of S x S nodes through the network, about."""

@@ -15,6 +15,7 @@ class Levels(Backbone):
     blocks     residual blocks at each level, on the way down and again on the way up
     embedding  features of the noise level
     attention  levels with self-attention over all of their nodes; 0 is the finest
+    group      channels that are normalised together, at least (`ddis.models.levels.groups_of`)
     """
 
     channels: Channels = (16, 32, 64)
@@ -22,6 +23,11 @@ class Levels(Backbone):
     embedding: int = Field(64, ge=8)
     dropout: float = Field(0.0, ge=0, lt=1)
     attention: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    group: int = Field(4, ge=1)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return ("groups",) if self.group > 1 else ()
 
     @model_validator(mode="after")
     def _levels(self) -> Self:

@@ -24,7 +24,7 @@ class UNet(Levels):
 
         from ddis.models.unet import ModulatedUNet
 
-        size = self.channels, self.blocks, self.embedding, self.dropout, self.attention
+        size = self.channels, self.blocks, self.embedding, self.dropout, self.group, self.attention
         network: nn.Module = ModulatedUNet(channels, grid, *size)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -33,7 +33,7 @@ class UNOBackbone(Levels):
     def build(self, channels: int, grid: "Grid") -> "nn.Module":
         from ddis.models.uno import ModulatedUNO
 
-        size = self.channels, self.blocks, self.modes, self.rank, self.attention, self.embedding, self.dropout
+        size = self.channels, self.blocks, self.modes, self.rank, self.attention, self.embedding, self.dropout, self.group
         return ModulatedUNO(channels, grid, *size)
 
     def check_finer(self, resolution: int) -> None:
