@@ -206,7 +206,9 @@ class Posterior:
             variance = variance + own[index]
         return Batch(
             problem=self.problem,
-            observation=Observation(self.functionals, index, self.values[fields], variance, error),
+            observation=Observation(
+                self.functionals, index, self.values[fields], variance, error, self.placed.sensors.parts[0].likelihood
+            ),
             generators=generators,
             basis=self.bases[0],
             spaces=self.spaces,

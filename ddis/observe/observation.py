@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ddis.lazy import torch
 from ddis.observe.base import Functionals
+from ddis.observe.likelihood import Likelihood, negative_log, worth
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,7 @@ class Observation:
     values       [n, m], float64
     variance     of independent errors: noise, interpolation; [n, m] or [m], float64
     error        the operator's own error; None: not counted
+    likelihood   that is asked for; variance is then that of independent errors that say as much
     """
 
     functionals: Functionals
@@ -38,6 +40,7 @@ class Observation:
     values: Tensor
     variance: Tensor
     error: ErrorModel | None = None
+    likelihood: Likelihood = "gaussian"
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -54,3 +57,18 @@ class Observation:
         """Predictions minus observations [B, m], in the predictions' dtype."""
         samples = len(predicted) // len(self.index)
         return predicted - self.values.to(predicted).repeat_interleave(samples, dim=0)
+
+    def negative_log_likelihood(self, predicted: Tensor) -> Tensor:
+        """-ln p(y | predicted) [B] up to a constant, of predictions [B, m]; float64. NaN of those that are not finite.
+
+        Where the likelihood is not Gaussian, the operator's error adds to its variance, not to its form.
+        """
+        residual, covariance = self.misfit(predicted.double()), self.covariance.double()
+        if self.likelihood == "gaussian":
+            n, m = self.values.shape
+            white = torch.linalg.solve_triangular(
+                torch.linalg.cholesky(covariance), residual.reshape(n, -1, m).transpose(1, 2), upper=False
+            )
+            return white.square().sum(dim=1).flatten() / 2
+        variance = covariance.diagonal(dim1=-2, dim2=-1) / worth(self.likelihood, self.values.shape[1])
+        return negative_log(self.likelihood, residual, variance.repeat_interleave(len(residual) // len(variance), dim=0))
