@@ -1,0 +1,79 @@
+"""How many channels of a prior's network are to be normalised together: one alone loses the field's mean.
+
+    python benchmarks/groups.py
+
+Fields and noise of benchmarks/preconditioning.py, EDM's preconditioning, 400 steps of 32 fields, learning rate 2e-3; one seed.
+Then the squared error on 256 fresh fields, the same for all denoisers, relative to that of the Wiener filter: of the whole field,
+and of its mean over the nodes, which for poisson is always 0. There the filter is optimal; two-valued darcy can do better. Writes
+benchmarks/results/groups.md. A quarter of an hour on one core.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from preconditioning import COUNTS, SEED, TRAINING, Fields
+from torch import Tensor, nn
+
+from ddis.files import write_text
+from ddis.models.denoiser import Denoiser
+from ddis.randomness import generator
+from ddis.stages.common import keep_freed_memory
+from ddis.text import pipe_table
+from ddis.training.diffusion import DiffusionSettings
+from ddis.training.loop import Trainer
+
+SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BACKBONES = {"darcy": ("unet", "uno"), "poisson": ("unet",)}
+RESULT = Path(__file__).parent / "results" / "groups.md"
+
+
+def trained(fields: Fields, backbone: dict[str, Any]) -> nn.Module:
+    settings = DiffusionSettings.model_validate({"backbone": backbone})
+    torch.manual_seed(SEED)
+    network, average = (settings.build(1, fields.grid) for _ in range(2))
+    loss = settings.training_loss(network, fields.splits["train"], fields.noise, SEED, 0)
+    validate = settings.validation_loss(fields.splits["validation"], fields.noise, SEED)
+    made = Trainer(network, loss, validate, COUNTS["train"], TRAINING, SEED, average)
+    for _ in made.run():
+        pass
+    made.average.load_state_dict(made.best)
+    return made.average
+
+
+@torch.no_grad()
+def squared_errors(denoiser: Denoiser, fields: Fields) -> Tensor:
+    """[levels, 2]: of all nodes, and of the mean."""
+    x, found = fields.splits["test"], []
+    for row, sigma in enumerate(SIGMAS):
+        noise = fields.noise.sample(tuple(x.shape), [generator(SEED, "groups", row, place) for place in range(len(x))])
+        error = denoiser(x + sigma * noise, torch.full((len(x),), sigma)) - x
+        modes = fields.grid.basis.forward(error[:, 0].double()).square().mean(dim=0)
+        found.append(torch.stack([modes.sum(), modes[0, 0]]))
+    return torch.stack(found)
+
+
+def rows(pde: str) -> list[list[str]]:
+    fields, measured = Fields.of(pde, {}, pairs=False), []
+    optimal = squared_errors(fields.filter, fields)
+    for name in BACKBONES[pde]:
+        for group in (1, 4):
+            errors = squared_errors(trained(fields, {"name": name, "group": group}), fields) / optimal
+            for what, column in zip(("field", "mean"), errors.T[: 1 + (pde == "darcy")], strict=False):
+                measured.append([pde, name, str(group), what, *(f"{float(value):.3f}" for value in column)])
+            print(measured[-2:], flush=True)
+    return measured
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    about = (__doc__ or "").split("\n\n")[2].replace("\n", " ").strip()
+    measured = [row for pde in BACKBONES for row in rows(pde)]
+    head = ["fields", "backbone", "group", "error of", *(f"σ = {sigma:g}" for sigma in SIGMAS)]
+    table = pipe_table(head, measured, [False, False, True, False, *[True] * len(SIGMAS)])
+    write_text(RESULT, f"# Channels that are normalised together\n\n`benchmarks/groups.py`. {about}\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()
