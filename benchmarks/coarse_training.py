@@ -20,7 +20,7 @@ modes independent: mode k of a coarse axis is made of the modes k and S - k of t
     C_coarse = P2 C P2',    P2: squares of the coarse modes of the means of the fine axis's functions.
 
 Last, by bands of modes, E ||D - x||^2 over E ||x||^2 at one level: above 1 a denoiser has made modes of its own.
-One seed. Writes benchmarks/results/coarse_training.md. Seven minutes on one core.
+Groups of one channel at the finest level; one seed. Writes benchmarks/results/coarse_training.md. Seven minutes on one core.
 """
 
 from collections.abc import Callable, Sequence
@@ -185,7 +185,7 @@ def denoiser_rows(pairs: dict[str, Pairs], scale: Normalisation) -> tuple[list[l
     spectra = {COARSE: spectrum_of_means(spectrum, fine, coarse), FINE: spectrum}
     excesses, bands = [], []
     for preconditioning, name in product(("edm", "wiener"), ("uno", "unet")):
-        settings = DiffusionSettings(preconditioning=preconditioning, backbone=backbone_of({"name": name}))
+        settings = DiffusionSettings(preconditioning=preconditioning, backbone=backbone_of({"name": name, "group": 1}))
         denoiser = trained_denoiser(settings, fields["train"], fields["validation"])
         for size, basis in ((COARSE, coarse), (FINE, fine)):
             x = restricted(fields["test"][:JUDGED], square(size))

@@ -184,7 +184,7 @@ class DDISGN(Method[DDISGNSettings]):
         mean = batch.prior_mean.float().expand(len(batch.generators), *batch.shape)
         channelled = batch.spaces[0].channelled
         start = channelled(likelihood(mean, channelled(mean), math.inf, 0.0))
-        x0, steps = batch.free(start), s.steps + s.renoise
+        x0, step, steps = batch.free(start), s.steps, s.steps + s.renoise_evaluations  # a step is an evaluation
         for state in anneal(inner, likelihood, s.levels, s.ode_steps, x0=start):
             x0 = state.x0
             yield replace(state, steps=steps)
@@ -192,7 +192,8 @@ class DDISGN(Method[DDISGNSettings]):
             told = ", ".join(f"{100 * share:.0f} % at σ = {sigma:.2g}" for sigma, share in likelihood.accepted.items())
             _log.debug("Metropolis moves accepted: %s", told)
         if s.renoise:
-            for step, (sigma, moved) in enumerate(renoise(batch, x0, s.renoise, s.renoise_levels), s.steps + 1):
+            for sigma, moved in renoise(batch, x0, s.renoise, s.renoise_levels):
+                step += evaluations_from(sigma)
                 yield State(step, steps, sigma, moved)
 
     def step(self, batch: Batch, update: DenseUpdate | MatrixFreeUpdate, covariance: Covariance) -> GaussNewtonStep:
