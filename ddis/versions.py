@@ -31,7 +31,8 @@ NEARER = 1  # of validation errors where a and -a explain the solution alike
 # Settings that only old records have, or only new ones, by their key there: what is now, or was, always so.
 ALWAYS: dict[str, Any] = {
     **{"settings.network.architecture": "fno", "configuration.operator.network.architecture": "fno"},
-    "settings.backbone.group": 1,
+    **{"settings.backbone.group": 1, "configuration.prior.backbone.group": 1},
+    **{"configuration.joint.backbone.group": 1, "configuration.flow.backbone.group": 1},
     "settings.likelihood": "gaussian",  # of references, before observations had it
 }
 

@@ -158,3 +158,18 @@ def test_attention_changes_no_other_weight_of_the_unet():
 def test_levels_that_are_not_there_are_refused(attention):
     with pytest.raises(InputError, match=r"attention"):
         backbone_of({**SMALL["uno"], "attention": attention})
+
+
+@pytest.mark.parametrize(("group", "sees"), [(1, False), (4, True)])
+def test_channels_that_are_normalised_one_by_one_lose_the_mean_of_a_field(group, sees):
+    """On a periodic grid: what a constant adds to the field adds as much to the output, whatever the field, if it is lost."""
+    torch.manual_seed(0)
+    backbone = backbone_of({"name": "unet", "channels": [16], "blocks": [1], "embedding": 8, "group": group})
+    net = backbone.build(1, square(8, periodic=True))
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x, c = torch.randn(2, 1, 8, 8), torch.zeros(2)
+    with torch.no_grad():
+        added = net(x + 1, c) - net(x, c)
+    differs = float((added - added.mean()).norm() / added.norm())
+    assert differs > 1e-2 if sees else differs < 1e-5
