@@ -132,5 +132,5 @@ def test_cost_counts_moves_and_they_are_steps(posterior):
 
 
 def test_moves_with_a_corrected_operator_are_refused():
-    with pytest.raises(InputError, match="renoise: 3 with operator: corrected; accepted: renoise: 0"):
+    with pytest.raises(InputError, match="renoise: 3 with a corrected operator; accepted: renoise: 0"):
         method_of("ddis-gn", renoise=3, operator="corrected").check(make_problem("darcy", {}, SIZE), SIZE)

@@ -129,7 +129,7 @@ class DDISGN(Method[DDISGNSettings]):
     def check(self, problem: Problem, resolution: int) -> None:
         s = self.settings
         if s.renoise and s.operator == "corrected":
-            raise InputError(f"renoise: {s.renoise} with operator: corrected; accepted: renoise: 0, or another operator")
+            raise InputError(f"renoise: {s.renoise} with a corrected operator; accepted: renoise: 0, or another operator")
         refused = {
             "a problem that is not linear": not problem.linear,
             "solver: matrix-free": s.solver == "matrix-free",
@@ -166,8 +166,9 @@ class DDISGN(Method[DDISGNSettings]):
     def prepare(self, batch: Batch) -> Prepared:
         if self.settings.covariance == "auto":
             _log.info("covariance of x0 given x_t: %s, as %s", *suited(batch))
-        if self.settings.moves and batch.solver is not None:
-            raise InputError(f"moves: {self.settings.moves} with a corrected operator; accepted: moves: 0, or another operator")
+        for name, moves in (("moves", self.settings.moves), ("renoise", self.settings.renoise)):
+            if moves and batch.solver is not None:
+                raise InputError(f"{name}: {moves} with a corrected operator; accepted: {name}: 0, or another operator")
         if self.settings.moves and not self.asks_denoiser(batch):
             _log.warning("no Metropolis moves are made: %s; covariance: denoiser makes them", suited(batch)[1])
         dense = self.dense(batch.problem.linear, batch.observation.index.shape[1])
