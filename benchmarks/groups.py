@@ -12,8 +12,8 @@ prior (the ODE, 40 steps from σ = 10). Writes benchmarks/results/groups.md. Six
 from pathlib import Path
 
 import torch
-from preconditioning import COUNTS, SEED, TRAINING, Fields
-from torch import Tensor, nn
+from preconditioning import SEED, Fields, trained
+from torch import Tensor
 
 from ddis.files import write_text
 from ddis.models.denoiser import Denoiser
@@ -21,26 +21,11 @@ from ddis.randomness import generator
 from ddis.sampling.schedules import solve_ode
 from ddis.stages.common import keep_freed_memory
 from ddis.text import pipe_table
-from ddis.training.diffusion import DiffusionSettings
-from ddis.training.loop import Trainer
 
 LARGEST = 10.0
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 PROBLEMS = ("darcy", "poisson")
 RESULT = Path(__file__).parent / "results" / "groups.md"
-
-
-def trained(fields: Fields, group: int) -> nn.Module:
-    settings = DiffusionSettings.model_validate({"backbone": {"group": group}})
-    torch.manual_seed(SEED)
-    network, average = (settings.build(1, fields.grid) for _ in range(2))
-    loss = settings.training_loss(network, fields.splits["train"], fields.noise, SEED, 0)
-    validate = settings.validation_loss(fields.splits["validation"], fields.noise, SEED)
-    made = Trainer(network, loss, validate, COUNTS["train"], TRAINING, SEED, average)
-    for _ in made.run():
-        pass
-    made.average.load_state_dict(made.best)
-    return made.average
 
 
 @torch.no_grad()
@@ -71,7 +56,7 @@ def rows(pde: str) -> list[list[str]]:
     fields, measured = Fields.of(pde, {}, pairs=False), []
     optimal = squared_errors(fields.filter, fields)
     for group in (1, 4):
-        denoiser, two_valued = trained(fields, group), pde == "darcy"
+        denoiser, two_valued = trained(fields, backbone={"group": group}), pde == "darcy"
         errors = squared_errors(denoiser, fields) / optimal
         share = share_of(prior_samples(denoiser, fields)) if two_valued else ""
         for what, column in zip(("field", "mean"), errors.T[: 1 + two_valued], strict=False):

@@ -77,10 +77,9 @@ class Fields:
         return cls(splits, noise, grid, alone, optimal)
 
 
-def trained(fields: Fields, preconditioning: str) -> nn.Module:
-    settings = DiffusionSettings.model_validate(
-        {"preconditioning": preconditioning, "log_sigma_mean": -1.6, "backbone": {"group": 1}}
-    )
+def trained(fields: Fields, **given: Any) -> nn.Module:
+    """A denoiser of these settings."""
+    settings = DiffusionSettings.model_validate(given)
     torch.manual_seed(SEED)
     network, average = (settings.build(fields.splits["train"].shape[1], fields.grid) for _ in range(2))
     settings.fit(network, lambda grid: [fields.splits["train"]], lambda grid: fields.noise)
@@ -96,7 +95,10 @@ def trained(fields: Fields, preconditioning: str) -> nn.Module:
 def rows(name: str) -> list[list[str]]:
     """Excess in percent of each denoiser, by level."""
     fields = Fields.of(*PROBLEMS[name], pairs=name == PAIRS)
-    denoisers = {"edm": trained(fields, "edm"), "wiener": trained(fields, "wiener"), FILTER: fields.filter}
+    common: dict[str, Any] = {"log_sigma_mean": -1.6, "backbone": {"group": 1}}
+    denoisers: dict[str, Denoiser] = {kind: trained(fields, preconditioning=kind, **common) for kind in ("edm", "wiener")} | {
+        FILTER: fields.filter
+    }
     errors = denoising_errors([*denoisers.values(), fields.optimal], fields.splits["test"], fields.noise, SIGMAS, SEED)
     excess = 100 * (errors[:, :-1] / errors[:, -1:] - 1)
     return [[name, label, *(f"{value:.1f}" for value in column)] for label, column in zip(denoisers, excess.T, strict=True)]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SMALLEST = 0.02  # σ at which the reverse diffusion ends
-PER_UNIT = 3  # steps of it for each unit of ln σ: of a Gaussian mode's variance 1 to 4 % are lost
+PER_UNIT = 3  # steps of it for each unit of ln σ; what they err by is in tests/test_renoise.py
 
 
 def steps_from(sigma: float) -> int:
